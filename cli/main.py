@@ -1,0 +1,100 @@
+"""Assembles the command line. Every way for a command to end is here."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any, NamedTuple
+
+import typer
+from llmrepair.cli.output import print_problems
+from llmrepair.pipeline.errors import LlmrepairError, Problem
+from typer.core import TyperCommand, TyperGroup
+
+
+class Entry(NamedTuple):
+    """Where a command is; its module is imported when it is run, so that `--help` answers at once."""
+
+    module: str
+    function: str
+    help: str
+    hidden: bool = False
+
+
+_EVAL_HELP = "Score the compressed model, with or without a repair, on lm-eval tasks."
+COMMANDS = {
+    "demo": Entry("demo", "demo", "Compress, repair, evaluate and report the embedded model."),
+    "compress": Entry("stage_commands", "compress", "Quantise or prune a model and save the checkpoint."),
+    "tune-prompts": Entry("stage_commands", "tune_prompts", "Tune a pool of soft prompts on the compressed model."),
+    "tune-lora": Entry("stage_commands", "tune_lora", "Tune a LoRA adapter on the compressed model."),
+    "eval": Entry("stage_commands", "evaluate", _EVAL_HELP),
+    "evaluate": Entry("stage_commands", "evaluate", _EVAL_HELP, hidden=True),
+    "report": Entry("report", "report", "Print a table of all finished evaluations of a model, and write it as HTML."),
+    "ls": Entry("store_commands", "list_artifacts", "List all finished artifacts."),
+    "show": Entry("store_commands", "show", "Show what an artifact was made from, and what was measured."),
+    "lab": Entry("lab", "lab_app", "Make the embedded models and their task data again."),
+}
+
+
+class _LazyGroup(TyperGroup):
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, name: str) -> TyperCommand | None:
+        """A stand-in that is enough for the list of commands."""
+        entry = COMMANDS.get(name)
+        return TyperCommand(name, help=entry.help, hidden=entry.hidden) if entry is not None else None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, _load(name) if name is not None else command, rest
+
+
+def _load(name: str) -> Any:
+    entry = COMMANDS[name]
+    target = getattr(importlib.import_module(f"llmrepair.cli.{entry.module}"), entry.function)
+    if isinstance(target, typer.Typer):
+        return typer.main.get_command(target)
+    single = typer.Typer(add_completion=False, context_settings=_HELP)
+    single.command(name, help=entry.help)(target)
+    return typer.main.get_command(single)
+
+
+_HELP = {"help_option_names": ["-h", "--help"]}
+app = typer.Typer(
+    cls=_LazyGroup,
+    add_completion=False,
+    context_settings=_HELP,
+    help="Compress a language model, repair it, and find out whether what compression took was forgotten or only displaced.",
+)
+
+
+@app.callback()
+def _root() -> None:
+    """Makes a group of what has no command of its own."""
+
+
+def main() -> None:
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Runs a command line; returns the exit code."""
+    as_json = "--json" in arguments
+    try:
+        return typer.main.get_command(app).main(arguments or ["--help"], prog_name="llmrepair", standalone_mode=False) or 0
+    except LlmrepairError as error:
+        print_problems(error.problems, as_json)
+        return error.exit_code
+    except typer.TyperException as error:
+        print_problems([_usage_problem(error)], as_json)
+        return 2
+    except (KeyboardInterrupt, typer.Abort):
+        print("\ninterrupted; what is finished is kept, and the same command goes on from there", file=sys.stderr)
+        return 130
+
+
+def _usage_problem(error: typer.TyperException) -> Problem:
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "llmrepair"
+    return Problem(error.format_message().rstrip("."), f"see `{command} --help`")

@@ -1,0 +1,87 @@
+"""Command-line options made from the stages' configs, so that an option, its default and its help are written once."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import typer
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+Panels = Mapping[str, type[BaseModel]]
+
+RUNS_OPTION = Annotated[
+    Path, typer.Option("--runs", envvar="LLMREPAIR_RUNS", help="folder of artifacts", rich_help_panel="Running")
+]
+JSON_OPTION = Annotated[
+    bool, typer.Option("--json", help="print one JSON object on standard output", rich_help_panel="Running")
+]
+
+
+def with_options(panels: Panels) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command an option for each field of each config; the command receives those that were given, as `values`.
+
+    Values stay strings: the configs read them, so that all that is wrong is told at once and in one way.
+
+    Args:
+        panels: heading of a group of options -> the config whose fields they are. A field that several configs have
+            becomes one option.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        parameters = _parameters(panels)
+
+        def wrapper(**arguments: Any) -> None:
+            given = {name: arguments.pop(name) for name in parameters}
+            command(values={name: value for name, value in given.items() if value is not None}, **arguments)
+
+        own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "values"]
+        everything = [*own, *parameters.values()]
+        wrapper.__signature__ = inspect.Signature(everything)  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in everything}
+        return wrapper
+
+    return decorate
+
+
+def _parameters(panels: Panels) -> dict[str, inspect.Parameter]:
+    parameters: dict[str, inspect.Parameter] = {}
+    for panel, config in panels.items():
+        for name, field in config.model_fields.items():
+            others = [other.model_fields[name].default for other in panels.values() if name in other.model_fields]
+            if name not in parameters:
+                parameters[name] = _parameter(name, field, panel, list(dict.fromkeys(others)))
+    return parameters
+
+
+def _parameter(name: str, field: FieldInfo, panel: str, defaults: list[Any]) -> inspect.Parameter:
+    is_flag = field.annotation is bool
+    shown = " or ".join(_shown(default) for default in defaults if default not in (None, PydanticUndefined, False))
+    option = typer.Option(
+        f"--{name.replace('_', '-')}",
+        help=f"{field.description}  \\[default: {shown}]" if shown else field.description,
+        metavar=None if is_flag else _metavar(field),
+        show_default=False,
+        rich_help_panel=panel,
+    )
+    kind: Any = Annotated[bool | None if is_flag else str | None, option]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+
+
+def _shown(default: Any) -> str:
+    return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+
+def _metavar(field: FieldInfo) -> str:
+    if field.annotation in (int, int | None):
+        return "N"
+    if field.annotation is float:
+        return "X"
+    if field.annotation in (Path, Path | None):
+        return "DIR"
+    choices = get_args(field.annotation)
+    return "|".join(choices) if choices and all(isinstance(choice, str) for choice in choices) else "TEXT"

@@ -1,0 +1,65 @@
+"""What every command that runs stages does."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmrepair.pipeline.progress import Reporter
+from llmrepair.pipeline.stage import Runtime
+
+if TYPE_CHECKING:
+    from llmrepair.pipeline.runner import Runner
+
+DEFAULT_RUNS = Path("runs")
+
+
+def make_runner(values: Mapping[str, Any], runs: Path) -> Runner:
+    from llmrepair.pipeline.runner import Runner
+    from llmrepair.pipeline.store import Store
+    from llmrepair.stages.graph import validated
+
+    (runtime,) = validated(values, Runtime)
+    _quiet_libraries()
+    return Runner(Store(runs), runtime, Reporter())
+
+
+def _quiet_libraries() -> None:
+    """What the libraries say is for their developers; what a user needs to know we say ourselves."""
+    quiet = {
+        "LLM_COMPRESSOR_LOG_LEVEL": "ERROR",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    for name, value in quiet.items():
+        os.environ.setdefault(name, value)
+    for name in ("lm_eval", "lm-eval", "transformers", "peft", "datasets", "httpx", "huggingface_hub", "torch"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
+    _tame_bars()
+
+
+def _tame_bars() -> None:
+    """llm-compressor shows its layers in tqdm bars: they vanish when done, and are off where there is no terminal."""
+    from tqdm.std import tqdm
+
+    start = tqdm.__init__
+
+    def start_tamed(bar: Any, *arguments: Any, **options: Any) -> None:
+        hidden = options.get("disable") or not sys.stderr.isatty()
+        start(bar, *arguments, **(options | {"leave": False, "disable": hidden}))
+
+    tqdm.__init__ = start_tamed
+
+
+def note_all(runner: Runner, texts: list[str]) -> None:
+    for text in texts:
+        runner.reporter.note(text)

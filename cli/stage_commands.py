@@ -1,0 +1,73 @@
+"""`compress`, `tune-prompts`, `tune-lora`, `eval`: one stage each, and whatever it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from llmrepair.cli.options import JSON_OPTION, RUNS_OPTION, Panels, with_options
+from llmrepair.cli.output import console, print_json
+from llmrepair.cli.running import DEFAULT_RUNS, make_runner, note_all
+from llmrepair.pipeline.stage import Outcome, Runtime
+from llmrepair.stages.compress import CompressConfig
+from llmrepair.stages.evaluate import EvaluateConfig
+from llmrepair.stages.graph import compress_stage, evaluate_stage, notes, tune_lora_stage, tune_prompts_stage
+from llmrepair.stages.tune_lora import TuneLoraConfig
+from llmrepair.stages.tune_prompts import TunePromptsConfig
+
+_COMPRESS: Panels = {"Compression": CompressConfig, "Running": Runtime}
+_PROMPTS: Panels = {"Prompts": TunePromptsConfig, **_COMPRESS}
+_LORA: Panels = {"LoRA": TuneLoraConfig, **_COMPRESS}
+_EVALUATE: Panels = {"Evaluation": EvaluateConfig, "Tuning": TunePromptsConfig, "LoRA": TuneLoraConfig, **_COMPRESS}
+
+
+@with_options(_COMPRESS)
+def compress(values: Mapping[str, Any], runs: RUNS_OPTION = DEFAULT_RUNS, as_json: JSON_OPTION = False) -> None:
+    _pull(compress_stage, values, runs, as_json)
+
+
+@with_options(_PROMPTS)
+def tune_prompts(values: Mapping[str, Any], runs: RUNS_OPTION = DEFAULT_RUNS, as_json: JSON_OPTION = False) -> None:
+    _pull(tune_prompts_stage, values, runs, as_json)
+
+
+@with_options(_LORA)
+def tune_lora(values: Mapping[str, Any], runs: RUNS_OPTION = DEFAULT_RUNS, as_json: JSON_OPTION = False) -> None:
+    _pull(tune_lora_stage, values, runs, as_json)
+
+
+@with_options(_EVALUATE)
+def evaluate(values: Mapping[str, Any], runs: RUNS_OPTION = DEFAULT_RUNS, as_json: JSON_OPTION = False) -> None:
+    _pull(evaluate_stage, values, runs, as_json)
+
+
+def _pull(build: Callable[[Mapping[str, Any]], Any], values: Mapping[str, Any], runs: Path, as_json: bool) -> None:
+    stage = build(values)
+    runner = make_runner(values, runs)
+    note_all(runner, notes(stage))
+    outcome = runner.pull(stage)
+    if as_json:
+        print_json(outcome.as_json())
+    else:
+        _print_outcome(outcome)
+
+
+def _print_outcome(outcome: Outcome) -> None:
+    out = console()
+    for name, value in flat(outcome.artifact.metrics):
+        out.print(f"{name:<44} {value}", markup=False)
+    out.print(f"{'path':<44} {outcome.artifact.path}", markup=False, soft_wrap=True)
+
+
+def flat(metrics: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested metrics as lines: `tasks.lab_qa.exact_match` and its score."""
+    lines: list[tuple[str, str]] = []
+    for name, value in metrics.items():
+        if isinstance(value, Mapping) and "low" in value:
+            lines.append((f"{prefix}{name}", f"{value['value']:.4f} [{value['low']:.4f}, {value['high']:.4f}]  n {value['n']}"))
+        elif isinstance(value, Mapping):
+            lines += flat(value, f"{prefix}{name}.")
+        elif value is not None:
+            lines.append((f"{prefix}{name}", f"{value:.6g}" if isinstance(value, float) else str(value)))
+    return lines

@@ -1,0 +1,69 @@
+"""Loading models: dense or compressed, always from safetensors, always ready for gradients."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def pick_device(device: str) -> torch.device:
+    """`auto` is the first GPU where there is one, else the CPU."""
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+
+
+def load_model(
+    location: str, revision: str | None, dtype: str, device: torch.device, trust_remote_code: bool = False
+) -> PreTrainedModel:
+    """A causal LM in evaluation mode with frozen weights.
+
+    Packed weights are dequantised at once: a packed linear layer has no `weight` before its first forward pass, which
+    breaks LoRA and calls of inner modules, and unpacks for good in that pass anyway.
+
+    Args:
+        location: folder or Hub id.
+        revision: commit hash of a Hub id.
+        dtype: name of a torch dtype.
+    """
+    options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    config = AutoConfig.from_pretrained(location, **options)
+    if getattr(config, "quantization_config", None):
+        from transformers import CompressedTensorsConfig
+
+        options["quantization_config"] = CompressedTensorsConfig(dequantize=True)
+    model = AutoModelForCausalLM.from_pretrained(location, dtype=getattr(torch, dtype), use_safetensors=True, **options)
+    model.to(device)  # type: ignore[arg-type]
+    return model.eval().requires_grad_(False)
+
+
+def load_tokenizer(location: str, revision: str | None, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    return AutoTokenizer.from_pretrained(location, revision=revision, trust_remote_code=trust_remote_code)
+
+
+def meta_model(location: str, revision: str | None, trust_remote_code: bool = False) -> PreTrainedModel:
+    """The model's modules and shapes without any weights."""
+    config = AutoConfig.from_pretrained(location, revision=revision, trust_remote_code=trust_remote_code)
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+
+
+def compressible_layers(model: PreTrainedModel) -> dict[str, torch.nn.Linear]:
+    """The linear layers that compression touches, by name: all but the output head, which stays dense as embeddings do."""
+    head = model.get_output_embeddings()
+    return {
+        name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and module is not head
+    }
+
+
+def causal_architectures() -> frozenset[str]:
+    """Class names, as in a config.json's `architectures`, that transformers loads as causal language models."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    names: set[str] = set()
+    for value in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
+        names |= {value} if isinstance(value, str) else set(value)
+    return frozenset(names)

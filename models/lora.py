@@ -1,0 +1,30 @@
+"""LoRA adapters (Hu et al. 2021, arXiv 2106.09685), in peft's format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_FOLDER = "adapter"
+
+
+def new_adapter(model: PreTrainedModel, rank: int) -> PeftModel:
+    """Adapters on every linear layer but the output head, scaled by alpha / rank = 2; no dropout, so runs repeat."""
+    config = LoraConfig(task_type=TaskType.CAUSAL_LM, r=rank, lora_alpha=2 * rank, target_modules="all-linear")
+    return get_peft_model(model, config)
+
+
+def save_adapter(adapted: PeftModel, folder: Path, base_model: str) -> None:
+    """Writes the adapter, with `base_model` noted in it as what it was tuned on."""
+    adapted.peft_config["default"].base_model_name_or_path = base_model
+    adapted.save_pretrained(str(folder / _FOLDER), safe_serialization=True)
+
+
+def with_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
+    """The model with a saved adapter beside its weights, not merged into them: they may be sparse."""
+    return PeftModel.from_pretrained(model, str(folder / _FOLDER)).eval()

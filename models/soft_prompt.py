@@ -1,0 +1,75 @@
+"""Soft prompts: vectors in front of the input embeddings. Stored as peft prompt-tuning adapters, one folder each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_INDEX_FILE = "pool.json"
+_WEIGHTS_FILE = "adapter_model.safetensors"
+_WEIGHTS_NAME = "prompt_embeddings"  # both are peft's
+
+
+def vocabulary_prompt(model: PreTrainedModel, length: int, seed: int, excluded: list[int]) -> torch.Tensor:
+    """A prompt [length, hidden_size] of embeddings of random tokens.
+
+    Random vectors instead lose most of what prompt tuning gives (Lester et al. 2021, arXiv 2104.08691, figure 3b).
+
+    Args:
+        excluded: ids of tokens that must not be drawn (padding and the like).
+    """
+    embeddings: torch.Tensor = model.get_input_embeddings().weight  # type: ignore[assignment]
+    generator = torch.Generator().manual_seed(seed)
+    allowed = torch.tensor(sorted(set(range(len(embeddings))) - set(excluded)))
+    chosen = allowed[torch.randint(len(allowed), (length,), generator=generator)]
+    return embeddings[chosen.to(embeddings.device)].detach().float().clone()
+
+
+def save_pool(
+    folder: Path, prompts: Sequence[torch.Tensor], index: Mapping[str, Any], model: PreTrainedModel, base_model: str
+) -> None:
+    """Writes each prompt [n, hidden_size] as a peft adapter `prompt-<i>`, and the pool's index.
+
+    Args:
+        index: what is known of the pool; the prompts' folders and lengths are added.
+        base_model: noted in the adapters as what they were tuned on.
+    """
+    for number, prompt in enumerate(prompts):
+        _save_prompt(folder / _prompt_folder(number), prompt, model, base_model)
+    entries = [{"folder": _prompt_folder(number), "length": len(prompt)} for number, prompt in enumerate(prompts)]
+    (folder / _INDEX_FILE).write_text(json.dumps({"prompts": entries, **index}, indent=2) + "\n")
+
+
+def load_pool(folder: Path) -> tuple[list[torch.Tensor], dict[str, Any]]:
+    """The prompts [n, hidden_size] of a pool, in the precision that they were saved in, and its index."""
+    index = json.loads((folder / _INDEX_FILE).read_text())
+    return [load_file(folder / entry["folder"] / _WEIGHTS_FILE)[_WEIGHTS_NAME] for entry in index["prompts"]], index
+
+
+def _prompt_folder(number: int) -> str:
+    return f"prompt-{number}"
+
+
+def _save_prompt(folder: Path, prompt: torch.Tensor, model: PreTrainedModel, base_model: str) -> None:
+    from peft import PromptTuningConfig, TaskType
+
+    folder.mkdir()
+    PromptTuningConfig(
+        task_type=TaskType.CAUSAL_LM,
+        num_virtual_tokens=len(prompt),
+        token_dim=prompt.shape[1],
+        num_transformer_submodules=1,
+        num_attention_heads=model.config.num_attention_heads,
+        num_layers=model.config.num_hidden_layers,
+        base_model_name_or_path=base_model,
+        inference_mode=True,
+    ).save_pretrained(str(folder))
+    save_file({_WEIGHTS_NAME: prompt.detach().contiguous().cpu()}, folder / _WEIGHTS_FILE)

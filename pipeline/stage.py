@@ -1,0 +1,114 @@
+"""What a stage is: a config, inputs, and a `run()` that fills a folder.
+
+A config's fields have three roles, and each field has exactly one:
+
+* identity: changes the result, is part of the key;
+* reference: says where something is (a path, a Hub id). The thing itself is digested by `Stage.sources()`, so the key holds
+  what it is and not where it lies;
+* runtime: changes how the work is done and not its result. All of these are in `Runtime`, and never in a key.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from llmrepair.pipeline.artifact import Artifact
+from llmrepair.pipeline.errors import Problem
+from llmrepair.pipeline.keys import DigestCache
+from llmrepair.pipeline.progress import Reporter
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class StageConfig(BaseModel):
+    """Base of every stage's config."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    references: ClassVar[frozenset[str]] = frozenset()
+
+    def without_effect(self) -> frozenset[str]:
+        """Fields that change nothing beside the others' values, such as `bits` where nothing is quantised."""
+        return frozenset()
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that change the result, as JSON values; null where they have no effect."""
+        values = self.model_dump(mode="json", exclude=set(self.references))
+        return {name: None if name in self.without_effect() else value for name, value in values.items()}
+
+
+class Runtime(BaseModel):
+    """How the work is done. Nothing here changes a result beyond rounding."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    device: str = Field("auto", description="where to compute: auto (the first GPU, else the CPU), cpu, cuda, cuda:1")
+    batch_size: int = Field(32, ge=1, description="sequences computed at once; less needs less memory")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a running stage is given."""
+
+    folder: Path
+    """Write the payload here."""
+    work: Path
+    """Survives a crash: checkpoints of a long stage."""
+    inputs: Mapping[str, Artifact]
+    runtime: Runtime
+    reporter: Reporter
+
+
+class Stage(ABC):
+    """One step of an experiment. Cheap to make: nothing is read or imported before it is asked for."""
+
+    name: ClassVar[str]
+    code: ClassVar[str]
+    """Dotted name of the module that computes the result; its digest, and that of all it imports, is part of the key."""
+    config: StageConfig
+
+    def inputs(self) -> dict[str, Stage]:
+        """The stages whose artifacts this one reads."""
+        return {}
+
+    def sources(self, digests: DigestCache) -> dict[str, Any]:
+        """What else the result depends on (models, data), as JSON values that say what it is, never where it lies.
+
+        Raises:
+            RequestError: something that is referred to does not exist.
+        """
+        return {}
+
+    def check(self) -> list[Problem]:
+        """Everything wrong with the request that takes a closer look to see. Asked only of stages that have to run."""
+        return []
+
+    @abstractmethod
+    def label(self) -> str:
+        """A few words for people: what this stage does to what."""
+
+    @abstractmethod
+    def run(self, context: Context) -> dict[str, Any]:
+        """Does the work and returns its metrics."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a stage that was asked for."""
+
+    artifact: Artifact
+    cached: bool
+    seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "stage": self.artifact.stage,
+            "key": self.artifact.key,
+            "path": str(self.artifact.path),
+            "cached": self.cached,
+            "seconds": round(self.seconds, 3),
+            "metrics": self.artifact.metrics,
+        }

@@ -1,0 +1,1 @@
+"""One package per stage: its config, its inputs, its `run()`."""

@@ -1,0 +1,119 @@
+"""The compress stage: config, inputs, checks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from llmrepair.pipeline.artifact import Artifact
+from llmrepair.pipeline.errors import Problem
+from llmrepair.pipeline.keys import DigestCache
+from llmrepair.pipeline.stage import Context, Stage
+from llmrepair.stages.fields import ModelConfig, invalid
+from llmrepair.stages.sources import ModelSource, resolve_model, resolve_text, text_problem
+from pydantic import Field, field_validator
+
+QUANTISERS = frozenset({"rtn", "gptq"})
+PRUNERS = frozenset({"sparsegpt", "wanda", "magnitude"})
+CALIBRATED = frozenset({"gptq", "sparsegpt", "wanda"})
+BITS = (2, 3, 4, 8)
+
+
+class CompressConfig(ModelConfig):
+    """How a model is compressed."""
+
+    references: ClassVar[frozenset[str]] = ModelConfig.references | {"calibration"}
+
+    method: Literal["none", "rtn", "gptq", "sparsegpt", "wanda", "magnitude"] = Field(
+        "gptq", description="how to compress; none keeps the model dense"
+    )
+    bits: int = Field(3, description="bits of a quantised weight: 2, 3, 4 or 8")
+    group_size: int = Field(-1, description="weights that share a scale; -1: a whole row")
+    sparsity: float = Field(0.5, ge=0.0, lt=1.0, description="share of weights that pruning sets to zero")
+    pattern: Literal["unstructured", "2:4", "4:8"] = Field("unstructured", description="where a pruned layer's zeros may be")
+    calibration: str = Field(
+        "lab",
+        description="text that shows the layers' inputs: lab, a .txt or .jsonl file, a Hub data set (name or name:config)",
+    )
+    samples: int = Field(256, ge=1, description="rows of calibration text")
+    seq_len: int = Field(128, ge=2, description="tokens of a row of calibration text")
+
+    @field_validator("bits")
+    @classmethod
+    def _bits_are_known(cls, bits: int) -> int:
+        if bits not in BITS:
+            raise invalid(Problem(f"weights cannot be quantised to {bits} bits", "give --bits 2, 3, 4 or 8"))
+        return bits
+
+    @field_validator("group_size")
+    @classmethod
+    def _group_size_is_a_size(cls, group_size: int) -> int:
+        if group_size < 1 and group_size != -1:
+            raise invalid(Problem(f"{group_size} is no group size", "give --group-size -1 for a whole row, or 32, 64, 128"))
+        return group_size
+
+    @field_validator("calibration")
+    @classmethod
+    def _calibration_exists(cls, calibration: str) -> str:
+        problem = text_problem(calibration, "--calibration")
+        if problem:
+            raise invalid(problem)
+        return calibration
+
+    def without_effect(self) -> frozenset[str]:
+        names: frozenset[str] = frozenset()
+        if self.method not in QUANTISERS:
+            names |= {"bits", "group_size"}
+        if self.method not in PRUNERS:
+            names |= {"sparsity", "pattern"}
+        if self.method not in CALIBRATED:
+            names |= {"calibration", "samples", "seq_len"}
+        return names
+
+
+@dataclass
+class Compress(Stage):
+    """Model -> compressed checkpoint. Of the dense model (`--method none`) no copy is made, only measures are taken."""
+
+    name: ClassVar[str] = "compress"
+    code: ClassVar[str] = "llmrepair.stages.compress.run"
+    config: CompressConfig
+    model: ModelSource = field(init=False)
+    calibration: dict[str, Any] | None = field(init=False, default=None)
+
+    def sources(self, digests: DigestCache) -> dict[str, Any]:
+        self.model = resolve_model(self.config.model, self.config.revision, digests.digest)
+        if self.config.method in CALIBRATED:
+            self.calibration = resolve_text(self.config.calibration, digests.digest)
+        return {"model": self.model.identity, "calibration": self.calibration}
+
+    def check(self) -> list[Problem]:
+        from llmrepair.stages.compress.check import problems_with_model
+
+        return problems_with_model(self)
+
+    def label(self) -> str:
+        return f"{self.config.model} {method_label(self.config.identity())}"
+
+    def run(self, context: Context) -> dict[str, Any]:
+        from llmrepair.stages.compress.run import run
+
+        return run(self, context)
+
+    def checkpoint(self, artifact: Artifact) -> tuple[str, str | None]:
+        """Where the artifact's weights are: location and revision for `from_pretrained`."""
+        if self.config.method == "none":
+            return self.model.location, self.model.revision
+        return str(artifact.path / "checkpoint"), None
+
+
+def method_label(identity: dict[str, Any]) -> str:
+    """A compression in a few words, from the identity of its config: `gptq 3 bits, group 32`."""
+    method = identity["method"]
+    if method == "none":
+        return "dense"
+    if method in QUANTISERS:
+        group = "" if identity["group_size"] == -1 else f", group {identity['group_size']}"
+        return f"{method} {identity['bits']} bits{group}"
+    pattern = "" if identity["pattern"] == "unstructured" else f" {identity['pattern']}"
+    return f"{method} {identity['sparsity']:.0%}{pattern}"

@@ -1,0 +1,104 @@
+"""The evaluate stage: config, inputs, checks."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from llmrepair.pipeline.errors import Problem, RequestError
+from llmrepair.pipeline.keys import DigestCache
+from llmrepair.pipeline.stage import Context, Stage, StageConfig
+from llmrepair.stages.compress import Compress
+from llmrepair.stages.evaluate.tasks import data_problem, expand, task_identity, task_problem
+from llmrepair.stages.fields import Names, invalid
+from llmrepair.stages.sources import load_config as model_config
+from llmrepair.stages.tune_lora import TuneLora
+from llmrepair.stages.tune_prompts import TunePrompts
+from pydantic import Field, field_validator
+
+
+class EvaluateConfig(StageConfig):
+    """What a model is asked, and with which repair in place."""
+
+    references: ClassVar[frozenset[str]] = frozenset({"tasks_data"})
+
+    recovery: Literal["none", "prompt", "idp", "lora"] = Field(
+        "none", description="none; prompt: the pool's best on held-out loss; idp: one prompt chosen per input; lora"
+    )
+    tasks: Names = Field(
+        ("lab_qa",), description="lm-eval tasks, lab_qa, lab_mc, lab_reverse, lab_text, or the groups lab and nine"
+    )
+    tasks_data: Path | None = Field(None, description="folder from which lm-eval tasks read <task>.jsonl instead of the Hub")
+    limit: int | None = Field(None, ge=1, description="only the first so many documents of each task")
+    num_fewshot: int | None = Field(None, ge=0, description="examples in front of each question  [default: the task's own]")
+    idp_layers: str = Field("first", description="layers that vote: first, all, or a list such as 0,2")
+    idp_reduce: Literal["mean", "sum"] = Field("mean", description="a prompt's vote over its tokens")
+
+    @field_validator("tasks")
+    @classmethod
+    def _tasks_exist(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        tasks = expand(names)
+        if problems := [problem for problem in map(task_problem, tasks) if problem]:
+            raise invalid(problems[0])
+        return tasks
+
+    @field_validator("tasks_data")
+    @classmethod
+    def _tasks_data_exists(cls, folder: Path | None) -> Path | None:
+        if folder is not None and not folder.is_dir():
+            raise invalid(Problem(f"there is no folder `{folder}`", "give a folder with --tasks-data"))
+        return folder
+
+    @field_validator("idp_layers")
+    @classmethod
+    def _layers_are_named(cls, layers: str) -> str:
+        if layers not in ("first", "all") and not re.fullmatch(r"\d+(,\d+)*", layers):
+            raise invalid(Problem(f"`{layers}` names no layers", "give --idp-layers first, all, or a list such as 0,2"))
+        return layers
+
+    def without_effect(self) -> frozenset[str]:
+        return frozenset() if self.recovery == "idp" else frozenset({"idp_layers", "idp_reduce"})
+
+
+@dataclass
+class Evaluate(Stage):
+    """Compressed checkpoint and its repair -> metrics and one line per item."""
+
+    name: ClassVar[str] = "evaluate"
+    code: ClassVar[str] = "llmrepair.stages.evaluate.run"
+    config: EvaluateConfig
+    compressed: Compress
+    repair: TunePrompts | TuneLora | None
+    task_identities: dict[str, dict[str, Any]] = field(init=False)
+
+    def inputs(self) -> dict[str, Stage]:
+        return {"compressed": self.compressed} | ({"repair": self.repair} if self.repair is not None else {})
+
+    def sources(self, digests: DigestCache) -> dict[str, Any]:
+        config = self.config
+        if problems := [problem for task in config.tasks if (problem := data_problem(task, config.tasks_data))]:
+            raise RequestError(*problems)
+        self.task_identities = {task: task_identity(task, config.tasks_data, digests.digest) for task in config.tasks}
+        return {"tasks": self.task_identities}
+
+    def check(self) -> list[Problem]:
+        if self.config.recovery != "idp" or self.config.idp_layers in ("first", "all"):
+            return []
+        layers = model_config(self.compressed.model)["num_hidden_layers"]
+        beyond = [layer for layer in self.config.idp_layers.split(",") if int(layer) >= layers]
+        hint = f"layers are counted from 0 to {layers - 1}"
+        return [Problem(f"`{self.compressed.config.model}` has no layer {layer} that could vote", hint) for layer in beyond]
+
+    def label(self) -> str:
+        return f"{self.compressed.label()}: {recovery_label(self)} on {', '.join(self.config.tasks)}"
+
+    def run(self, context: Context) -> dict[str, Any]:
+        from llmrepair.stages.evaluate.run import run
+
+        return run(self, context)
+
+
+def recovery_label(stage: Evaluate) -> str:
+    return {"none": "no repair", "prompt": "one prompt", "idp": "IDP", "lora": "LoRA"}[stage.config.recovery]

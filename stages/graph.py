@@ -1,0 +1,95 @@
+"""From a flat set of option values to the stages that they ask for, with everything that is wrong told at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from llmrepair.pipeline.errors import Problem, RequestError
+from llmrepair.pipeline.stage import StageConfig
+from llmrepair.stages.compress import Compress, CompressConfig
+from llmrepair.stages.evaluate import Evaluate, EvaluateConfig
+from llmrepair.stages.sources import LAB_MODELS, LAB_TEXT
+from llmrepair.stages.tune_lora import TuneLora, TuneLoraConfig
+from llmrepair.stages.tune_prompts import TunePrompts, TunePromptsConfig
+from pydantic import BaseModel, ValidationError
+
+Values = Mapping[str, Any]
+Config = TypeVar("Config", bound=BaseModel)
+
+
+def compress_stage(values: Values) -> Compress:
+    (config,) = validated(values, CompressConfig)
+    return Compress(config)
+
+
+def tune_prompts_stage(values: Values) -> TunePrompts:
+    compress, prompts = validated(values, CompressConfig, TunePromptsConfig)
+    return TunePrompts(prompts, Compress(compress))
+
+
+def tune_lora_stage(values: Values) -> TuneLora:
+    compress, lora = validated(values, CompressConfig, TuneLoraConfig)
+    return TuneLora(lora, Compress(compress))
+
+
+def evaluate_stage(values: Values) -> Evaluate:
+    compress, prompts, lora, evaluate = validated(values, CompressConfig, TunePromptsConfig, TuneLoraConfig, EvaluateConfig)
+    compressed = Compress(compress)
+    repair: TunePrompts | TuneLora | None = None
+    if evaluate.recovery in ("prompt", "idp"):
+        repair = TunePrompts(prompts, compressed)
+    elif evaluate.recovery == "lora":
+        repair = TuneLora(lora, compressed)
+    return Evaluate(evaluate, compressed, repair)
+
+
+def validated(values: Values, *classes: type[Any]) -> list[Any]:
+    """One config of each class, from the values that it knows.
+
+    Raises:
+        RequestError: with every problem of every config.
+    """
+    configs, problems = [], []
+    for each in classes:
+        try:
+            configs.append(each(**{name: value for name, value in values.items() if name in each.model_fields}))
+        except ValidationError as error:
+            problems += [_problem(details, each) for details in error.errors(include_url=False)]
+    if problems:
+        raise RequestError(*dict.fromkeys(problems))
+    return configs
+
+
+def _problem(details: Any, config: type[BaseModel]) -> Problem:
+    if details["type"] == "problem":
+        return Problem(details["ctx"]["message"], details["ctx"]["hint"])
+    name = str(details["loc"][0])
+    option = f"--{name.replace('_', '-')}"
+    if details["type"] == "literal_error":
+        return Problem(
+            f"`{details['input']}` is no value of {option}", f"give one of {details['ctx']['expected']}".replace("'", "`")
+        )
+    reason = details["msg"][0].lower() + details["msg"][1:]
+    return Problem(
+        f"`{details['input']}` is no value of {option}: {reason}", f"{option}: {config.model_fields[name].description}"
+    )
+
+
+def notes(stage: Compress | TunePrompts | TuneLora | Evaluate) -> list[str]:
+    """What a user may not have meant: options that change nothing, and the lab's text on another model."""
+    compressed = stage if isinstance(stage, Compress) else stage.compressed
+    tuned = stage.repair if isinstance(stage, Evaluate) else stage
+    configs: list[StageConfig] = list(dict.fromkeys([compressed.config, stage.config]))
+    unused = [name for config in configs for name in sorted(config.model_fields_set & config.without_effect())]
+    texts = [f"--{name.replace('_', '-')} has no effect with --method {compressed.config.method}" for name in unused]
+    if compressed.config.model not in LAB_MODELS:
+        shown = []
+        if "calibration" not in compressed.config.without_effect() and compressed.config.calibration == LAB_TEXT:
+            shown.append("--calibration")
+        if isinstance(tuned, (TunePrompts, TuneLora)) and tuned.config.tuning_data == LAB_TEXT:
+            shown.append("--tuning-data")
+        texts += [
+            f"{option} is the lab's synthetic text; for results on a real model give it text of its kind" for option in shown
+        ]
+    return texts

@@ -1,0 +1,40 @@
+"""The report's plot: scores with intervals, one panel per task."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("svg")
+
+from matplotlib import pyplot
+
+_COLOURS = {"none": "#6b7280", "one prompt": "#0284c7", "IDP": "#c2410c", "LoRA": "#15803d"}
+
+
+def score_figure(table: Mapping[str, Any]) -> str:
+    """An SVG element: rows of the table from top to bottom, a point and its 95 % interval for each score."""
+    matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "llmrepair", "font.family": "sans-serif"})
+    rows, columns = table["rows"], table["columns"]
+    size = (3.0 + 3.2 * len(columns), 1.1 + 0.32 * len(rows))
+    figure, axes = pyplot.subplots(1, len(columns), figsize=size, sharey=True, squeeze=False, layout="constrained")
+    for axis, column in zip(axes[0], columns, strict=True):
+        for place, row in enumerate(rows):
+            if score := row["scores"].get(column["name"]):
+                errors = [[score["value"] - score["low"]], [score["high"] - score["value"]]]
+                colour = _COLOURS[row["recovery"]]
+                axis.errorbar(score["value"], place, xerr=errors, fmt="o", markersize=5, capsize=3, color=colour)
+        axis.set_title(column["title"], fontsize=10)
+        axis.set_xlabel(column["metric"], fontsize=9)
+        axis.grid(axis="x", color="#e5e7eb")
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0][0].set_yticks(range(len(rows)), [f"{row['compression']} · {row['recovery']}" for row in rows], fontsize=9)
+    axes[0][0].invert_yaxis()
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    pyplot.close(figure)
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]

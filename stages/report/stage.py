@@ -1,0 +1,71 @@
+"""The report stage: which evaluations it is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from llmrepair.pipeline.artifact import Artifact
+from llmrepair.pipeline.keys import DigestCache
+from llmrepair.pipeline.runner import current_code
+from llmrepair.pipeline.stage import Context, Stage, StageConfig
+from llmrepair.pipeline.store import Store
+from llmrepair.stages.compress import Compress
+from llmrepair.stages.evaluate import Evaluate
+from llmrepair.stages.tune_lora import TuneLora
+from llmrepair.stages.tune_prompts import TunePrompts
+from pydantic import Field
+
+_CODE = {stage.name: stage.code for stage in (Compress, TunePrompts, TuneLora, Evaluate)}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A finished evaluation and what it was made of."""
+
+    artifact: Artifact
+    compressed: Artifact
+    repair: Artifact | None
+
+
+def collect_evaluations(store: Store, model_identity: dict[str, Any]) -> tuple[list[Evaluation], int]:
+    """All evaluations of a model in the store, and how many were left out because code or inputs have changed since."""
+    found, stale = [], 0
+    for artifact in store.artifacts():
+        if artifact.stage != Evaluate.name:
+            continue
+        inputs = {name: store.find(*reference.split("/")) for name, reference in artifact.key_document["inputs"].items()}
+        compressed, repair = inputs["compressed"], inputs.get("repair")
+        if compressed is None or compressed.key_document["sources"]["model"] != model_identity:
+            continue
+        made_of = [artifact, *inputs.values()]
+        if all(each is not None and each.key_document["code"] == current_code(_CODE[each.stage]) for each in made_of):
+            found.append(Evaluation(artifact, compressed, repair))
+        else:
+            stale += 1
+    return found, stale
+
+
+class ReportConfig(StageConfig):
+    title: str = Field(description="what the report calls the model")
+
+
+@dataclass
+class Report(Stage):
+    """Evaluations -> one table, one HTML file, and sentences that say what was found."""
+
+    name: ClassVar[str] = "report"
+    code: ClassVar[str] = "llmrepair.stages.report.run"
+    config: ReportConfig
+    evaluations: list[Evaluation]
+
+    def sources(self, digests: DigestCache) -> dict[str, Any]:
+        return {"evaluations": sorted(evaluation.artifact.name for evaluation in self.evaluations)}
+
+    def label(self) -> str:
+        return f"{self.config.title}: {len(self.evaluations)} evaluations"
+
+    def run(self, context: Context) -> dict[str, Any]:
+        from llmrepair.stages.report.run import run
+
+        return run(self, context)

@@ -1,0 +1,199 @@
+"""Where models and texts come from, and what pins them: digests for local files, the commit hash for a Hub id."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from llmrepair.pipeline.errors import Problem, RequestError, WorkError
+
+LAB_MODELS = ("lab", "lab-opt")
+_LAB_WEIGHTS = Path(__file__).resolve().parent.parent / "lab" / "weights"
+_LAB_TEXT_SEED = 1
+_LAB_TEXT_PASSES = 4
+_MODEL_FILES = (
+    "config.json generation_config.json *.safetensors *.safetensors.index.json *token*.json vocab.* merges.txt *.model "
+    "*.jinja *.py"
+).split()
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A pinned model: `location` and `revision` go to `from_pretrained`, `identity` goes into keys."""
+
+    location: str
+    revision: str | None
+    identity: dict[str, Any]
+
+
+def model_folder(model: str) -> Path | None:
+    """The folder that `--model` names, or None if it is a Hub id."""
+    if model in LAB_MODELS:
+        return _LAB_WEIGHTS / model
+    folder = Path(model).expanduser()
+    return folder if folder.exists() or not looks_like_hub_id(model) else None
+
+
+def looks_like_hub_id(name: str) -> bool:
+    """Whether `name` has the form `owner/name` or `name`: what is no such thing can only be a path."""
+    parts = name.split("/")
+    return len(parts) <= 2 and all(part and not part.startswith((".", "~")) for part in parts) and "\\" not in name
+
+
+def resolve_model(model: str, revision: str | None, digest: Callable[[Path], str]) -> ModelSource:
+    """Finds a model and pins it.
+
+    Args:
+        model: `lab`, `lab-opt`, a local folder or a Hub id.
+        revision: branch, tag or commit of a Hub id.
+        digest: sha256 of a file.
+
+    Raises:
+        RequestError: there is no such model.
+    """
+    folder = model_folder(model)
+    if folder is None:
+        commit = hub_commit(model, revision, "model")
+        return ModelSource(model, commit, {"hub": model, "commit": commit})
+    problem = folder_problem(model, folder)
+    if problem:
+        raise RequestError(problem)
+    files = sorted({path for pattern in _MODEL_FILES for path in folder.glob(pattern)})
+    return ModelSource(str(folder), None, {"files": {path.name: digest(path) for path in files}})
+
+
+def folder_problem(model: str, folder: Path) -> Problem | None:
+    """What keeps a folder from being a model, as far as its file names tell."""
+    if not folder.is_dir():
+        return Problem(f"there is no model folder `{model}`", "give `lab`, `lab-opt`, a folder or a Hub id with --model")
+    if not (folder / "config.json").is_file():
+        return Problem(f"`{model}` is no model folder: it has no config.json", "save one there with `save_pretrained`")
+    if not any(folder.glob("*.safetensors")):
+        hint = "convert them: `AutoModelForCausalLM.from_pretrained(...).save_pretrained(...)` writes safetensors"
+        return Problem(f"`{model}` has no weights in safetensors format, and pickled ones are never loaded", hint)
+    return None
+
+
+def hub_commit(name: str, revision: str | None, kind: Literal["model", "dataset"]) -> str:
+    """The commit hash that a Hub id stands for now; from the local Hub cache where the Hub cannot be reached.
+
+    Raises:
+        RequestError: neither the Hub nor the local cache knows it.
+    """
+    from httpx import HTTPError
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        commit = HfApi().repo_info(name, revision=revision, repo_type=kind, timeout=10).sha
+    except (HTTPError, HFValidationError, OSError) as error:  # the Hub's own errors are OSErrors
+        commit = _cached_commit(name, revision, kind)
+        if commit is None:
+            at = f" at revision `{revision}`" if revision else ""
+            noun = "data set" if kind == "dataset" else "model"
+            raise RequestError(
+                Problem(
+                    f"{noun} `{name}`{at} is neither a local path, nor in the local Hub cache, nor reachable on the Hub "
+                    f"({type(error).__name__})",
+                    "check the name and the network, or give a local path",
+                )
+            ) from error
+    assert commit is not None
+    return commit
+
+
+def _cached_commit(name: str, revision: str | None, kind: str) -> str | None:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    folder = Path(HF_HUB_CACHE) / f"{kind}s--{name.replace('/', '--')}"
+    reference = folder / "refs" / (revision or "main")
+    if reference.is_file():
+        return reference.read_text().strip()
+    return revision if revision and (folder / "snapshots" / revision).is_dir() else None
+
+
+def load_config(source: ModelSource) -> dict[str, Any]:
+    """The model's config.json."""
+    if source.revision is None:
+        path = Path(source.location) / "config.json"
+    else:
+        from huggingface_hub import hf_hub_download
+
+        path = Path(hf_hub_download(source.location, "config.json", revision=source.revision))
+    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return config
+
+
+LAB_TEXT = "lab"
+_TEXT_SUFFIXES = (".txt", ".jsonl")
+
+
+def text_problem(data: str, option: str) -> Problem | None:
+    """What keeps `data` from being a source of text, as far as its name and place tell."""
+    if data == LAB_TEXT or (not data.endswith(_TEXT_SUFFIXES) and looks_like_hub_id(data.partition(":")[0])):
+        return None
+    hint = f"give {option} `lab`, a .txt file, a .jsonl file with a field `text`, or a Hub data set as `name` or `name:config`"
+    if not data.endswith(_TEXT_SUFFIXES):
+        return Problem(f"`{data}` is no source of text", hint)
+    return None if Path(data).is_file() else Problem(f"there is no file `{data}`", hint)
+
+
+def resolve_text(data: str, digest: Callable[[Path], str]) -> dict[str, Any]:
+    """What pins a source of text, for a key.
+
+    Raises:
+        RequestError: a Hub data set that neither the Hub nor the local cache knows.
+    """
+    if data == LAB_TEXT:
+        return {"lab": "seen-qa"}
+    if data.endswith(_TEXT_SUFFIXES):
+        return {"file": digest(Path(data)), "format": Path(data).suffix}
+    name, _, config = data.partition(":")
+    return {"hub": name, "config": config, "commit": hub_commit(name, None, "dataset")}
+
+
+def load_texts(data: str, identity: dict[str, Any]) -> Iterator[str]:
+    """The texts of a source, one document each; a .txt file's documents stand between empty lines.
+
+    Args:
+        data: as the user gave it.
+        identity: what `resolve_text` made of it.
+
+    Raises:
+        WorkError: the source holds no text where it should.
+    """
+    if data == LAB_TEXT:
+        yield from _lab_texts()
+    elif data.endswith(".txt"):
+        paragraphs = Path(data).read_text(encoding="utf-8").split("\n\n")
+        yield from (" ".join(paragraph.split()) for paragraph in paragraphs if paragraph.strip())
+    elif data.endswith(".jsonl"):
+        with Path(data).open(encoding="utf-8") as lines:
+            yield from (_text_field(json.loads(line), data) for line in lines if line.strip())
+    else:
+        from datasets import load_dataset
+
+        config = identity["config"] or None
+        rows = load_dataset(identity["hub"], config, split="train", revision=identity["commit"], streaming=True)
+        yield from (_text_field(row, data) for row in rows)
+
+
+def _lab_texts() -> Iterator[str]:
+    """Text about the lab's seen-qa people, person by person: nobody who is scored is in it."""
+    from llmrepair.lab.world import documents, make_world
+
+    generator = random.Random(_LAB_TEXT_SEED)
+    for person in make_world().seen_qa:
+        for _ in range(_LAB_TEXT_PASSES):
+            yield from documents([person], generator)
+
+
+def _text_field(row: dict[str, Any], data: str) -> str:
+    text = row.get("text")
+    if not isinstance(text, str):
+        raise WorkError(Problem(f"an entry of `{data}` has no field `text`", "rename the field that holds the text to `text`"))
+    return text

@@ -1,0 +1,46 @@
+"""llmrepair tune-lora --model lab --method gptq --bits 3 --rank 8"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from llmrepair.models.lora import new_adapter, save_adapter
+from llmrepair.models.training import mean_loss, sweep
+from llmrepair.pipeline.stage import Context
+from llmrepair.stages.tuning import plain_loss, recipes, set_up
+
+if TYPE_CHECKING:
+    from llmrepair.stages.tune_lora.stage import TuneLora
+
+
+def run(stage: TuneLora, context: Context) -> dict[str, Any]:
+    config = stage.config
+    setup = set_up(config, stage.tuning_data, stage.compressed, context)
+    plain = mean_loss(plain_loss(setup.model, setup.objective), setup.validation, context.runtime.batch_size)
+
+    torch.manual_seed(config.seed)
+    adapted = new_adapter(setup.model, config.rank)
+    parameters = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
+    with context.reporter.bar("tuning LoRA", len(config.learning_rates) * config.steps) as bar:
+        trials = sweep(
+            parameters,
+            plain_loss(adapted, setup.objective),
+            setup.training,
+            setup.validation,
+            recipes(config, config.seed),
+            context.runtime.batch_size,
+            context.work,
+            lambda loss: bar.advance(note=f"loss {loss:.3f}"),
+        )
+    save_adapter(adapted, context.folder, setup.base_name)
+
+    best = min(trials, key=lambda trial: trial.validation_loss)
+    return {
+        "validation_loss": {"without": plain, "lora": best.validation_loss},
+        "learning_rate": best.learning_rate,
+        "trials": [vars(trial) for trial in trials],
+        "extra_parameters": sum(parameter.numel() for parameter in parameters),
+        "training_rows": len(setup.training),
+        "tested_people_in_tuning_text": setup.tested_people,
+    }
