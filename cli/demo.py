@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
 from llmrepair.cli.options import JSON_OPTION, RUNS_OPTION
 from llmrepair.cli.output import print_json
 from llmrepair.cli.report import make_report, print_report

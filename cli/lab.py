@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
 from llmrepair.cli.options import JSON_OPTION
 from llmrepair.cli.output import print_json
 from llmrepair.pipeline.errors import Problem, RequestError

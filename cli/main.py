@@ -7,9 +7,10 @@ import sys
 from typing import Any, NamedTuple
 
 import typer
+from typer.core import TyperCommand, TyperGroup
+
 from llmrepair.cli.output import print_problems
 from llmrepair.pipeline.errors import LlmrepairError, Problem
-from typer.core import TyperCommand, TyperGroup
 
 
 class Entry(NamedTuple):

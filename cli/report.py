@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
 from llmrepair.cli.options import JSON_OPTION, RUNS_OPTION
 from llmrepair.cli.output import console, print_json
 from llmrepair.cli.running import DEFAULT_RUNS, make_runner
@@ -55,8 +56,9 @@ def make_report(runner: Runner, model: str, revision: str | None, html: Path | N
 
 
 def print_report(artifact: Artifact) -> None:
-    from llmrepair.stages.report.text import bytes_text, count_text, score_text
     from rich.table import Table
+
+    from llmrepair.stages.report.text import bytes_text, count_text, score_text
 
     found: Mapping[str, Any] = artifact.read_json("report.json")
     table = Table(title=found["title"], title_justify="left", box=None, padding=(0, 2, 0, 0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+
 from llmrepair.cli.options import JSON_OPTION, RUNS_OPTION
 from llmrepair.cli.output import console, print_json
 from llmrepair.cli.running import DEFAULT_RUNS
@@ -18,8 +19,9 @@ def list_artifacts(runs: RUNS_OPTION = DEFAULT_RUNS, as_json: JSON_OPTION = Fals
     if as_json:
         print_json({"artifacts": [_summary(artifact) for artifact in artifacts]})
         return
-    from llmrepair.stages.report.text import bytes_text
     from rich.table import Table
+
+    from llmrepair.stages.report.text import bytes_text
 
     table = Table(box=None, padding=(0, 2, 0, 0))
     for name in ("stage", "key", "what", "made", "seconds", "size"):

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from llmrepair.lab.tokenizer import make_tokenizer
-from llmrepair.lab.world import World, documents, make_world
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
+
+from llmrepair.lab.tokenizer import make_tokenizer
+from llmrepair.lab.world import World, documents, make_world
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast

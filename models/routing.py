@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from llmrepair.models.prompt_cache import PromptCache, input_positions
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+from llmrepair.models.prompt_cache import PromptCache, input_positions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

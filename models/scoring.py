@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from llmrepair.models.prompt_cache import PromptCache, forward_with_prompt, input_positions
-from llmrepair.models.selection import Selector, pad_rows
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
 from lm_eval.models.utils_hf import stop_sequences_criteria
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+from llmrepair.models.prompt_cache import PromptCache, forward_with_prompt, input_positions
+from llmrepair.models.selection import Selector, pad_rows
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance

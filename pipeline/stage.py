@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from pydantic import BaseModel, ConfigDict, Field
+
 from llmrepair.pipeline.artifact import Artifact
 from llmrepair.pipeline.errors import Problem
 from llmrepair.pipeline.keys import DigestCache
 from llmrepair.pipeline.progress import Reporter
-from pydantic import BaseModel, ConfigDict, Field
 
 
 class StageConfig(BaseModel):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
+from pydantic import BeforeValidator, Field, field_validator
+from pydantic_core import PydanticCustomError
+
 from llmrepair.pipeline.errors import Problem
 from llmrepair.pipeline.stage import StageConfig
 from llmrepair.stages.sources import folder_problem, model_folder
-from pydantic import BeforeValidator, Field, field_validator
-from pydantic_core import PydanticCustomError
 
 
 def invalid(problem: Problem) -> PydanticCustomError:

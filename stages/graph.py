@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from pydantic import BaseModel, ValidationError
+
 from llmrepair.pipeline.errors import Problem, RequestError
 from llmrepair.pipeline.stage import StageConfig
 from llmrepair.stages.compress import Compress, CompressConfig
@@ -12,7 +14,6 @@ from llmrepair.stages.evaluate import Evaluate, EvaluateConfig
 from llmrepair.stages.sources import LAB_MODELS, LAB_TEXT
 from llmrepair.stages.tune_lora import TuneLora, TuneLoraConfig
 from llmrepair.stages.tune_prompts import TunePrompts, TunePromptsConfig
-from pydantic import BaseModel, ValidationError
 
 Values = Mapping[str, Any]
 Config = TypeVar("Config", bound=BaseModel)

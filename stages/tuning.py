@@ -5,18 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from pydantic import Field, field_validator
+
 from llmrepair.pipeline.errors import Problem, WorkError
 from llmrepair.pipeline.stage import StageConfig
 from llmrepair.stages.fields import PositiveNumbers, invalid
 from llmrepair.stages.sources import LAB_MODELS, load_config, load_texts, text_problem
-from pydantic import Field, field_validator
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
     from llmrepair.models.training import LossSum, Objective, Recipe
     from llmrepair.pipeline.stage import Context
     from llmrepair.stages.compress import Compress
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 VALIDATION_SHARE = 0.1
 

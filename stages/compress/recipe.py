@@ -10,6 +10,7 @@ from llmcompressor.modifiers.quantization import QuantizationModifier
 
 if TYPE_CHECKING:
     from llmcompressor.modifiers import Modifier
+
     from llmrepair.stages.compress.stage import CompressConfig
 
 QUANTISING = {"rtn": QuantizationModifier, "gptq": GPTQModifier}

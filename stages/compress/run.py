@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+
 from llmrepair.models.loading import compressible_layers, load_model, load_tokenizer, pick_device
 from llmrepair.models.text import pack_rows
 from llmrepair.pipeline.errors import Problem, WorkError
@@ -16,8 +17,9 @@ from llmrepair.stages.compress.measure import measure
 from llmrepair.stages.sources import load_texts
 
 if TYPE_CHECKING:
-    from llmrepair.stages.compress.stage import Compress, CompressConfig
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from llmrepair.stages.compress.stage import Compress, CompressConfig
 
 
 def run(stage: Compress, context: Context) -> dict[str, Any]:
@@ -64,6 +66,7 @@ def _oneshot(
 ) -> None:
     from datasets import Dataset
     from llmcompressor import oneshot  # type: ignore[attr-defined]
+
     from llmrepair.stages.compress.recipe import modifier
 
     logging.getLogger("torch.fx").setLevel(logging.ERROR)  # warns of how llm-compressor calls it

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from pydantic import Field, field_validator
+
 from llmrepair.pipeline.artifact import Artifact
 from llmrepair.pipeline.errors import Problem
 from llmrepair.pipeline.keys import DigestCache
 from llmrepair.pipeline.stage import Context, Stage
 from llmrepair.stages.fields import ModelConfig, invalid
 from llmrepair.stages.sources import ModelSource, resolve_model, resolve_text, text_problem
-from pydantic import Field, field_validator
 
 QUANTISERS = frozenset({"rtn", "gptq"})
 PRUNERS = frozenset({"sparsegpt", "wanda", "magnitude"})

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
 from llmrepair.stages.evaluate.statistics import Score, mean_score, rate_score
 
 _CORRECT_METRICS = ("exact_match", "acc")

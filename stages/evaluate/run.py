@@ -7,8 +7,11 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import lm_eval
+import numpy as np
 import torch
+from lm_eval.evaluator import evaluate
+from lm_eval.tasks import TaskManager
+
 from llmrepair.models.loading import load_model, load_tokenizer, pick_device
 from llmrepair.models.lora import with_adapter
 from llmrepair.models.prompt_cache import PromptCache, build_prompt_cache
@@ -20,11 +23,11 @@ from llmrepair.pipeline.artifact import Artifact, write_json
 from llmrepair.pipeline.stage import Context
 from llmrepair.stages.evaluate.items import items_of_task, scores_of_task, selection_shares
 from llmrepair.stages.evaluate.tasks import load_config
-from lm_eval.tasks import TaskManager
 
 if TYPE_CHECKING:
-    from llmrepair.stages.evaluate.stage import Evaluate, EvaluateConfig
     from transformers import PreTrainedModel
+
+    from llmrepair.stages.evaluate.stage import Evaluate, EvaluateConfig
 
 ITEMS_FILE = "items.jsonl"
 _SEED = 1234

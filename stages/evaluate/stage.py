@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from pydantic import Field, field_validator
+
 from llmrepair.pipeline.errors import Problem, RequestError
 from llmrepair.pipeline.keys import DigestCache
 from llmrepair.pipeline.stage import Context, Stage, StageConfig
@@ -16,7 +18,6 @@ from llmrepair.stages.fields import Names, invalid
 from llmrepair.stages.sources import load_config as model_config
 from llmrepair.stages.tune_lora import TuneLora
 from llmrepair.stages.tune_prompts import TunePrompts
-from pydantic import Field, field_validator
 
 
 class EvaluateConfig(StageConfig):

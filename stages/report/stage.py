@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from pydantic import Field
+
 from llmrepair.pipeline.artifact import Artifact
 from llmrepair.pipeline.keys import DigestCache
 from llmrepair.pipeline.runner import current_code
@@ -14,7 +16,6 @@ from llmrepair.stages.compress import Compress
 from llmrepair.stages.evaluate import Evaluate
 from llmrepair.stages.tune_lora import TuneLora
 from llmrepair.stages.tune_prompts import TunePrompts
-from pydantic import Field
 
 _CODE = {stage.name: stage.code for stage in (Compress, TunePrompts, TuneLora, Evaluate)}
 

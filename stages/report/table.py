@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
 from llmrepair.pipeline.keys import document_key
 from llmrepair.stages.compress.stage import method_label
 from llmrepair.stages.evaluate.run import ITEMS_FILE

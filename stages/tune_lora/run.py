@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+
 from llmrepair.models.lora import new_adapter, save_adapter
 from llmrepair.models.training import mean_loss, sweep
 from llmrepair.pipeline.stage import Context

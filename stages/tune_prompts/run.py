@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+
 from llmrepair.models.prompt_cache import build_prompt_cache, forward_with_prompt
 from llmrepair.models.soft_prompt import save_pool, vocabulary_prompt
 from llmrepair.models.training import LossSum, Objective, mean_loss, sweep
@@ -12,8 +13,9 @@ from llmrepair.pipeline.stage import Context
 from llmrepair.stages.tuning import plain_loss, recipes, set_up
 
 if TYPE_CHECKING:
-    from llmrepair.stages.tune_prompts.stage import TunePrompts
     from transformers import PreTrainedModel
+
+    from llmrepair.stages.tune_prompts.stage import TunePrompts
 
 
 def run(stage: TunePrompts, context: Context) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from pydantic import Field
+
 from llmrepair.pipeline.errors import Problem
 from llmrepair.pipeline.keys import DigestCache
 from llmrepair.pipeline.stage import Context, Stage
@@ -12,7 +14,6 @@ from llmrepair.stages.compress import Compress
 from llmrepair.stages.fields import PositiveIntegers, PositiveNumbers
 from llmrepair.stages.sources import resolve_text
 from llmrepair.stages.tuning import TuningConfig, length_problems
-from pydantic import Field
 
 
 class TunePromptsConfig(TuningConfig):
