@@ -1,0 +1,95 @@
+"""Shared fixtures: tiny random models of several families, a store, a command line in this process."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_DATASETS_OFFLINE"] = "1"
+
+import torch
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+FAMILIES = ("llama", "opt", "gpt2", "qwen2")
+VOCABULARY = 96
+SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
+
+
+def tiny_model(family: str) -> PreTrainedModel:
+    """A random model of 3 layers whose attention is far from uniform, so that a wrong mask or position shows."""
+    torch.manual_seed(0)
+    ids = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
+    shared: dict[str, Any] = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, **ids}
+    rotary = {"intermediate_size": 64, "num_key_value_heads": 2, "max_position_embeddings": 128}
+    if family == "llama":
+        model: PreTrainedModel = LlamaForCausalLM(LlamaConfig(**shared, **rotary, initializer_range=0.3))
+    elif family == "qwen2":
+        model = Qwen2ForCausalLM(Qwen2Config(**shared, **rotary, initializer_range=0.3))
+    elif family == "opt":
+        sizes = {"ffn_dim": 64, "word_embed_proj_dim": 32, "max_position_embeddings": 128}
+        model = OPTForCausalLM(OPTConfig(**shared, **sizes, init_std=0.3, dropout=0.0))
+    else:
+        sizes = {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 128}
+        no_dropout = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+        model = GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, **sizes, **no_dropout, **ids, initializer_range=0.3))
+    return model.eval().requires_grad_(False)
+
+
+@pytest.fixture(params=FAMILIES)
+def model(request: pytest.FixtureRequest) -> PreTrainedModel:
+    return tiny_model(request.param)
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """Real data for development. A user has none and skips; CI must have it."""
+    if not SHARED.is_dir():
+        if os.environ.get("CI"):
+            pytest.fail(f"{SHARED} is missing")
+        pytest.skip(f"{SHARED} is missing")
+    return SHARED
+
+
+@dataclass
+class Answer:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+CommandLine = Callable[..., Answer]
+
+
+@pytest.fixture
+def llmrepair(capfd: pytest.CaptureFixture[str]) -> CommandLine:
+    """The real command line, in this process."""
+    from llmrepair.cli.main import run
+
+    def command(*arguments: object) -> Answer:
+        capfd.readouterr()
+        code = run([str(argument) for argument in arguments])
+        captured = capfd.readouterr()
+        return Answer(code, captured.out, captured.err)
+
+    return command
