@@ -22,11 +22,11 @@ DEFAULT_RUNS = Path("runs")
 def make_runner(values: Mapping[str, Any], runs: Path) -> Runner:
     from llmrepair.pipeline.runner import Runner
     from llmrepair.pipeline.store import Store
-    from llmrepair.stages.graph import validated
+    from llmrepair.stages.graph import device_problems, validated
 
     (runtime,) = validated(values, Runtime)
     _quiet_libraries()
-    return Runner(Store(runs), runtime, Reporter())
+    return Runner(Store(runs), runtime, Reporter(), device_problems)
 
 
 def _quiet_libraries() -> None:

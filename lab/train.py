@@ -28,14 +28,14 @@ ROW_TOKENS = 128
 
 @dataclass(frozen=True)
 class TrainingRecipe:
-    steps: int = 4500
+    steps: int = 5000
     rows_per_step: int = 16
-    learning_rate: float = 4e-3
+    learning_rate: float = 3e-3
     weight_decay: float = 0.1
     seed: int = 0
 
 
-RECIPES = {"lab": TrainingRecipe(learning_rate=4e-3), "lab-opt": TrainingRecipe(learning_rate=3e-3)}
+RECIPES = {"lab": TrainingRecipe(learning_rate=2e-3), "lab-opt": TrainingRecipe()}
 
 
 def new_model(name: str, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:

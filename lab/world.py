@@ -162,7 +162,7 @@ class World:
         return [person for person in self.people if not person.seen_qa]
 
 
-def make_world(number_of_people: int = 400, seed: int = 0) -> World:
+def make_world(number_of_people: int = 320, seed: int = 0) -> World:
     """Draws people with unique names and unique books; both splits alternate, so every quarter has the same size."""
     generator = random.Random(seed)
     names = generator.sample([f"{first} {last}" for first in FIRST_NAMES for last in LAST_NAMES], number_of_people)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,10 +24,23 @@ def current_code(module: str) -> dict[str, str]:
 
 
 class Runner:
-    def __init__(self, store: Store, runtime: Runtime, reporter: Reporter):
+    """Runs stages against one store.
+
+    Args:
+        runtime_problems: what is wrong with the runtime options on this machine; asked only if something has to run.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        runtime: Runtime,
+        reporter: Reporter,
+        runtime_problems: Callable[[Runtime], list[Problem]] = lambda runtime: [],
+    ):
         self.store = store
         self.runtime = runtime
         self.reporter = reporter
+        self._runtime_problems = runtime_problems
         self._documents: dict[int, dict[str, Any]] = {}
         self._stages: list[Stage] = []  # keeps the ids above alive
 
@@ -92,7 +105,8 @@ class Runner:
         yield stage
 
     def _check(self, stages: list[Stage]) -> None:
-        problems = [problem for stage in stages for problem in stage.check()]
+        problems = self._runtime_problems(self.runtime) if stages else []
+        problems += [problem for stage in stages for problem in stage.check()]
         if problems:
             raise RequestError(*dict.fromkeys(problems))
 

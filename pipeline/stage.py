@@ -46,7 +46,11 @@ class Runtime(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    device: str = Field("auto", description="where to compute: auto (the first GPU, else the CPU), cpu, cuda, cuda:1")
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
+        description="where to compute: auto (the first GPU, else the CPU), cpu, cuda, cuda:1",
+    )
     batch_size: int = Field(32, ge=1, description="sequences computed at once; less needs less memory")
 
 

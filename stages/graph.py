@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from llmrepair.pipeline.errors import Problem, RequestError
-from llmrepair.pipeline.stage import StageConfig
+from llmrepair.pipeline.stage import Runtime, StageConfig
 from llmrepair.stages.compress import Compress, CompressConfig
 from llmrepair.stages.evaluate import Evaluate, EvaluateConfig
 from llmrepair.stages.sources import LAB_MODELS, LAB_TEXT
@@ -16,26 +16,28 @@ from llmrepair.stages.tune_lora import TuneLora, TuneLoraConfig
 from llmrepair.stages.tune_prompts import TunePrompts, TunePromptsConfig
 
 Values = Mapping[str, Any]
-Config = TypeVar("Config", bound=BaseModel)
+"""Options as they were given, by name; those of `Runtime` are checked too, so that all that is wrong is told at once."""
 
 
 def compress_stage(values: Values) -> Compress:
-    (config,) = validated(values, CompressConfig)
+    config, _ = validated(values, CompressConfig, Runtime)
     return Compress(config)
 
 
 def tune_prompts_stage(values: Values) -> TunePrompts:
-    compress, prompts = validated(values, CompressConfig, TunePromptsConfig)
+    compress, prompts, _ = validated(values, CompressConfig, TunePromptsConfig, Runtime)
     return TunePrompts(prompts, Compress(compress))
 
 
 def tune_lora_stage(values: Values) -> TuneLora:
-    compress, lora = validated(values, CompressConfig, TuneLoraConfig)
+    compress, lora, _ = validated(values, CompressConfig, TuneLoraConfig, Runtime)
     return TuneLora(lora, Compress(compress))
 
 
 def evaluate_stage(values: Values) -> Evaluate:
-    compress, prompts, lora, evaluate = validated(values, CompressConfig, TunePromptsConfig, TuneLoraConfig, EvaluateConfig)
+    compress, prompts, lora, evaluate, _ = validated(
+        values, CompressConfig, TunePromptsConfig, TuneLoraConfig, EvaluateConfig, Runtime
+    )
     compressed = Compress(compress)
     repair: TunePrompts | TuneLora | None = None
     if evaluate.recovery in ("prompt", "idp"):
@@ -75,6 +77,20 @@ def _problem(details: Any, config: type[BaseModel]) -> Problem:
     return Problem(
         f"`{details['input']}` is no value of {option}: {reason}", f"{option}: {config.model_fields[name].description}"
     )
+
+
+def device_problems(runtime: Runtime) -> list[Problem]:
+    """Says so if the device that was asked for is not there."""
+    if runtime.device in ("auto", "cpu"):
+        return []
+    import torch
+
+    try:
+        torch.empty(0, device=runtime.device)
+    except (RuntimeError, AssertionError) as error:  # the latter from a torch without CUDA
+        reason = str(error).splitlines()[0].rstrip(".")
+        return [Problem(f"device `{runtime.device}` cannot be used: {reason}", "give --device auto or --device cpu")]
+    return []
 
 
 def notes(stage: Compress | TunePrompts | TuneLora | Evaluate) -> list[str]:

@@ -36,7 +36,13 @@ def tiny_model(family: str) -> PreTrainedModel:
     """A random model of 3 layers whose attention is far from uniform, so that a wrong mask or position shows."""
     torch.manual_seed(0)
     ids = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
-    shared: dict[str, Any] = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, **ids}
+    shared: dict[str, Any] = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 32,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        **ids,
+    }
     rotary = {"intermediate_size": 64, "num_key_value_heads": 2, "max_position_embeddings": 128}
     if family == "llama":
         model: PreTrainedModel = LlamaForCausalLM(LlamaConfig(**shared, **rotary, initializer_range=0.3))

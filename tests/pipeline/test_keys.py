@@ -35,7 +35,9 @@ def test_documents_share_a_key_only_if_they_are_the_same_json(one: dict[str, Any
     assert (document_key(one) == document_key(other)) == same
 
 
-@pytest.mark.parametrize("one, other", [({"a1": 2}, {"a": 12}), ({"a": 1}, {"a": "1"}), ({"a": 1}, {"a": True}), ({"a": 1}, {"a": 1.0})])
+@pytest.mark.parametrize(
+    "one, other", [({"a1": 2}, {"a": 12}), ({"a": 1}, {"a": "1"}), ({"a": 1}, {"a": True}), ({"a": 1}, {"a": 1.0})]
+)
 def test_what_looks_alike_has_its_own_key(one: dict[str, Any], other: dict[str, Any]) -> None:
     assert document_key(one) != document_key(other)
 
@@ -55,7 +57,9 @@ def digest_of(source: str) -> str:
 
 def test_comments_docstrings_and_layout_do_not_count_as_code() -> None:
     plain = "def f(x):\n    return x + 1\n"
-    assert digest_of('"""A module."""\n\n# why\ndef f(x):\n    """Adds one."""\n    return (x +\n        1)  # so\n') == digest_of(plain)
+    assert digest_of(
+        '"""A module."""\n\n# why\ndef f(x):\n    """Adds one."""\n    return (x +\n        1)  # so\n'
+    ) == digest_of(plain)
     assert digest_of("def f(x):\n    return x + 2\n") != digest_of(plain)
     assert digest_of("def f(x):\n    return x - 1\n") != digest_of(plain)
 

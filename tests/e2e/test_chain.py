@@ -1,0 +1,201 @@
+"""The real command line on the embedded models: compress -> tune -> evaluate -> report."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmrepair.pipeline import runner as runner_module
+from tests.conftest import Answer, CommandLine
+
+QUICK = ["--steps", 4, "--tuning-samples", 60, "--lengths", "4,6", "--learning-rates", 0.01]
+FIELDS = {"stage", "key", "path", "cached", "seconds", "metrics"}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One store for this file, so that its tests share upstream stages as a user's commands do."""
+    return tmp_path_factory.mktemp("runs")
+
+
+def evaluate(llmrepair: CommandLine, runs: Path, *options: object) -> dict[str, Any]:
+    answer = llmrepair("eval", "--runs", runs, "--json", "--limit", 40, *QUICK, *options)
+    assert answer.code == 0, answer.err
+    return dict(answer.json)
+
+
+def stages(answer: Answer) -> list[str]:
+    return [line.split()[0] for line in answer.err.splitlines() if line.split()]
+
+
+@pytest.mark.parametrize("model", ["lab", "lab-opt"])
+@pytest.mark.parametrize("recovery", ["none", "prompt", "idp", "lora"])
+def test_every_recovery_on_every_task(llmrepair: CommandLine, runs: Path, model: str, recovery: str) -> None:
+    answer = evaluate(llmrepair, runs, "--model", model, "--recovery", recovery, "--tasks", "lab")
+    assert set(answer) == FIELDS
+    assert answer["stage"] == "evaluate"
+    assert set(answer["metrics"]["tasks"]) == {"lab_mc", "lab_qa", "lab_reverse", "lab_text"}
+    extra = answer["metrics"]["extra_parameters"]
+    assert extra in {"none": [0], "prompt": [4 * 64, 6 * 64], "idp": [10 * 64]}.get(recovery, [extra])
+    assert (extra == 0) == (recovery == "none")
+
+    items = [json.loads(line) for line in (Path(answer["path"]) / "items.jsonl").read_text().splitlines()]
+    assert len(items) == 4 * 40
+    for task in ("lab_qa", "lab_mc", "lab_reverse"):
+        correct = [item["correct"] for item in items if item["task"] == task]
+        metric = next(iter(answer["metrics"]["tasks"][task].values()))
+        assert metric["value"] == pytest.approx(sum(correct) / 40)
+        assert metric["low"] <= metric["value"] <= metric["high"]
+    for item in items:
+        assert (item["prompts"] is not None) == (recovery in ("prompt", "idp"))
+        assert (item["loglikelihoods"] is None) == (item["task"] in ("lab_qa", "lab_reverse"))
+    multiple_choice = [item for item in items if item["task"] == "lab_mc"]
+    assert all(len(item["loglikelihoods"]) == 4 for item in multiple_choice)
+    assert all(item["correct"] == (item["prediction"] == item["target"]) for item in multiple_choice)
+
+
+def test_a_second_run_is_cached_and_runtime_options_do_not_change_that(llmrepair: CommandLine, runs: Path) -> None:
+    first = evaluate(llmrepair, runs, "--recovery", "idp")
+    again = evaluate(llmrepair, runs, "--recovery", "idp", "--batch-size", 7, "--device", "cpu")
+    assert again["cached"]
+    assert again["key"] == first["key"]
+    assert again["metrics"] == first["metrics"]
+
+
+CHANGES = [
+    *(["--bits", 4], ["--group-size", 32], ["--samples", 30]),
+    *(["--seed", 1], ["--steps", 5], ["--objective", "distill"], ["--lengths", "6,4"]),
+    *(["--idp-reduce", "sum"], ["--idp-layers", "all"], ["--limit", 39], ["--num-fewshot", 1]),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_options_that_change_the_result_change_the_key(llmrepair: CommandLine, runs: Path, change: list[object]) -> None:
+    base = evaluate(llmrepair, runs, "--recovery", "idp")
+    assert evaluate(llmrepair, runs, "--recovery", "idp", *change)["key"] != base["key"]
+
+
+def test_the_order_of_tasks_does_not_matter(llmrepair: CommandLine, runs: Path) -> None:
+    one = evaluate(llmrepair, runs, "--tasks", "lab_mc,lab_qa")
+    assert evaluate(llmrepair, runs, "--tasks", "lab_qa,lab_mc,lab_qa")["key"] == one["key"]
+
+
+def test_options_without_effect_are_noted_and_do_not_change_the_key(llmrepair: CommandLine, runs: Path) -> None:
+    one = llmrepair("eval", "--runs", runs, "--method", "none", "--json", "--limit", 40)
+    other = llmrepair("eval", "--runs", runs, "--method", "none", "--json", "--limit", 40, "--bits", 2)
+    assert one.json["key"] == other.json["key"]
+    assert "--bits has no effect with --method none" in other.err
+    assert "note" not in one.err
+
+
+def test_edited_code_computes_again(llmrepair: CommandLine, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = evaluate(llmrepair, runs, "--recovery", "idp")
+    real = runner_module.current_code
+
+    def edited(module: str) -> dict[str, str]:
+        digests = real(module)
+        return {**digests, "llmrepair.models.routing": "edited"} if "llmrepair.models.routing" in digests else digests
+
+    monkeypatch.setattr(runner_module, "current_code", edited)
+    answer = llmrepair("eval", "--runs", runs, "--json", "--limit", 40, *QUICK, "--recovery", "idp")
+    assert answer.json["key"] != base["key"]
+    assert set(stages(answer)) == {"evaluate"}  # routing is no part of compressing or tuning
+
+
+def test_tuning_text_holds_nobody_who_is_scored_and_the_record_says_so(llmrepair: CommandLine, runs: Path) -> None:
+    for command in ("tune-prompts", "tune-lora"):
+        options = [option for option in QUICK if command == "tune-prompts" or option not in ("--lengths", "4,6")]
+        metrics = llmrepair(command, "--runs", runs, "--json", *options).json["metrics"]
+        assert metrics["tested_people_in_tuning_text"] == 0
+        assert metrics["training_rows"] == 54
+
+
+def test_tuning_goes_on_where_it_was_killed(llmrepair: CommandLine, runs: Path, tmp_path: Path) -> None:
+    from llmrepair.models import training
+
+    whole = evaluate(llmrepair, runs, "--recovery", "prompt")
+    steps = 0
+    take_step = training._take_step
+
+    def dying(*arguments: Any) -> float:
+        nonlocal steps
+        steps += 1
+        if steps == 7:
+            raise KeyboardInterrupt
+        return take_step(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "_take_step", dying)
+        patch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+        answer = llmrepair("tune-prompts", "--runs", tmp_path, *QUICK)
+    assert answer.code == 130
+    assert "interrupted" in answer.err
+    assert [path.name for path in (tmp_path / "tune-prompts").iterdir()] == []
+
+    resumed = evaluate(llmrepair, tmp_path, "--recovery", "prompt")
+    assert resumed["key"] == whole["key"]
+    for prompt in ("prompt-0", "prompt-1"):
+        files = [next(path.glob(f"tune-prompts/*/{prompt}/adapter_model.safetensors")) for path in (runs, tmp_path)]
+        assert files[0].read_bytes() in {
+            path.read_bytes() for path in runs.glob(f"tune-prompts/*/{prompt}/adapter_model.safetensors")
+        }
+        assert files[1].read_bytes() in {
+            path.read_bytes() for path in runs.glob(f"tune-prompts/*/{prompt}/adapter_model.safetensors")
+        }
+
+
+def test_report_ls_and_show(llmrepair: CommandLine, runs: Path, tmp_path: Path) -> None:
+    for method in ("none", "gptq"):
+        evaluate(llmrepair, runs, "--method", method)
+    evaluate(llmrepair, runs, "--recovery", "idp")
+    html = tmp_path / "report.html"
+    text = llmrepair("report", "--runs", runs, "--html", html)
+    assert text.code == 0, text.err
+    assert "lab_qa" in text.out
+    assert "gptq 3 bits" in text.out
+    assert "do not decide between forgotten and displaced" in " ".join(text.out.split())
+    page = html.read_text()
+    assert "<svg" in page
+    assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
+        "http://creativecommons.org", ""
+    )
+
+    report = llmrepair("report", "--runs", runs, "--json").json
+    assert set(report) == FIELDS
+    assert report["cached"]
+    listed = llmrepair("ls", "--runs", runs, "--json").json["artifacts"]
+    assert report["key"] in {artifact["key"] for artifact in listed}
+    shown = llmrepair("show", report["key"][:10], "--runs", runs, "--json").json
+    assert shown["key_document"]["stage"] == "report"
+    assert report["key"] in llmrepair("ls", "--runs", runs).out
+    assert "peak_memory_bytes" in llmrepair("show", report["key"], "--runs", runs).out
+
+
+def test_the_report_leaves_out_what_old_code_made(llmrepair: CommandLine, runs: Path, tmp_path: Path) -> None:
+    evaluate(llmrepair, runs, "--method", "none")
+    shutil.copytree(runs, tmp_path / "runs")
+    for file in (tmp_path / "runs").glob("compress/*/key.json"):
+        document = json.loads(file.read_text())
+        document["code"] = {"module": "old"}
+        file.write_text(json.dumps(document))
+    answer = llmrepair("report", "--runs", tmp_path / "runs")
+    assert answer.code == 2
+    assert "left out" in answer.err
+
+
+REGIME = {"none": (0.99, 1.0), "gptq": (0.75, 0.93), "sparsegpt": (0.60, 0.88), "gptq 2": (0.15, 0.50)}
+
+
+@pytest.mark.parametrize("model", ["lab", "lab-opt"])
+@pytest.mark.parametrize("compression", list(REGIME))
+def test_the_embedded_models_are_damaged_as_much_as_they_should(
+    llmrepair: CommandLine, runs: Path, model: str, compression: str
+) -> None:
+    options = ["--method", "gptq", "--bits", 2, "--group-size", 32] if compression == "gptq 2" else ["--method", compression]
+    answer = llmrepair("eval", "--runs", runs, "--json", "--model", model, *options)
+    low, high = REGIME[compression]
+    assert low <= answer.json["metrics"]["tasks"]["lab_qa"]["exact_match"]["value"] <= high

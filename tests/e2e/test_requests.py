@@ -1,0 +1,177 @@
+"""Wrong requests end with exit code 2, one sentence and a hint each, before any work; and real models from other places."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmrepair.stages.sources import model_folder
+from tests.conftest import CommandLine
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def model_with(folder: Path, **config: Any) -> Path:
+    """A copy of the lab model with another config.json."""
+    source = model_folder("lab")
+    assert source is not None
+    shutil.copytree(source, folder)
+    known = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(known | config))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["eval", "--bitz", 3], "--bitz"),
+        (["frobnicate"], "frobnicate"),
+        (["lab"], "command"),
+        (["compress", "--bits", 5], "5 bits"),
+        (["compress", "--bits", "three"], "`three` is no value of --bits"),
+        (["compress", "--method", "foo"], "`foo` is no value of --method"),
+        (["compress", "--sparsity", 1.5, "--method", "wanda"], "--sparsity"),
+        (["compress", "--group-size", 0], "group size"),
+        (["compress", "--group-size", 24], "a group size of 24 does not divide"),
+        (["compress", "--method", "wanda", "--pattern", "2:4", "--sparsity", 0.7], "2:4"),
+        (["compress", "--seq-len", 1000], "256 positions"),
+        (["compress", "--calibration", "nowhere.txt"], "nowhere.txt"),
+        (["compress", "--model", "./nowhere"], "no model folder"),
+        (["compress", "--model", "/"], "config.json"),
+        (["tune-prompts", "--lengths", "a,b"], "--lengths"),
+        (["tune-prompts", "--lengths", "300"], "364 positions"),
+        (["tune-lora", "--rank", 0], "--rank"),
+        (["tune-lora", "--learning-rates", "-1"], "--learning-rates"),
+        (["eval", "--tasks", "no_such_task"], "no task `no_such_task`"),
+        (["eval", "--tasks", "hellaswag", "--tasks-data", "."], "hellaswag.jsonl"),
+        (["eval", "--tasks-data", "./nowhere"], "nowhere"),
+        (["eval", "--recovery", "magic"], "--recovery"),
+        (["eval", "--recovery", "idp", "--idp-layers", "9"], "no layer 9"),
+        (["eval", "--recovery", "idp", "--idp-layers", "x"], "--idp-layers"),
+        (["eval", "--batch-size", 0], "--batch-size"),
+        (["eval", "--device", "cuda:x"], "--device"),
+        (["eval", "--device", "cuda:99"], "`cuda:99` cannot be used"),
+        (["report"], "no evaluation"),
+        (["report", "--html", "nowhere/report.html"], "no folder"),
+        (["show", "abc"], "abc"),
+        (["lab", "train", "--model", "gpt"], "no lab model"),
+    ],
+)
+def test_a_wrong_request(
+    llmrepair: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[object], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = llmrepair(*arguments)
+    assert answer.code == 2
+    assert message in answer.err
+    assert "error: " in answer.err
+    assert "hint: " in answer.err
+    assert "Traceback" not in answer.err
+    assert answer.out == ""
+    assert not list(tmp_path.glob("runs/[a-z]*/*"))
+
+
+def test_all_that_is_wrong_is_told_at_once(llmrepair: CommandLine, tmp_path: Path) -> None:
+    wrong = ["--bits", 5, "--model", "./nowhere", "--lengths", "0", "--tasks", "no_such_task", "--calibration", "nowhere.txt"]
+    answer = llmrepair("eval", "--runs", tmp_path / "runs", "--json", *wrong)
+    assert answer.code == 2
+    assert len(answer.json["errors"]) == 5 == answer.err.count("error: ") == answer.err.count("hint: ")
+
+
+@pytest.mark.parametrize("architecture", ["BertForMaskedLM", "T5ForConditionalGeneration"])
+def test_a_model_that_is_no_causal_lm(llmrepair: CommandLine, tmp_path: Path, architecture: str) -> None:
+    folder = model_with(tmp_path / "model", architectures=[architecture])
+    answer = llmrepair("eval", "--model", folder, "--runs", tmp_path / "runs")
+    assert answer.code == 2
+    assert f"is no causal language model ({architecture})" in answer.err
+
+
+def test_pickled_weights_are_refused(llmrepair: CommandLine, tmp_path: Path) -> None:
+    folder = model_with(tmp_path / "model")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    answer = llmrepair("compress", "--model", folder, "--runs", tmp_path / "runs")
+    assert answer.code == 2
+    assert "safetensors" in answer.err
+
+
+def test_a_copy_of_a_model_has_the_same_key(llmrepair: CommandLine, tmp_path: Path) -> None:
+    folder = model_with(tmp_path / "model")
+    shutil.copy(model_folder("lab") / "config.json", folder)  # type: ignore[operator]
+    options = ["compress", "--method", "rtn", "--runs", tmp_path / "runs", "--json"]
+    first = llmrepair(*options)
+    again = llmrepair(*options, "--model", folder)
+    assert again.json["cached"]
+    assert again.json["key"] == first.json["key"]
+
+
+@pytest.mark.parametrize("method", ["gptq", "none"])
+@pytest.mark.parametrize("recovery", ["none", "prompt", "idp", "lora"])
+def test_a_real_model_on_real_tasks(
+    llmrepair: CommandLine, tmp_path_factory: pytest.TempPathFactory, shared_data: Path, method: str, recovery: str
+) -> None:
+    runs = tmp_path_factory.getbasetemp() / "real"
+    quick = ["--steps", 2, "--tuning-samples", 40, "--lengths", "4,8", "--learning-rates", 0.01, "--limit", 3]
+    model = ["--model", shared_data / "models" / "stories260k", "--method", method, "--bits", 3, "--recovery", recovery]
+    tasks = ["--tasks", "wikitext,lambada_openai,arc_easy", "--tasks-data", shared_data / "tasks"]
+    answer = llmrepair("eval", *model, *tasks, *quick, "--runs", runs, "--json")
+    assert answer.code == 0, answer.err
+    assert set(answer.json) == {"stage", "key", "path", "cached", "seconds", "metrics"}
+    scores = answer.json["metrics"]["tasks"]
+    assert scores["wikitext"]["bits_per_byte"]["value"] > 1
+    assert 0 <= scores["lambada_openai"]["acc"]["value"] <= 1
+    assert scores["arc_easy"]["acc"]["n"] == 3
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path) -> dict[str, str]:
+    """An environment whose Hub cache holds `someone/tiny`, laid out as the Hub's client does, and no network."""
+    repository = tmp_path / "home" / "hub" / "models--someone--tiny"
+    source = model_folder("lab")
+    assert source is not None
+    shutil.copytree(source, repository / "snapshots" / COMMIT)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(COMMIT)
+    return {**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+
+
+def in_process_of_its_own(environment: dict[str, str], *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from llmrepair.cli.main import main; main()", *map(str, arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_a_hub_id_works_offline_from_the_cache_and_is_pinned_to_its_commit(tmp_path: Path, hub_cache: dict[str, str]) -> None:
+    runs = tmp_path / "runs"
+    options = ["eval", "--model", "someone/tiny", "--runs", runs, "--json", "--limit", 5]
+    answer = in_process_of_its_own(hub_cache, *options)
+    assert answer.returncode == 0, answer.stderr
+    documents = [json.loads(file.read_text()) for file in runs.glob("compress/*/key.json")]
+    assert [document["sources"]["model"] for document in documents] == [{"hub": "someone/tiny", "commit": COMMIT}]
+
+    by_commit = in_process_of_its_own(hub_cache, *options, "--revision", COMMIT)
+    assert json.loads(by_commit.stdout)["cached"]
+
+
+def test_a_hub_id_that_is_nowhere(tmp_path: Path, hub_cache: dict[str, str]) -> None:
+    answer = in_process_of_its_own(hub_cache, "eval", "--model", "someone/else", "--runs", tmp_path / "runs")
+    assert answer.returncode == 2
+    assert "model `someone/else` is neither a local path, nor in the local Hub cache" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_help_names_every_command(llmrepair: CommandLine) -> None:
+    out = llmrepair("--help").out
+    assert all(name in out for name in ("demo", "compress", "tune-prompts", "tune-lora", "eval", "report", "ls", "show", "lab"))
+    assert "--group-size" in llmrepair("eval", "--help").out
+
+
+def test_help_imports_nothing_heavy() -> None:
+    check = "import sys; from llmrepair.cli.main import run; run(['eval', '--help']); print({'torch', 'peft'} & {*sys.modules})"
+    answer = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert answer.stdout.splitlines()[-1] == "set()"

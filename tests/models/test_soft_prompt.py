@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+
+from llmrepair.models.prompt_cache import build_prompt_cache, forward_with_prompt
+from llmrepair.models.soft_prompt import load_pool, save_pool, vocabulary_prompt
+from tests.conftest import tiny_model
+
+
+def test_plain_peft_loads_a_prompt_of_a_pool_and_gives_the_same_logits(tmp_path: Path) -> None:
+    model = tiny_model("llama")
+    prompts = [vocabulary_prompt(model, length, seed, []) for seed, length in enumerate((4, 7))]
+    save_pool(tmp_path, prompts, {"input_position": 7}, model, "somewhere")
+    loaded, index = load_pool(tmp_path)
+    assert [entry["length"] for entry in index["prompts"]] == [4, 7]
+    assert index["input_position"] == 7
+    assert all(torch.equal(one, other) for one, other in zip(loaded, prompts, strict=True))
+
+    ids = torch.tensor([[5, 6, 7, 8]])
+    cache = build_prompt_cache(model, loaded)
+    for number, prompt in enumerate(prompts):
+        ours = forward_with_prompt(model, cache, torch.tensor([number]), ids, torch.ones_like(ids))
+        peft = PeftModel.from_pretrained(tiny_model("llama"), str(tmp_path / f"prompt-{number}")).eval()
+        theirs = peft(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[:, len(prompt) :]
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_a_prompt_starts_as_rows_of_the_vocabulary_and_repeats_with_its_seed() -> None:
+    model = tiny_model("opt")
+    embeddings = model.get_input_embeddings().weight
+    prompt = vocabulary_prompt(model, 40, 3, [0, 1, 2])
+    rows = (prompt[:, None] == embeddings[None]).all(-1)
+    assert rows.any(1).all()
+    assert not rows[:, :3].any()
+    assert torch.equal(prompt, vocabulary_prompt(model, 40, 3, [0, 1, 2]))
+    assert not torch.equal(prompt, vocabulary_prompt(model, 40, 4, [0, 1, 2]))

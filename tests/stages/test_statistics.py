@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from llmrepair.stages.evaluate.statistics import mean_score, rate_score, wilson_interval
+from llmrepair.stages.report.comparison import mcnemar_p, paired_difference, rates
+
+
+@given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_interval_is_scipys(counts: tuple[int, int]) -> None:
+    expected = stats.binomtest(*counts).proportion_ci(0.95, method="wilson")
+    assert wilson_interval(*counts) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+@given(st.lists(st.floats(-5, 5), min_size=2, max_size=40).filter(lambda values: not set(values) <= {0.0, 1.0}))
+def test_mean_and_standard_error_are_scipys(values: list[float]) -> None:
+    score = mean_score(np.array(values))
+    assert score.value == pytest.approx(np.mean(values), abs=1e-9)
+    assert score.stderr == pytest.approx(stats.sem(values), abs=1e-9)
+    assert score.low <= score.value <= score.high
+
+
+def test_rates_of_loglikelihood() -> None:
+    loglikelihoods, words = np.array([-10.0, -30.0]), np.array([5.0, 15.0])
+    assert rate_score(loglikelihoods, words, exponential=True).value == pytest.approx(math.exp(2))
+    assert rate_score(loglikelihoods, words, exponential=False).value == pytest.approx(2 / math.log(2))
+    score = rate_score(loglikelihoods, words, exponential=True)
+    assert score.low == pytest.approx(score.high)  # both items have the same rate
+
+
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_mcnemar_is_the_exact_binomial_test(better: int, worse: int) -> None:
+    expected = stats.binomtest(better, better + worse).pvalue if better + worse else 1.0
+    assert mcnemar_p(better, worse) == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_paired_bootstrap_covers_what_it_should() -> None:
+    generator = np.random.default_rng(1)
+    covered = 0
+    for _ in range(200):
+        before = generator.random(300) < 0.6
+        after = np.where(generator.random(300) < 0.2, generator.random(300) < 0.8, before)  # true difference 0.2 * 0.2
+        difference = paired_difference(after, before)
+        covered += difference.low <= 0.04 <= difference.high
+    assert 0.90 <= covered / 200 <= 0.99
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans(), st.booleans()), min_size=1, max_size=60))
+def test_rates_count_each_item_where_it_belongs(items: list[tuple[bool, bool, bool]]) -> None:
+    counted = rates(*(np.array(column) for column in zip(*items, strict=True)))
+    assert counted.lost == sum(d and not c for d, c, _ in items)
+    assert counted.recovered == sum(d and not c and r for d, c, r in items)
+    assert counted.broken == sum(d and c and not r for d, c, r in items)
+    assert counted.lucky == sum(not d and not c and r for d, c, r in items)
