@@ -6,6 +6,7 @@ what it would have done.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -130,8 +131,14 @@ def _load_state(path: Path, parameters: Sequence[torch.nn.Parameter], optimizer:
 
 @dataclass(frozen=True)
 class Trial:
+    """What came of one recipe; a loss that is not finite became infinite, so that it is never the best."""
+
     learning_rate: float
     validation_loss: float
+
+    def as_json(self) -> dict[str, float | None]:
+        loss = self.validation_loss
+        return {"learning_rate": self.learning_rate, "validation_loss": loss if math.isfinite(loss) else None}
 
 
 def sweep(
@@ -151,22 +158,24 @@ def sweep(
         work: folder for checkpoints; a trial that finished there is not repeated.
     """
     initial = [parameter.detach().clone() for parameter in parameters]
-    trials = []
-    best = float("inf")
-    for number, recipe in enumerate(recipes):
-        finished = work / f"trial-{number}.safetensors"
+    trials: list[Trial] = []
+    files = [work / f"trial-{number}.safetensors" for number in range(len(recipes))]
+    for number, (recipe, finished) in enumerate(zip(recipes, files, strict=True)):
         if not finished.exists():
             _assign(parameters, initial)
             train(parameters, loss_sum, training, recipe, micro_batch, work / f"trial-{number}.checkpoint", on_step)
             _save_trial(finished, parameters, mean_loss(loss_sum, validation, micro_batch))
         with safe_open(finished, framework="pt") as file:
             loss = float(file.metadata()["validation_loss"])
-        trials.append(Trial(recipe.learning_rate, loss))
-        if loss < best:
-            best, best_file = loss, finished
-    with safe_open(best_file, framework="pt") as file:
+        trials.append(Trial(recipe.learning_rate, loss if math.isfinite(loss) else math.inf))
+    best = trials.index(best_trial(trials))
+    with safe_open(files[best], framework="pt") as file:
         _assign(parameters, [file.get_tensor(str(index)) for index in range(len(parameters))])
     return trials
+
+
+def best_trial(trials: Sequence[Trial]) -> Trial:
+    return min(trials, key=lambda trial: trial.validation_loss)
 
 
 def _assign(parameters: Sequence[torch.nn.Parameter], values: Sequence[torch.Tensor]) -> None:

@@ -97,16 +97,20 @@ def notes(stage: Compress | TunePrompts | TuneLora | Evaluate) -> list[str]:
     """What a user may not have meant: options that change nothing, and the lab's text on another model."""
     compressed = stage if isinstance(stage, Compress) else stage.compressed
     tuned = stage.repair if isinstance(stage, Evaluate) else stage
-    configs: list[StageConfig] = list(dict.fromkeys([compressed.config, stage.config]))
-    unused = [name for config in configs for name in sorted(config.model_fields_set & config.without_effect())]
-    texts = [f"--{name.replace('_', '-')} has no effect with --method {compressed.config.method}" for name in unused]
-    if compressed.config.model not in LAB_MODELS:
-        shown = []
-        if "calibration" not in compressed.config.without_effect() and compressed.config.calibration == LAB_TEXT:
-            shown.append("--calibration")
-        if isinstance(tuned, (TunePrompts, TuneLora)) and tuned.config.tuning_data == LAB_TEXT:
-            shown.append("--tuning-data")
-        texts += [
-            f"{option} is the lab's synthetic text; for results on a real model give it text of its kind" for option in shown
-        ]
-    return texts
+    texts = _without_effect(compressed.config, "method")
+    if isinstance(stage, Evaluate):
+        texts += _without_effect(stage.config, "recovery")
+    if compressed.config.model in LAB_MODELS:
+        return texts
+    lab_texts = []
+    if "calibration" not in compressed.config.without_effect() and compressed.config.calibration == LAB_TEXT:
+        lab_texts.append("--calibration")
+    if isinstance(tuned, (TunePrompts, TuneLora)) and tuned.config.tuning_data == LAB_TEXT:
+        lab_texts.append("--tuning-data")
+    return texts + [f"{option} is the lab's synthetic text; give a real model text of its kind" for option in lab_texts]
+
+
+def _without_effect(config: StageConfig, decided_by: str) -> list[str]:
+    unused = sorted(config.model_fields_set & config.without_effect())
+    why = f"--{decided_by} {getattr(config, decided_by)}"
+    return [f"--{name.replace('_', '-')} has no effect with {why}" for name in unused]

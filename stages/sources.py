@@ -106,10 +106,20 @@ def hub_commit(name: str, revision: str | None, kind: Literal["model", "dataset"
     return commit
 
 
-def _cached_commit(name: str, revision: str | None, kind: str) -> str | None:
+def hub_data_location(name: str, commit: str) -> dict[str, Any]:
+    """Arguments for `load_dataset`: the data set's folder in the local Hub cache if it is there, else its pinned Hub id."""
+    snapshot = _cache_folder(name, "dataset") / "snapshots" / commit
+    return {"path": str(snapshot)} if snapshot.is_dir() else {"path": name, "revision": commit}
+
+
+def _cache_folder(name: str, kind: str) -> Path:
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    folder = Path(HF_HUB_CACHE) / f"{kind}s--{name.replace('/', '--')}"
+    return Path(HF_HUB_CACHE) / f"{kind}s--{name.replace('/', '--')}"
+
+
+def _cached_commit(name: str, revision: str | None, kind: str) -> str | None:
+    folder = _cache_folder(name, kind)
     reference = folder / "refs" / (revision or "main")
     if reference.is_file():
         return reference.read_text().strip()
@@ -177,8 +187,8 @@ def load_texts(data: str, identity: dict[str, Any]) -> Iterator[str]:
     else:
         from datasets import load_dataset
 
-        config = identity["config"] or None
-        rows = load_dataset(identity["hub"], config, split="train", revision=identity["commit"], streaming=True)
+        location = hub_data_location(identity["hub"], identity["commit"])
+        rows = load_dataset(**location, name=identity["config"] or None, split="train", streaming=True)
         yield from (_text_field(row, data) for row in rows)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from llmrepair.lab.tasks import LAB_TASKS, data_file, task_config
 from llmrepair.pipeline.errors import Problem
-from llmrepair.stages.sources import hub_commit
+from llmrepair.stages.sources import hub_commit, hub_data_location
 
 NINE = ("arc_easy", "arc_challenge", "sciq", "webqs", "triviaqa", "piqa", "hellaswag", "lambada_openai", "wikitext")
 """World knowledge, commonsense and language: our choice, for the paper's abstract says nine tasks and names none."""
@@ -72,7 +72,11 @@ def load_config(task: str, data: Path | None, identity: dict[str, Any]) -> dict[
     config.pop("tag", None)
     if data is not None:
         return config | _local_data(config, task, data)
-    return config | {"dataset_kwargs": (config.get("dataset_kwargs") or {}) | {"revision": identity["commit"]}}
+    if not identity["dataset"]:
+        return config
+    location = hub_data_location(identity["dataset"], identity["commit"])
+    kwargs = (config.get("dataset_kwargs") or {}) | {name: value for name, value in location.items() if name != "path"}
+    return config | {"dataset_path": location["path"], "dataset_kwargs": kwargs}
 
 
 def _local_data(config: dict[str, Any], task: str, data: Path) -> dict[str, Any]:

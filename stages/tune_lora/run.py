@@ -9,7 +9,7 @@ import torch
 from llmrepair.models.lora import new_adapter, save_adapter
 from llmrepair.models.training import mean_loss, sweep
 from llmrepair.pipeline.stage import Context
-from llmrepair.stages.tuning import plain_loss, recipes, set_up
+from llmrepair.stages.tuning_setup import converged, plain_loss, recipes, set_up
 
 if TYPE_CHECKING:
     from llmrepair.stages.tune_lora.stage import TuneLora
@@ -34,13 +34,13 @@ def run(stage: TuneLora, context: Context) -> dict[str, Any]:
             context.work,
             lambda loss: bar.advance(note=f"loss {loss:.3f}"),
         )
+    best = converged(trials)
     save_adapter(adapted, context.folder, setup.base_name)
 
-    best = min(trials, key=lambda trial: trial.validation_loss)
     return {
         "validation_loss": {"without": plain, "lora": best.validation_loss},
         "learning_rate": best.learning_rate,
-        "trials": [vars(trial) for trial in trials],
+        "trials": [trial.as_json() for trial in trials],
         "extra_parameters": sum(parameter.numel() for parameter in parameters),
         "training_rows": len(setup.training),
         "tested_people_in_tuning_text": setup.tested_people,

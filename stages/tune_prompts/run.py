@@ -10,7 +10,7 @@ from llmrepair.models.prompt_cache import build_prompt_cache, forward_with_promp
 from llmrepair.models.soft_prompt import save_pool, vocabulary_prompt
 from llmrepair.models.training import LossSum, Objective, mean_loss, sweep
 from llmrepair.pipeline.stage import Context
-from llmrepair.stages.tuning import plain_loss, recipes, set_up
+from llmrepair.stages.tuning_setup import converged, plain_loss, recipes, set_up
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -41,7 +41,7 @@ def run(stage: TunePrompts, context: Context) -> dict[str, Any]:
             )
             prompts.append(prompt)
             sweeps.append(trials)
-    best = [min(trials, key=lambda trial: trial.validation_loss) for trials in sweeps]
+    best = [converged(trials) for trials in sweeps]
     losses = [trial.validation_loss for trial in best]
     pool = {"input_position": start, "validation_losses": losses}
     save_pool(context.folder, prompts, pool, setup.model, setup.base_name)
@@ -50,7 +50,7 @@ def run(stage: TunePrompts, context: Context) -> dict[str, Any]:
     return {
         "validation_loss": {"without": plain, "prompts": losses},
         "learning_rates": [trial.learning_rate for trial in best],
-        "trials": [[vars(trial) for trial in trials] for trials in sweeps],
+        "trials": [[trial.as_json() for trial in trials] for trials in sweeps],
         "extra_parameters": sum(prompt.numel() for prompt in prompts),
         "training_rows": len(setup.training),
         "tested_people_in_tuning_text": setup.tested_people,

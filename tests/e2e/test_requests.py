@@ -93,6 +93,14 @@ def test_a_model_that_is_no_causal_lm(llmrepair: CommandLine, tmp_path: Path, ar
     assert f"is no causal language model ({architecture})" in answer.err
 
 
+def test_a_tuning_that_diverges_fails_with_a_hint(llmrepair: CommandLine, tmp_path: Path) -> None:
+    quick = ["--steps", 2, "--tuning-samples", 20, "--learning-rates", "1e30", "--runs", tmp_path]
+    answer = llmrepair("tune-lora", *quick)
+    assert answer.code == 1
+    assert "hint: give smaller ones with --learning-rates" in answer.err
+    assert not list((tmp_path / "tune-lora").iterdir())
+
+
 def test_pickled_weights_are_refused(llmrepair: CommandLine, tmp_path: Path) -> None:
     folder = model_with(tmp_path / "model")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
@@ -141,6 +149,14 @@ def hub_cache(tmp_path: Path) -> dict[str, str]:
     return {**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
 
+def cached_data_set(home: Path, name: str, file: str, lines: list[dict[str, Any]]) -> None:
+    repository = home / "hub" / f"datasets--{name.replace('/', '--')}"
+    for folder in (repository / "snapshots" / COMMIT, repository / "refs"):
+        folder.mkdir(parents=True)
+    (repository / "refs" / "main").write_text(COMMIT)
+    (repository / "snapshots" / COMMIT / file).write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
 def in_process_of_its_own(environment: dict[str, str], *arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from llmrepair.cli.main import main; main()", *map(str, arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -156,6 +172,28 @@ def test_a_hub_id_works_offline_from_the_cache_and_is_pinned_to_its_commit(tmp_p
 
     by_commit = in_process_of_its_own(hub_cache, *options, "--revision", COMMIT)
     assert json.loads(by_commit.stdout)["cached"]
+
+
+def test_data_sets_of_the_hub_work_offline_from_the_cache(tmp_path: Path, hub_cache: dict[str, str]) -> None:
+    home, runs = Path(hub_cache["HF_HOME"]), tmp_path / "runs"
+    cached_data_set(home, "someone/texts", "train.jsonl", [{"text": "Oslo Rome Paris. " * 20}] * 3)
+    cached_data_set(home, "EleutherAI/lambada_openai", "test.jsonl", [{"text": "Ada Abel comes from Oslo"}] * 4)
+    options = ["--calibration", "someone/texts", "--seq-len", 16, "--tasks", "lambada_openai", "--runs", runs, "--json"]
+    answer = in_process_of_its_own(hub_cache, "eval", *options)
+    assert answer.returncode == 0, answer.stderr
+    assert json.loads(answer.stdout)["metrics"]["tasks"]["lambada_openai"]["acc"]["n"] == 4
+    (compress,) = [json.loads(file.read_text()) for file in runs.glob("compress/*/key.json")]
+    assert compress["sources"]["calibration"] == {"hub": "someone/texts", "config": "", "commit": COMMIT}
+    (evaluate,) = [json.loads(file.read_text()) for file in runs.glob("evaluate/*/key.json")]
+    assert evaluate["sources"]["tasks"]["lambada_openai"]["commit"] == COMMIT
+
+
+def test_a_data_set_that_is_nowhere(tmp_path: Path, hub_cache: dict[str, str]) -> None:
+    for options in (["--calibration", "someone/nothing"], ["--tasks", "sciq"]):
+        answer = in_process_of_its_own(hub_cache, "eval", *options, "--runs", tmp_path / "runs")
+        assert answer.returncode == 2
+        assert "is neither a local path, nor in the local Hub cache" in answer.stderr
+        assert "Traceback" not in answer.stderr
 
 
 def test_a_hub_id_that_is_nowhere(tmp_path: Path, hub_cache: dict[str, str]) -> None:

@@ -93,3 +93,12 @@ def test_distillation_is_zero_for_the_teacher_and_kl_for_others() -> None:
     assert distillation_loss(teacher, teacher).item() == pytest.approx(0.0, abs=1e-5)
     p, q = teacher[:, :-1].softmax(-1).double(), student[:, :-1].softmax(-1).double()
     assert distillation_loss(student, teacher).item() == pytest.approx((p * (p / q).log()).sum().item(), rel=1e-4)
+
+
+def test_a_trial_that_diverged_is_never_the_best(tmp_path: Path) -> None:
+    table = fresh()
+    recipes = [Recipe(3, rate, 8, 0) for rate in (float("inf"), 0.1)]
+    trials = sweep([table], table_loss(table), ROWS[:30], ROWS[30:], recipes, 8, tmp_path, lambda loss: None)
+    assert trials[0].as_json()["validation_loss"] is None
+    assert training.best_trial(trials) is trials[1]
+    assert table.isfinite().all()
