@@ -75,6 +75,9 @@ def _root() -> None:
     """Makes a group of what has no command of its own."""
 
 
+_INTERRUPTED = 130  # what typer makes of Ctrl-C
+
+
 def main() -> None:
     sys.exit(run(sys.argv[1:]))
 
@@ -83,16 +86,16 @@ def run(arguments: list[str]) -> int:
     """Runs a command line; returns the exit code."""
     as_json = "--json" in arguments
     try:
-        return typer.main.get_command(app).main(arguments or ["--help"], prog_name="llmrepair", standalone_mode=False) or 0
+        code = typer.main.get_command(app).main(arguments or ["--help"], prog_name="llmrepair", standalone_mode=False) or 0
     except LlmrepairError as error:
         print_problems(error.problems, as_json)
         return error.exit_code
     except typer.TyperException as error:
         print_problems([_usage_problem(error)], as_json)
         return 2
-    except (KeyboardInterrupt, typer.Abort):
+    if code == _INTERRUPTED:
         print("\ninterrupted; what is finished is kept, and the same command goes on from there", file=sys.stderr)
-        return 130
+    return code
 
 
 def _usage_problem(error: typer.TyperException) -> Problem:

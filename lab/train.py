@@ -35,7 +35,7 @@ class TrainingRecipe:
     seed: int = 0
 
 
-RECIPES = {"lab": TrainingRecipe(learning_rate=2e-3), "lab-opt": TrainingRecipe()}
+RECIPES = {"lab": TrainingRecipe(learning_rate=4e-3), "lab-opt": TrainingRecipe()}
 
 
 def new_model(name: str, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
@@ -52,7 +52,7 @@ def new_model(name: str, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
         "bos_token_id": None,
     }
     if name == "lab":
-        return LlamaForCausalLM(LlamaConfig(**shared, num_key_value_heads=4, intermediate_size=256))
+        return LlamaForCausalLM(LlamaConfig(**shared, num_key_value_heads=4, intermediate_size=192))
     return OPTForCausalLM(OPTConfig(**shared, ffn_dim=384, word_embed_proj_dim=64, dropout=0.0, attention_dropout=0.0))
 
 

@@ -135,11 +135,16 @@ def code_digests(entry: str, within: tuple[str, ...]) -> dict[str, str]:
 
 @cache
 def _module_path(module: str) -> Path | None:
-    try:
+    """The file of a module. Looked up on disk below the second level: `find_spec` would import its parents."""
+    parent, _, name = module.rpartition(".")
+    if "." not in parent:
         spec = importlib.util.find_spec(module)
-    except ModuleNotFoundError:
+        return Path(spec.origin) if spec is not None and spec.origin else None
+    package = _module_path(parent)
+    if package is None or package.name != "__init__.py":
         return None
-    return Path(spec.origin) if spec and spec.origin else None
+    candidates = (package.parent / name / "__init__.py", package.parent / f"{name}.py")
+    return next((path for path in candidates if path.is_file()), None)
 
 
 @cache

@@ -36,7 +36,7 @@ class CompressConfig(ModelConfig):
         "lab",
         description="text that shows the layers' inputs: lab, a .txt or .jsonl file, a Hub data set (name or name:config)",
     )
-    samples: int = Field(256, ge=1, description="rows of calibration text")
+    samples: int = Field(128, ge=1, description="rows of calibration text")
     seq_len: int = Field(128, ge=2, description="tokens of a row of calibration text")
 
     @field_validator("bits")

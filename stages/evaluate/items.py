@@ -10,6 +10,8 @@ import numpy as np
 
 from llmrepair.stages.evaluate.statistics import Score, mean_score, rate_score
 
+ITEMS_FILE = "items.jsonl"
+
 _CORRECT_METRICS = ("exact_match", "acc")
 _RATES = {"word_perplexity": True, "byte_perplexity": True, "bits_per_byte": False, "perplexity": True}
 """Metrics that are a rate of negative log-likelihood, and whether it is exponentiated."""

@@ -21,7 +21,7 @@ from llmrepair.models.selection import FixedSelector, RoutedSelector, Selector
 from llmrepair.models.soft_prompt import load_pool
 from llmrepair.pipeline.artifact import Artifact, write_json
 from llmrepair.pipeline.stage import Context
-from llmrepair.stages.evaluate.items import items_of_task, scores_of_task, selection_shares
+from llmrepair.stages.evaluate.items import ITEMS_FILE, items_of_task, scores_of_task, selection_shares
 from llmrepair.stages.evaluate.tasks import load_config
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from llmrepair.stages.evaluate.stage import Evaluate, EvaluateConfig
 
-ITEMS_FILE = "items.jsonl"
 _SEED = 1234
 
 

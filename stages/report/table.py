@@ -9,7 +9,7 @@ import numpy as np
 
 from llmrepair.pipeline.keys import document_key
 from llmrepair.stages.compress.stage import method_label
-from llmrepair.stages.evaluate.run import ITEMS_FILE
+from llmrepair.stages.evaluate.items import ITEMS_FILE
 from llmrepair.stages.report.comparison import paired_difference, rates
 
 if TYPE_CHECKING:

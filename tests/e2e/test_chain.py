@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +81,17 @@ def test_options_that_change_the_result_change_the_key(llmrepair: CommandLine, r
     assert evaluate(llmrepair, runs, "--recovery", "idp", *change)["key"] != base["key"]
 
 
+def test_a_cached_chain_imports_nothing_heavy(llmrepair: CommandLine, runs: Path) -> None:
+    evaluate(llmrepair, runs, "--method", "none")
+    arguments = ["eval", "--runs", str(runs), "--json", "--limit", "40", "--method", "none"]
+    check = (
+        f"import sys; from llmrepair.cli.main import run; run({arguments}); print({{'torch', 'lm_eval'}} & {{*sys.modules}})"
+    )
+    answer = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert '"cached": true' in answer.stdout
+    assert answer.stdout.splitlines()[-1] == "set()"
+
+
 def test_the_order_of_tasks_does_not_matter(llmrepair: CommandLine, runs: Path) -> None:
     one = evaluate(llmrepair, runs, "--tasks", "lab_mc,lab_qa")
     assert evaluate(llmrepair, runs, "--tasks", "lab_qa,lab_mc,lab_qa")["key"] == one["key"]
@@ -138,14 +151,10 @@ def test_tuning_goes_on_where_it_was_killed(llmrepair: CommandLine, runs: Path, 
 
     resumed = evaluate(llmrepair, tmp_path, "--recovery", "prompt")
     assert resumed["key"] == whole["key"]
+    name = llmrepair("tune-prompts", "--runs", tmp_path, "--json", *QUICK).json["key"]
     for prompt in ("prompt-0", "prompt-1"):
-        files = [next(path.glob(f"tune-prompts/*/{prompt}/adapter_model.safetensors")) for path in (runs, tmp_path)]
-        assert files[0].read_bytes() in {
-            path.read_bytes() for path in runs.glob(f"tune-prompts/*/{prompt}/adapter_model.safetensors")
-        }
-        assert files[1].read_bytes() in {
-            path.read_bytes() for path in runs.glob(f"tune-prompts/*/{prompt}/adapter_model.safetensors")
-        }
+        weights = Path("tune-prompts", name, prompt, "adapter_model.safetensors")
+        assert (runs / weights).read_bytes() == (tmp_path / weights).read_bytes()
 
 
 def test_report_ls_and_show(llmrepair: CommandLine, runs: Path, tmp_path: Path) -> None:
