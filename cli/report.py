@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,6 +20,9 @@ from llmrepair.stages.fields import ModelConfig
 from llmrepair.stages.graph import validated
 from llmrepair.stages.report import Report, ReportConfig, collect_evaluations
 from llmrepair.stages.sources import resolve_model
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 def report(
@@ -56,24 +59,37 @@ def make_report(runner: Runner, model: str, revision: str | None, html: Path | N
 
 
 def print_report(artifact: Artifact) -> None:
-    from rich.table import Table
-
-    from llmrepair.stages.report.text import bytes_text, count_text, score_text
+    from llmrepair.stages.report.text import COMPARISON_HEADS, bytes_text, comparison_cells, count_text, score_text
 
     found: Mapping[str, Any] = artifact.read_json("report.json")
-    table = Table(title=found["title"], title_justify="left", box=None, padding=(0, 2, 0, 0))
-    table.add_column("compression")
-    table.add_column("repair")
-    for column in found["columns"]:
-        table.add_column(f"{column['title']}\n{column['metric']}", justify="right")
-    for name in ("extra\nparameters", "\nsize"):
-        table.add_column(name, justify="right")
-    for row in found["rows"]:
-        scores = [score_text(row["scores"].get(column["name"]), column) for column in found["columns"]]
-        repair = f"{row['recovery']} ({row['detail']})" if row["detail"] else row["recovery"]
-        table.add_row(row["compression"], repair, *scores, count_text(row["extra_parameters"]), bytes_text(row["size_bytes"]))
+    scores = [
+        [
+            row["compression"],
+            f"{row['recovery']} ({row['detail']})" if row["detail"] else row["recovery"],
+            *(score_text(row["scores"].get(column["name"]), column) for column in found["columns"]),
+            count_text(row["extra_parameters"]),
+            bytes_text(row["size_bytes"]),
+        ]
+        for row in found["rows"]
+    ]
     out = console()
-    out.print(table)
-    out.print("\nFound, with 95 % intervals:")
+    heads = [f"{column['title']}\n{column['metric']}" for column in found["columns"]]
+    out.print(f"{found['title']}, with 95 % intervals\n")
+    out.print(_table(["compression", "repair", *heads, "extra\nparameters", "size"], scores))
+    if compared := comparison_cells(found):
+        out.print("\nRepairs against the compressed model, item by item\n")
+        out.print(_table([head.replace(", ", ",\n") for head in COMPARISON_HEADS], compared))
+    out.print("\nFound")
     for sentence in found["findings"]:
         out.print(f"- {sentence}", markup=False)
+
+
+def _table(heads: list[str], rows: list[list[str]]) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for number, head in enumerate(heads):
+        table.add_column(head, justify="left" if number < 2 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table

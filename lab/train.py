@@ -35,7 +35,7 @@ class TrainingRecipe:
     seed: int = 0
 
 
-RECIPES = {"lab": TrainingRecipe(learning_rate=4e-3), "lab-opt": TrainingRecipe()}
+RECIPES = {"lab": TrainingRecipe(learning_rate=3.5e-3), "lab-opt": TrainingRecipe()}
 
 
 def new_model(name: str, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:

@@ -193,13 +193,20 @@ def load_texts(data: str, identity: dict[str, Any]) -> Iterator[str]:
 
 
 def _lab_texts() -> Iterator[str]:
-    """Text about the lab's seen-qa people, person by person: nobody who is scored is in it."""
+    """Text about the lab's seen-qa people: nobody who is scored is in it.
+
+    Documents are shuffled, so that an answer is hardly ever in view of its question and has to come from the weights. An
+    eighth of the people stand in a block at the end: what tuning holds out there is about people that it has not seen.
+    """
     from llmrepair.lab.world import documents, make_world
 
     generator = random.Random(_LAB_TEXT_SEED)
-    for person in make_world().seen_qa:
-        for _ in range(_LAB_TEXT_PASSES):
-            yield from documents([person], generator)
+    people = make_world().seen_qa
+    first = len(people) - len(people) // 8
+    for block in (people[:first], people[first:]):
+        texts = [text for _ in range(_LAB_TEXT_PASSES) for text in documents(block, generator)]
+        generator.shuffle(texts)
+        yield from texts
 
 
 def _text_field(row: dict[str, Any], data: str) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from llmrepair.stages.report.text import difference_text
+
+NO_DENSE = "The dense model was not evaluated, so what compression took is not known: run `llmrepair eval --method none`"
 NO_VERDICT = (
     "These numbers alone do not decide between forgotten and displaced: that takes controls whose truth is known, "
     "which this report does not hold"
@@ -12,33 +15,38 @@ NO_VERDICT = (
 
 
 def findings(table: Mapping[str, Any]) -> list[str]:
-    """One sentence for each loss and for each repair, and what cannot be said."""
+    """For each task and compressed model, what compression took and what each repair changed; and what cannot be said."""
     rows = {row["name"]: row for row in table["rows"]}
-    columns = {column["name"]: column for column in table["columns"]}
-    sentences = [_sentence(c, rows[c["row"]], columns[c["column"]]["title"]) for c in table["comparisons"]]
-    return [*sentences, *_missing(table), NO_VERDICT] if sentences else _missing(table)
+    sentences = []
+    for column in table["columns"]:
+        for compression in dict.fromkeys(row["compressed"] for row in table["rows"]):
+            compared = [
+                comparison
+                for comparison in table["comparisons"]
+                if comparison["column"] == column["name"] and rows[comparison["row"]]["compressed"] == compression
+            ]
+            if compared:
+                sentences.append(_sentence(column["title"], compared, rows))
+    if not any(row["compression"] == "dense" and row["recovery"] == "none" for row in table["rows"]):
+        sentences.append(NO_DENSE)
+    return [*sentences, NO_VERDICT] if table["comparisons"] else sentences
 
 
-def _sentence(comparison: Mapping[str, Any], row: Mapping[str, Any], task: str) -> str:
-    difference = comparison["difference"]
-    points = f"{100 * difference['value']:+.1f} points [{100 * difference['low']:+.1f}, {100 * difference['high']:+.1f}]"
+def _sentence(task: str, compared: Sequence[Mapping[str, Any]], rows: Mapping[str, Mapping[str, Any]]) -> str:
+    compression = rows[compared[0]["row"]]["compression"]
+    took = [_change(c["difference"]) for c in compared if rows[c["row"]]["recovery"] == "none"]
+    repaired = [
+        f"{repair_text(rows[c['row']])} {_change(c['difference'])}" for c in compared if rows[c["row"]]["recovery"] != "none"
+    ]
+    parts = [f"compression changes the score by {took[0]}"] if took else []
+    parts += [f"repairs change it by: {', '.join(repaired)}"] if repaired else []
+    return f"{task}, {compression}: {'; '.join(parts)}"
+
+
+def _change(difference: Mapping[str, float]) -> str:
     clear = difference["low"] > 0 or difference["high"] < 0
-    doubt = "" if clear else ", which may be chance"
-    if row["recovery"] == "none":
-        return f"{task}: {row['compression']} against the dense model: {points}{doubt}"
-    repair = row["recovery"] + (f" ({row['detail']})" if row["detail"] else "")
-    text = f"{task}: {repair} on {row['compression']}: {points}{doubt}"
-    return text + _rates_text(comparison["rates"]) if "rates" in comparison else text
+    return difference_text(difference) + ("" if clear else " (may be chance)")
 
 
-def _rates_text(rates: Mapping[str, int]) -> str:
-    return (
-        f"; it gets {rates['recovered']} of {rates['lost']} lost items right, breaks {rates['broken']} of {rates['kept']} "
-        f"kept ones, and gets {rates['lucky']} of {rates['never_known']} right that the dense model never knew"
-    )
-
-
-def _missing(table: Mapping[str, Any]) -> list[str]:
-    if any(row["compression"] == "dense" and row["recovery"] == "none" for row in table["rows"]):
-        return []
-    return ["The dense model was not evaluated, so what compression took is not known; run `llmrepair eval --method none`"]
+def repair_text(row: Mapping[str, Any]) -> str:
+    return f"{row['recovery']} ({row['detail']})" if row["detail"] else str(row["recovery"])

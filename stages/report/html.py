@@ -9,7 +9,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from llmrepair.stages.report.text import bytes_text, count_text, score_text
+from llmrepair.stages.report.text import COMPARISON_HEADS, bytes_text, comparison_cells, count_text, score_text
 
 _TEMPLATE = Path(__file__).with_name("template.html")
 
@@ -20,6 +20,7 @@ def render_html(title: str, table: Mapping[str, Any], sentences: Sequence[str], 
         findings="".join(f"<li>{escape(sentence)}</li>" for sentence in sentences),
         table=_table_html(table),
         figure=figure,
+        comparisons=_comparisons_html(table),
         settings="".join(_settings_html(row) for row in table["rows"]),
     )
 
@@ -41,6 +42,12 @@ def _row_html(row: Mapping[str, Any], columns: Sequence[Mapping[str, Any]]) -> s
     ]
     cells += [f"<td class=number>{row['bits_per_weight']:.2f}</td>", f"<td class=number>{row['sparsity']:.1%}</td>"]
     return f"<tr>{''.join(cells)}</tr>"
+
+
+def _comparisons_html(table: Mapping[str, Any]) -> str:
+    heads = "".join(f"<th scope=col>{head}</th>" for head in COMPARISON_HEADS)
+    rows = ("".join(f"<td>{escape(cell)}</td>" for cell in cells) for cells in comparison_cells(table))
+    return f"<thead><tr>{heads}</tr></thead><tbody>{''.join(f'<tr>{row}</tr>' for row in rows)}</tbody>"
 
 
 def _settings_html(row: Mapping[str, Any]) -> str:

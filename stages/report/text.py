@@ -16,6 +16,35 @@ def score_text(score: Mapping[str, Any] | None, column: Mapping[str, Any]) -> st
     return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
+def difference_text(difference: Mapping[str, Any]) -> str:
+    """`-1.4 points [-3.8, +1.1]`."""
+    value, low, high = (100 * difference[name] for name in ("value", "low", "high"))
+    return f"{value:+.1f} points [{low:+.1f}, {high:+.1f}]"
+
+
+COMPARISON_HEADS = ("task", "compression", "repair", "change", "p", "lost, recovered", "kept, broken", "never known, lucky")
+
+
+def comparison_cells(table: Mapping[str, Any]) -> list[list[str]]:
+    """A row of text for each repair that was compared with its compressed model: see `COMPARISON_HEADS`.
+
+    Lost: right before compression, wrong after. Kept: right in both. Never known: wrong in both.
+    """
+    rows = {row["name"]: row for row in table["rows"]}
+    titles = {column["name"]: column["title"] for column in table["columns"]}
+    cells = []
+    for comparison in table["comparisons"]:
+        row = rows[comparison["row"]]
+        if row["recovery"] == "none":
+            continue
+        head = [titles[comparison["column"]], row["compression"], row["recovery"]]
+        head += [difference_text(comparison["difference"]), f"{comparison['difference']['p_value']:.2g}"]
+        counts = comparison.get("rates")
+        pairs = (("lost", "recovered"), ("kept", "broken"), ("never_known", "lucky"))
+        cells.append([*head, *(f"{counts[all_]}, {counts[some]}" if counts else "" for all_, some in pairs)])
+    return cells
+
+
 def bytes_text(count: int) -> str:
     size = float(count)
     for unit in ("B", "kB", "MB", "GB"):

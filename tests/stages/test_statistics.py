@@ -15,7 +15,9 @@ from llmrepair.stages.report.comparison import mcnemar_p, paired_difference, rat
 @given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_wilson_interval_is_scipys(counts: tuple[int, int]) -> None:
     expected = stats.binomtest(*counts).proportion_ci(0.95, method="wilson")
-    assert wilson_interval(*counts) == pytest.approx((expected.low, expected.high), abs=1e-9)
+    low, high = wilson_interval(*counts)
+    assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-9)
+    assert low <= counts[0] / counts[1] <= high
 
 
 @given(st.lists(st.floats(-5, 5), min_size=2, max_size=40).filter(lambda values: not set(values) <= {0.0, 1.0}))
