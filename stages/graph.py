@@ -14,6 +14,7 @@ from llmrepair.stages.evaluate import Evaluate, EvaluateConfig
 from llmrepair.stages.sources import LAB_MODELS, LAB_TEXT
 from llmrepair.stages.tune_lora import TuneLora, TuneLoraConfig
 from llmrepair.stages.tune_prompts import TunePrompts, TunePromptsConfig
+from llmrepair.stages.tuning import Tune
 
 Values = Mapping[str, Any]
 """Options as they were given, by name; those of `Runtime` are checked too, so that all that is wrong is told at once."""
@@ -39,7 +40,7 @@ def evaluate_stage(values: Values) -> Evaluate:
         values, CompressConfig, TunePromptsConfig, TuneLoraConfig, EvaluateConfig, Runtime
     )
     compressed = Compress(compress)
-    repair: TunePrompts | TuneLora | None = None
+    repair: Tune | None = None
     if evaluate.recovery in ("prompt", "idp"):
         repair = TunePrompts(prompts, compressed)
     elif evaluate.recovery == "lora":
@@ -93,7 +94,7 @@ def device_problems(runtime: Runtime) -> list[Problem]:
     return []
 
 
-def notes(stage: Compress | TunePrompts | TuneLora | Evaluate) -> list[str]:
+def notes(stage: Compress | Tune | Evaluate) -> list[str]:
     """What a user may not have meant: options that change nothing, and the lab's text on another model."""
     compressed = stage if isinstance(stage, Compress) else stage.compressed
     tuned = stage.repair if isinstance(stage, Evaluate) else stage
@@ -105,7 +106,7 @@ def notes(stage: Compress | TunePrompts | TuneLora | Evaluate) -> list[str]:
     lab_texts = []
     if "calibration" not in compressed.config.without_effect() and compressed.config.calibration == LAB_TEXT:
         lab_texts.append("--calibration")
-    if isinstance(tuned, (TunePrompts, TuneLora)) and tuned.config.tuning_data == LAB_TEXT:
+    if isinstance(tuned, Tune) and tuned.config.tuning_data == LAB_TEXT:
         lab_texts.append("--tuning-data")
     return texts + [f"{option} is the lab's synthetic text; give a real model text of its kind" for option in lab_texts]
 

@@ -1,18 +1,18 @@
-"""The options that tuning prompts and tuning LoRA share: the same data, objectives and budget make them comparable."""
+"""What tuning prompts and tuning LoRA share: the same data, objectives and budget make them comparable."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
 from llmrepair.pipeline.errors import Problem
-from llmrepair.pipeline.stage import StageConfig
+from llmrepair.pipeline.keys import DigestCache
+from llmrepair.pipeline.stage import Stage, StageConfig
+from llmrepair.stages.compress import Compress
 from llmrepair.stages.fields import PositiveNumbers, invalid
-from llmrepair.stages.sources import load_config, text_problem
-
-if TYPE_CHECKING:
-    from llmrepair.stages.compress import Compress
+from llmrepair.stages.sources import load_config, resolve_text, text_problem
 
 
 class TuningConfig(StageConfig):
@@ -42,10 +42,27 @@ class TuningConfig(StageConfig):
         return tuning_data
 
 
-def length_problems(compressed: Compress, needed: int, options: str) -> list[Problem]:
-    """Says so if `needed` positions are more than the model has; `options` names what would make them fewer."""
-    config = load_config(compressed.model)
-    longest = config.get("max_position_embeddings") or config.get("n_positions")
-    if longest is None or needed <= longest:
-        return []
-    return [Problem(f"{needed} positions are needed and `{compressed.config.model}` has {longest}", f"lower {options}")]
+@dataclass
+class Tune(Stage):
+    """Compressed checkpoint and text -> a repair beside the weights, so that a sparse model keeps its zeros."""
+
+    config: TuningConfig
+    compressed: Compress
+    tuning_data: dict[str, Any] = field(init=False)
+
+    def inputs(self) -> dict[str, Stage]:
+        return {"compressed": self.compressed}
+
+    def sources(self, digests: DigestCache) -> dict[str, Any]:
+        self.tuning_data = resolve_text(self.config.tuning_data, digests.digest)
+        return {"tuning_data": self.tuning_data}
+
+    def length_problems(self, needed: int, options: str) -> list[Problem]:
+        """Says so if `needed` positions are more than the model has; `options` names what would make them fewer."""
+        config = load_config(self.compressed.model)
+        longest = config.get("max_position_embeddings") or config.get("n_positions")
+        if longest is None or needed <= longest:
+            return []
+        return [
+            Problem(f"{needed} positions are needed and `{self.compressed.config.model}` has {longest}", f"lower {options}")
+        ]

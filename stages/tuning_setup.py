@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from llmrepair.stages.compress import Compress
-    from llmrepair.stages.tuning import TuningConfig
+    from llmrepair.stages.tuning import Tune, TuningConfig
 
 _VALIDATION_SHARE = 0.1
 
@@ -47,21 +47,19 @@ class Setup:
     tested_people: int | None
 
 
-def set_up(config: TuningConfig, identity: dict[str, Any], compressed: Compress, context: Context) -> Setup:
+def set_up(stage: Tune, context: Context) -> Setup:
     """Loads the compressed model and the tuning text.
-
-    Args:
-        identity: what pins `config.tuning_data`.
 
     Raises:
         WorkError: there is too little text.
     """
+    config, compressed = stage.config, stage.compressed
     device = pick_device(context.runtime.device)
     location, revision = compressed.checkpoint(context.inputs["compressed"])
     trust = compressed.config.trust_remote_code
     model = load_model(location, revision, compressed.config.dtype, device, trust)
     tokenizer = load_tokenizer(location, revision, trust)
-    training, validation = _split_rows(config, identity, tokenizer)
+    training, validation = _split_rows(config, stage.tuning_data, tokenizer)
     return Setup(
         model=model,
         base_name=context.inputs["compressed"].name,

@@ -16,8 +16,7 @@ from llmrepair.stages.compress import Compress
 from llmrepair.stages.evaluate.tasks import data_problem, expand, task_identity, task_problem
 from llmrepair.stages.fields import Names, invalid
 from llmrepair.stages.sources import load_config as model_config
-from llmrepair.stages.tune_lora import TuneLora
-from llmrepair.stages.tune_prompts import TunePrompts
+from llmrepair.stages.tuning import Tune
 
 
 class EvaluateConfig(StageConfig):
@@ -71,7 +70,7 @@ class Evaluate(Stage):
     code: ClassVar[str] = "llmrepair.stages.evaluate.run"
     config: EvaluateConfig
     compressed: Compress
-    repair: TunePrompts | TuneLora | None
+    repair: Tune | None
     task_identities: dict[str, dict[str, Any]] = field(init=False)
 
     def inputs(self) -> dict[str, Stage]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def run(stage: TuneLora, context: Context) -> dict[str, Any]:
     config = stage.config
-    setup = set_up(config, stage.tuning_data, stage.compressed, context)
+    setup = set_up(stage, context)
     plain = mean_loss(plain_loss(setup.model, setup.objective), setup.validation, context.runtime.batch_size)
 
     torch.manual_seed(config.seed)

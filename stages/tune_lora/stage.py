@@ -1,19 +1,16 @@
-"""The tune-lora stage: config, inputs, checks."""
+"""The tune-lora stage: config, checks."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from pydantic import Field
 
 from llmrepair.pipeline.errors import Problem
-from llmrepair.pipeline.keys import DigestCache
-from llmrepair.pipeline.stage import Context, Stage
-from llmrepair.stages.compress import Compress
+from llmrepair.pipeline.stage import Context
 from llmrepair.stages.fields import PositiveNumbers
-from llmrepair.stages.sources import resolve_text
-from llmrepair.stages.tuning import TuningConfig, length_problems
+from llmrepair.stages.tuning import Tune, TuningConfig
 
 
 class TuneLoraConfig(TuningConfig):
@@ -26,24 +23,15 @@ class TuneLoraConfig(TuningConfig):
 
 
 @dataclass
-class TuneLora(Stage):
-    """Compressed checkpoint -> LoRA adapter. The weights stay as they are, so a sparse model keeps its zeros."""
+class TuneLora(Tune):
+    """Compressed checkpoint -> LoRA adapter."""
 
     name: ClassVar[str] = "tune-lora"
     code: ClassVar[str] = "llmrepair.stages.tune_lora.run"
     config: TuneLoraConfig
-    compressed: Compress
-    tuning_data: dict[str, Any] = field(init=False)
-
-    def inputs(self) -> dict[str, Stage]:
-        return {"compressed": self.compressed}
-
-    def sources(self, digests: DigestCache) -> dict[str, Any]:
-        self.tuning_data = resolve_text(self.config.tuning_data, digests.digest)
-        return {"tuning_data": self.tuning_data}
 
     def check(self) -> list[Problem]:
-        return length_problems(self.compressed, self.config.tuning_seq_len, "--tuning-seq-len")
+        return self.length_problems(self.config.tuning_seq_len, "--tuning-seq-len")
 
     def label(self) -> str:
         return f"{self.compressed.label()}: LoRA of rank {self.config.rank}, {self.config.objective}"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def run(stage: TunePrompts, context: Context) -> dict[str, Any]:
     config = stage.config
-    setup = set_up(config, stage.tuning_data, stage.compressed, context)
+    setup = set_up(stage, context)
     start = max(config.lengths)
     prompts, sweeps = [], []
     with context.reporter.bar("tuning prompts", len(config.lengths) * len(config.learning_rates) * config.steps) as bar:

@@ -1,19 +1,16 @@
-"""The tune-prompts stage: config, inputs, checks."""
+"""The tune-prompts stage: config, checks."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from pydantic import Field
 
 from llmrepair.pipeline.errors import Problem
-from llmrepair.pipeline.keys import DigestCache
-from llmrepair.pipeline.stage import Context, Stage
-from llmrepair.stages.compress import Compress
+from llmrepair.pipeline.stage import Context
 from llmrepair.stages.fields import PositiveIntegers, PositiveNumbers
-from llmrepair.stages.sources import resolve_text
-from llmrepair.stages.tuning import TuningConfig, length_problems
+from llmrepair.stages.tuning import Tune, TuningConfig
 
 
 class TunePromptsConfig(TuningConfig):
@@ -26,25 +23,15 @@ class TunePromptsConfig(TuningConfig):
 
 
 @dataclass
-class TunePrompts(Stage):
+class TunePrompts(Tune):
     """Compressed checkpoint -> pool of soft prompts."""
 
     name: ClassVar[str] = "tune-prompts"
     code: ClassVar[str] = "llmrepair.stages.tune_prompts.run"
     config: TunePromptsConfig
-    compressed: Compress
-    tuning_data: dict[str, Any] = field(init=False)
-
-    def inputs(self) -> dict[str, Stage]:
-        return {"compressed": self.compressed}
-
-    def sources(self, digests: DigestCache) -> dict[str, Any]:
-        self.tuning_data = resolve_text(self.config.tuning_data, digests.digest)
-        return {"tuning_data": self.tuning_data}
 
     def check(self) -> list[Problem]:
-        needed = max(self.config.lengths) + self.config.tuning_seq_len
-        return length_problems(self.compressed, needed, "--lengths or --tuning-seq-len")
+        return self.length_problems(max(self.config.lengths) + self.config.tuning_seq_len, "--lengths or --tuning-seq-len")
 
     def label(self) -> str:
         lengths = ", ".join(map(str, self.config.lengths))
