@@ -62,7 +62,7 @@ class Reporter:
 
         columns = (
             TextColumn("  {task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=20),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
