@@ -59,13 +59,13 @@ def make_report(runner: Runner, model: str, revision: str | None, html: Path | N
 
 
 def print_report(artifact: Artifact) -> None:
-    from llmrepair.stages.report.text import COMPARISON_HEADS, bytes_text, comparison_cells, count_text, score_text
+    from llmrepair.stages.report.text import COMPARISON_HEADS, bytes_text, comparison_cells, count_text, repair_text, score_text
 
     found: Mapping[str, Any] = artifact.read_json("report.json")
     scores = [
         [
             row["compression"],
-            f"{row['recovery']} ({row['detail']})" if row["detail"] else row["recovery"],
+            repair_text(row),
             *(score_text(row["scores"].get(column["name"]), column) for column in found["columns"]),
             count_text(row["extra_parameters"]),
             bytes_text(row["size_bytes"]),

@@ -58,8 +58,3 @@ def _tame_bars() -> None:
         start(bar, *arguments, **(options | {"leave": False, "disable": hidden}))
 
     tqdm.__init__ = start_tamed
-
-
-def note_all(runner: Runner, texts: list[str]) -> None:
-    for text in texts:
-        runner.reporter.note(text)

@@ -8,7 +8,7 @@ from typing import Any
 
 from llmrepair.cli.options import JSON_OPTION, RUNS_OPTION, Panels, with_options
 from llmrepair.cli.output import console, print_json
-from llmrepair.cli.running import DEFAULT_RUNS, make_runner, note_all
+from llmrepair.cli.running import DEFAULT_RUNS, make_runner
 from llmrepair.pipeline.stage import Outcome, Runtime
 from llmrepair.stages.compress import CompressConfig
 from llmrepair.stages.evaluate import EvaluateConfig
@@ -45,7 +45,8 @@ def evaluate(values: Mapping[str, Any], runs: RUNS_OPTION = DEFAULT_RUNS, as_jso
 def _pull(build: Callable[[Mapping[str, Any]], Any], values: Mapping[str, Any], runs: Path, as_json: bool) -> None:
     stage = build(values)
     runner = make_runner(values, runs)
-    note_all(runner, notes(stage))
+    for text in notes(stage):
+        runner.reporter.note(text)
     outcome = runner.pull(stage)
     if as_json:
         print_json(outcome.as_json())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from llmrepair.lab.world import make_world
-from llmrepair.models.loading import load_model, load_tokenizer, pick_device
+from llmrepair.models.loading import load_model
 from llmrepair.models.text import pack_rows
 from llmrepair.models.training import (
     LossSum,
@@ -23,6 +23,7 @@ from llmrepair.models.training import (
 )
 from llmrepair.pipeline.errors import Problem, WorkError
 from llmrepair.pipeline.stage import Context
+from llmrepair.stages.compressed import load_compressed
 from llmrepair.stages.sources import LAB_MODELS, load_texts
 
 if TYPE_CHECKING:
@@ -54,18 +55,14 @@ def set_up(stage: Tune, context: Context) -> Setup:
         WorkError: there is too little text.
     """
     config, compressed = stage.config, stage.compressed
-    device = pick_device(context.runtime.device)
-    location, revision = compressed.checkpoint(context.inputs["compressed"])
-    trust = compressed.config.trust_remote_code
-    model = load_model(location, revision, compressed.config.dtype, device, trust)
-    tokenizer = load_tokenizer(location, revision, trust)
+    model, tokenizer = load_compressed(compressed, context)
     training, validation = _split_rows(config, stage.tuning_data, tokenizer)
     return Setup(
         model=model,
         base_name=context.inputs["compressed"].name,
-        training=training.to(device),
-        validation=validation.to(device),
-        objective=_objective(config, compressed, device),
+        training=training.to(model.device),
+        validation=validation.to(model.device),
+        objective=_objective(config, compressed, model.device),
         special_ids=tokenizer.all_special_ids,
         tested_people=_tested_people(compressed.config.model, [*training, *validation], tokenizer),
     )

@@ -12,7 +12,6 @@ import torch
 from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 
-from llmrepair.models.loading import load_model, load_tokenizer, pick_device
 from llmrepair.models.lora import with_adapter
 from llmrepair.models.prompt_cache import PromptCache, build_prompt_cache
 from llmrepair.models.routing import Router, voting_layers
@@ -21,6 +20,7 @@ from llmrepair.models.selection import FixedSelector, RoutedSelector, Selector
 from llmrepair.models.soft_prompt import load_pool
 from llmrepair.pipeline.artifact import Artifact, write_json
 from llmrepair.pipeline.stage import Context
+from llmrepair.stages.compressed import load_compressed
 from llmrepair.stages.evaluate.items import ITEMS_FILE, items_of_task, scores_of_task, selection_shares
 from llmrepair.stages.evaluate.tasks import load_config
 
@@ -33,12 +33,8 @@ _SEED = 1234
 
 
 def run(stage: Evaluate, context: Context) -> dict[str, Any]:
-    config, compressed = stage.config, stage.compressed
-    device = pick_device(context.runtime.device)
-    location, revision = compressed.checkpoint(context.inputs["compressed"])
-    trust = compressed.config.trust_remote_code
-    model = load_model(location, revision, compressed.config.dtype, device, trust)
-    tokenizer = load_tokenizer(location, revision, trust)
+    config = stage.config
+    model, tokenizer = load_compressed(stage.compressed, context)
     repair = apply_repair(model, config, context.inputs.get("repair"), context.runtime.batch_size)
     tasks = [load_config(task, config.tasks_data, stage.task_identities[task]) for task in config.tasks]
 

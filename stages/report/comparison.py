@@ -26,11 +26,6 @@ class Difference:
     """McNemar's exact two-sided test of the items on which the two disagree."""
     n: int
 
-    @property
-    def is_clear(self) -> bool:
-        """The interval does not hold zero."""
-        return self.low > 0 or self.high < 0
-
 
 def paired_difference(results: np.ndarray, baseline: np.ndarray) -> Difference:
     """`results` minus `baseline`, both [n] bool."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llmrepair.stages.report.text import difference_text
+from llmrepair.stages.report.text import difference_text, repair_text
 
 NO_DENSE = "The dense model was not evaluated, so what compression took is not known: run `llmrepair eval --method none`"
 NO_VERDICT = (
@@ -46,7 +46,3 @@ def _sentence(task: str, compared: Sequence[Mapping[str, Any]], rows: Mapping[st
 def _change(difference: Mapping[str, float]) -> str:
     clear = difference["low"] > 0 or difference["high"] < 0
     return difference_text(difference) + ("" if clear else " (may be chance)")
-
-
-def repair_text(row: Mapping[str, Any]) -> str:
-    return f"{row['recovery']} ({row['detail']})" if row["detail"] else str(row["recovery"])

@@ -22,6 +22,11 @@ def difference_text(difference: Mapping[str, Any]) -> str:
     return f"{value:+.1f} points [{low:+.1f}, {high:+.1f}]"
 
 
+def repair_text(row: Mapping[str, Any]) -> str:
+    """A row's repair, with the settings that tell it from others of its kind."""
+    return f"{row['recovery']} ({row['detail']})" if row["detail"] else str(row["recovery"])
+
+
 COMPARISON_HEADS = ("task", "compression", "repair", "change", "p", "lost, recovered", "kept, broken", "never known, lucky")
 
 
@@ -37,7 +42,7 @@ def comparison_cells(table: Mapping[str, Any]) -> list[list[str]]:
         row = rows[comparison["row"]]
         if row["recovery"] == "none":
             continue
-        head = [titles[comparison["column"]], row["compression"], row["recovery"]]
+        head = [titles[comparison["column"]], row["compression"], repair_text(row)]
         head += [difference_text(comparison["difference"]), f"{comparison['difference']['p_value']:.2g}"]
         counts = comparison.get("rates")
         pairs = (("lost", "recovered"), ("kept", "broken"), ("never_known", "lucky"))

@@ -1,0 +1,21 @@
+"""Loading what the compress stage left, for the stages that work on it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llmrepair.models.loading import load_model, load_tokenizer, pick_device
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from llmrepair.pipeline.stage import Context
+    from llmrepair.stages.compress import Compress
+
+
+def load_compressed(compressed: Compress, context: Context) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model and tokenizer of the running stage's input `compressed`, on the device that it runs on."""
+    location, revision = compressed.checkpoint(context.inputs["compressed"])
+    dtype, trust = compressed.config.dtype, compressed.config.trust_remote_code
+    model = load_model(location, revision, dtype, pick_device(context.runtime.device), trust)
+    return model, load_tokenizer(location, revision, trust)
