@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from llmrepair.cli.output import print_problems
-from llmrepair.pipeline.errors import LlmrepairError, Problem
+from llmrepair.pipeline.errors import LlmrepairError, Problem, WorkError, disk_is_full, says_disk_is_full
 
 
 class Entry(NamedTuple):
@@ -31,8 +31,14 @@ COMMANDS = {
     "eval": Entry("stage_commands", "evaluate", _EVAL_HELP),
     "evaluate": Entry("stage_commands", "evaluate", _EVAL_HELP, hidden=True),
     "report": Entry("report", "report", "Print a table of all finished evaluations of a model, and write it as HTML."),
-    "ls": Entry("store_commands", "list_artifacts", "List all finished artifacts."),
-    "show": Entry("store_commands", "show", "Show what an artifact was made from, and what was measured."),
+    "run": Entry("plan_commands", "run", "Compute a plan: a grid of models, compressions, recoveries, tasks and seeds."),
+    "plan": Entry("plan_commands", "plan", "Show the stages of a plan: which are cached, and why the others are not."),
+    "ls": Entry("store_commands", "list_artifacts", "List finished artifacts."),
+    "show": Entry("store_commands", "show", "Show what an artifact was made from and went into, and what was measured."),
+    "why": Entry("store_commands", "why", "Say in words why two artifacts have different keys."),
+    "rm": Entry("store_commands", "remove", "Remove an artifact."),
+    "gc": Entry("store_commands", "collect_garbage", "Remove what no named run leads to; says first what would go."),
+    "verify": Entry("store_commands", "verify", "Read all artifacts and put aside those whose checksums are wrong."),
     "lab": Entry("lab", "lab_app", "Make the embedded models and their task data again."),
 }
 
@@ -75,7 +81,7 @@ def _root() -> None:
     """Makes a group of what has no command of its own."""
 
 
-_INTERRUPTED = 130  # what typer makes of Ctrl-C
+INTERRUPTED = 130  # what typer makes of Ctrl-C
 
 
 def main() -> None:
@@ -90,10 +96,15 @@ def run(arguments: list[str]) -> int:
     except LlmrepairError as error:
         print_problems(error.problems, as_json)
         return error.exit_code
+    except OSError as error:
+        if not says_disk_is_full(error):
+            raise
+        print_problems([disk_is_full("the command")], as_json)
+        return WorkError.exit_code
     except typer.TyperException as error:
         print_problems([_usage_problem(error)], as_json)
         return 2
-    if code == _INTERRUPTED:
+    if code == INTERRUPTED:
         print("\ninterrupted; what is finished is kept, and the same command goes on from there", file=sys.stderr)
     return code
 

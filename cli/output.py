@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llmrepair.pipeline.errors import Problem
@@ -21,7 +21,18 @@ def print_problems(problems: Sequence[Problem], as_json: bool) -> None:
     for problem in problems:
         print(f"error: {problem.message}\n\nhint: {problem.hint}", file=sys.stderr)
     if as_json:
-        print_json({"errors": [vars(problem) for problem in problems]})
+        print_json({"errors": [problem.as_json() for problem in problems]})
+
+
+def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
+    """Columns of plain text, those of `right` aligned to the right: quick for ten thousand rows, and made for grep."""
+    columns = (
+        [[head, *cells] for head, cells in zip(heads, zip(*rows, strict=True), strict=True)] if rows else [[h] for h in heads]
+    )
+    widths = [max(map(len, column)) for column in columns]
+    for line in zip(*columns, strict=True):
+        cells = [cell.rjust(w) if head in right else cell.ljust(w) for head, cell, w in zip(heads, line, widths, strict=True)]
+        print("  ".join(cells).rstrip())
 
 
 def console() -> Console:
@@ -29,3 +40,16 @@ def console() -> Console:
     from rich.console import Console
 
     return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+
+
+def flat(metrics: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested metrics as lines: `tasks.lab_qa.exact_match` and its score."""
+    lines: list[tuple[str, str]] = []
+    for name, value in metrics.items():
+        if isinstance(value, Mapping) and "low" in value:
+            lines.append((f"{prefix}{name}", f"{value['value']:.4f} [{value['low']:.4f}, {value['high']:.4f}]  n {value['n']}"))
+        elif isinstance(value, Mapping):
+            lines += flat(value, f"{prefix}{name}.")
+        elif value is not None:
+            lines.append((f"{prefix}{name}", f"{value:.6g}" if isinstance(value, float) else str(value)))
+    return lines

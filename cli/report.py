@@ -59,7 +59,8 @@ def make_report(runner: Runner, model: str, revision: str | None, html: Path | N
 
 
 def print_report(artifact: Artifact) -> None:
-    from llmrepair.stages.report.text import COMPARISON_HEADS, bytes_text, comparison_cells, count_text, repair_text, score_text
+    from llmrepair.pipeline.units import bytes_text
+    from llmrepair.stages.report.text import COMPARISON_HEADS, comparison_cells, count_text, repair_text, score_text
 
     found: Mapping[str, Any] = artifact.read_json("report.json")
     scores = [

@@ -19,14 +19,23 @@ if TYPE_CHECKING:
 DEFAULT_RUNS = Path("runs")
 
 
-def make_runner(values: Mapping[str, Any], runs: Path) -> Runner:
+def make_runner(values: Mapping[str, Any], runs: Path, reporter: Reporter | None = None) -> Runner:
     from llmrepair.pipeline.runner import Runner
     from llmrepair.pipeline.store import Store
     from llmrepair.stages.graph import device_problems, validated
 
     (runtime,) = validated(values, Runtime)
     _quiet_libraries()
-    return Runner(Store(runs), runtime, Reporter(), device_problems)
+    return Runner(Store(runs), runtime, reporter or Reporter(), device_problems)
+
+
+def gpus() -> list[str]:
+    """The GPUs that this process may use, as in CUDA_VISIBLE_DEVICES."""
+    import torch
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    numbers = [str(number) for number in range(torch.cuda.device_count())]
+    return visible.split(",")[: len(numbers)] if visible else numbers
 
 
 def _quiet_libraries() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llmrepair.cli.options import JSON_OPTION, RUNS_OPTION, Panels, with_options
-from llmrepair.cli.output import console, print_json
+from llmrepair.cli.output import console, flat, print_json
 from llmrepair.cli.running import DEFAULT_RUNS, make_runner
 from llmrepair.pipeline.stage import Outcome, Runtime
 from llmrepair.stages.compress import CompressConfig
@@ -59,16 +59,3 @@ def _print_outcome(outcome: Outcome) -> None:
     for name, value in flat(outcome.artifact.metrics):
         out.print(f"{name:<44} {value}", markup=False)
     out.print(f"{'path':<44} {outcome.artifact.path}", markup=False, soft_wrap=True)
-
-
-def flat(metrics: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested metrics as lines: `tasks.lab_qa.exact_match` and its score."""
-    lines: list[tuple[str, str]] = []
-    for name, value in metrics.items():
-        if isinstance(value, Mapping) and "low" in value:
-            lines.append((f"{prefix}{name}", f"{value['value']:.4f} [{value['low']:.4f}, {value['high']:.4f}]  n {value['n']}"))
-        elif isinstance(value, Mapping):
-            lines += flat(value, f"{prefix}{name}.")
-        elif value is not None:
-            lines.append((f"{prefix}{name}", f"{value:.6g}" if isinstance(value, float) else str(value)))
-    return lines

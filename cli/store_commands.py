@@ -1,66 +1,213 @@
-"""`ls` and `show`: what is in the store."""
+"""`ls`, `show`, `why`, `rm`, `gc`, `verify`: what is in the store, where it comes from, and what may go."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import shutil
+from typing import Annotated, Any
 
 import typer
 
 from llmrepair.cli.options import JSON_OPTION, RUNS_OPTION
-from llmrepair.cli.output import console, print_json
+from llmrepair.cli.output import console, flat, print_json, print_table
 from llmrepair.cli.running import DEFAULT_RUNS
-from llmrepair.cli.stage_commands import flat
 from llmrepair.pipeline.artifact import Artifact
-from llmrepair.pipeline.store import Store
+from llmrepair.pipeline.errors import Problem, RequestError, WorkError
+from llmrepair.pipeline.garbage import free, garbage, made_from, named_runs
+from llmrepair.pipeline.progress import Reporter
+from llmrepair.pipeline.store import NAMED, Store
+from llmrepair.pipeline.units import age_text, bytes_text, parse_bytes, parse_seconds
+
+_KEY = Annotated[str, typer.Argument(metavar="KEY", help="a key, or the start of one")]
 
 
-def list_artifacts(runs: RUNS_OPTION = DEFAULT_RUNS, as_json: JSON_OPTION = False) -> None:
-    artifacts = list(Store(runs).artifacts())
-    if as_json:
-        print_json({"artifacts": [_summary(artifact) for artifact in artifacts]})
-        return
-    from rich.table import Table
-
-    from llmrepair.stages.report.text import bytes_text
-
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("stage", "key", "what", "made", "seconds", "size"):
-        table.add_column(name, justify="right" if name in ("seconds", "size") else "left")
-    for artifact in artifacts:
-        record = artifact.record
-        seconds = f"{record['seconds']:.1f}"
-        table.add_row(artifact.stage, artifact.key, record["label"], record["started"], seconds, bytes_text(artifact.size))
-    console().print(table)
-
-
-def show(
-    key: Annotated[str, typer.Argument(help="a key, or the start of one")],
+def list_artifacts(
+    stage: Annotated[str | None, typer.Option("--stage", help="only of this stage")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="only of this model, named as it was given")] = None,
+    method: Annotated[str | None, typer.Option("--method", help="only of this compression method")] = None,
     runs: RUNS_OPTION = DEFAULT_RUNS,
     as_json: JSON_OPTION = False,
 ) -> None:
-    artifact = Store(runs).resolve(key)
+    wanted = {name: value for name, value in (("model", model), ("method", method)) if value is not None}
+    found = [
+        artifact
+        for artifact in Store(runs).artifacts()
+        if stage in (None, artifact.stage) and wanted.items() <= artifact.record["tags"].items()
+    ]
     if as_json:
-        print_json(_summary(artifact) | {"key_document": artifact.key_document, "record": artifact.record})
+        print_json({"artifacts": [_summary(artifact) for artifact in found]})
+        return
+    print_table(("stage", "key", "what", "made", "seconds", "size"), list(map(_row, found)), right=("seconds", "size"))
+    print(f"\n{len(found)} artifacts, {bytes_text(sum(artifact.record['size_bytes'] for artifact in found))}")
+
+
+def _row(artifact: Artifact) -> list[str]:
+    record = artifact.record
+    made = record["started"][:16].replace("T", " ")
+    return [artifact.stage, artifact.key, record["label"], made, f"{record['seconds']:.1f}", bytes_text(record["size_bytes"])]
+
+
+def show(key: _KEY, runs: RUNS_OPTION = DEFAULT_RUNS, as_json: JSON_OPTION = False) -> None:
+    store = Store(runs)
+    artifact = store.resolve(key)
+    children = sorted(other.name for other in store.artifacts() if artifact.name in other.inputs.values())
+    document, record = artifact.key_document, artifact.record
+    if as_json:
+        relatives = {"parents": artifact.inputs, "children": children}
+        print_json(_summary(artifact) | relatives | {"key_document": document, "record": record})
         return
     out = console()
-    out.print(f"{artifact.name}  {artifact.record['label']}\n{artifact.path}", markup=False, soft_wrap=True)
-    document = artifact.key_document
-    sections = {"made from": {**document["config"], **document["inputs"]}, "metrics": artifact.metrics}
-    record = {name: value for name, value in artifact.record.items() if name not in ("metrics", "label")}
-    for title, values in {**sections, "record": record}.items():
-        out.print(f"\n{title}")
+    out.print(f"{artifact.name}  {record['label']}\n{artifact.path}", markup=False, soft_wrap=True)
+    sections = {
+        "made from": {**document["config"], **{name: _described(store, parent) for name, parent in artifact.inputs.items()}},
+        "went into": {f"child {index + 1}": _described(store, name) for index, name in enumerate(children)},
+        "metrics": artifact.metrics,
+        "record": {name: value for name, value in record.items() if name not in ("metrics", "label", "tags")},
+    }
+    for title, values in sections.items():
+        if values:
+            out.print(f"\n{title}")
         for name, value in flat(values):
             out.print(f"  {name:<42} {value}", markup=False, soft_wrap=True)
 
 
+def _described(store: Store, name: str) -> str:
+    artifact = store.find(name)
+    return f"{name}  {artifact.record['label'] if artifact is not None else '(removed)'}"
+
+
+def why(
+    key: _KEY,
+    other: Annotated[str | None, typer.Argument(metavar="KEY", help="a second one; without it the most similar")] = None,
+    runs: RUNS_OPTION = DEFAULT_RUNS,
+    as_json: JSON_OPTION = False,
+) -> None:
+    from llmrepair.pipeline.differences import differences
+
+    store = Store(runs)
+    artifact = store.resolve(key)
+    compared = store.resolve(other) if other is not None else _most_similar(store, artifact)
+    found = differences(compared.key_document, artifact.key_document, store.find_document)
+    if as_json:
+        print_json({"key": artifact.name, "compared_with": compared.name, "differences": found})
+        return
+    print(f"{artifact.name}  {artifact.record['label']}\nagainst {compared.name}  {compared.record['label']}\n")
+    print("\n".join(f"- {text}" for text in found) or "they are the same")
+
+
+def _most_similar(store: Store, artifact: Artifact) -> Artifact:
+    from llmrepair.pipeline.differences import Nearest
+
+    others = [other for other in store.artifacts() if other.stage == artifact.stage and other.key != artifact.key]
+    nearest = Nearest([other.key_document for other in others]).to(artifact.key_document)
+    if nearest is None:
+        raise RequestError(Problem(f"no other artifact of `{artifact.stage}` is there to compare with", "give a second key"))
+    return others[nearest]
+
+
+def remove(
+    key: Annotated[str, typer.Argument(metavar="KEY", help="a key, the start of one, or named/NAME for the links of a plan")],
+    with_children: Annotated[bool, typer.Option("--with-children", help="also remove all that was made from it")] = False,
+    runs: RUNS_OPTION = DEFAULT_RUNS,
+    as_json: JSON_OPTION = False,
+) -> None:
+    store = Store(runs)
+    if key.startswith(f"{NAMED}/"):
+        _remove_name(store, key.removeprefix(f"{NAMED}/"), as_json)
+        return
+    artifact = store.resolve(key)
+    children = made_from(store, artifact.name)
+    going = [artifact, *(children if with_children else [])]
+    if used := [each.name for each in going if each.name in store.in_use()]:
+        raise RequestError(Problem(f"`{used[0]}` is being read or made by another process", "wait for it, or end it"))
+    for each in going:
+        store.remove(each)
+    left = [] if with_children else [child.name for child in children]
+    if as_json:
+        print_json({"removed": [each.name for each in going], "children_left": left})
+        return
+    for each in going:
+        print(f"removed {each.name}  {each.record['label']}")
+    if left:
+        print(f"{len(left)} artifacts that were made from it stay; `--with-children` removes them too")
+
+
+def _remove_name(store: Store, name: str, as_json: bool) -> None:
+    if name not in named_runs(store):
+        raise RequestError(Problem(f"there is no named run `{name}`", f"they are the folders of {store.root / NAMED}"))
+    shutil.rmtree(store.root / NAMED / name)
+    if as_json:
+        print_json({"removed": [f"{NAMED}/{name}"], "children_left": []})
+    else:
+        print(f"removed {NAMED}/{name}; what it led to stays until `llmrepair gc`")
+
+
+def collect_garbage(
+    older_than: Annotated[
+        str | None, typer.Option("--older-than", metavar="AGE", help="only what is older: 12h, 30d, 8w")
+    ] = None,
+    down_to: Annotated[
+        str | None,
+        typer.Option("--down-to", metavar="SIZE", help="the oldest first, until no more than this is left: 500MB, 20GB"),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="remove it; without this it is only said what would go")] = False,
+    runs: RUNS_OPTION = DEFAULT_RUNS,
+    as_json: JSON_OPTION = False,
+) -> None:
+    age = _measure("--older-than", older_than, parse_seconds, "30d") or 0.0
+    size = _measure("--down-to", down_to, parse_bytes, "20GB")
+    store = Store(runs)
+    store.clear_dead()
+    found = garbage(store, age, size)
+    total = sum(each.size_bytes for each in found)
+    if yes:
+        free(store, found)
+    if as_json:
+        items = [{"name": each.name, "what": each.what, "size_bytes": each.size_bytes} for each in found]
+        print_json({"freed": yes, "size_bytes": total, "items": items})
+        return
+    rows = [[each.name, each.what, age_text(each.age_seconds), bytes_text(each.size_bytes)] for each in found]
+    print_table(("name", "what", "age", "size"), rows, right=("age", "size"))
+    print(f"\n{'freed' if yes else 'would free'} {bytes_text(total)}" + ("" if yes or not found else "; do it with --yes"))
+
+
+def _measure(option: str, text: str | None, parse: Any, example: str) -> Any:
+    if text is None:
+        return None
+    value = parse(text)
+    if value is None:
+        raise RequestError(
+            Problem(f"`{text}` is no value of {option}", f"give a number and a unit, such as {option} {example}")
+        )
+    return value
+
+
+def verify(
+    keys: Annotated[list[str] | None, typer.Argument(metavar="[KEY]...", help="only these; all if none is given")] = None,
+    runs: RUNS_OPTION = DEFAULT_RUNS,
+    as_json: JSON_OPTION = False,
+) -> None:
+    store, reporter = Store(runs), Reporter()
+    store.clear_dead()
+    artifacts = [store.resolve(key) for key in keys] if keys else list(store.artifacts())
+    damaged: dict[str, str] = {}
+    with reporter.bar("reading", len(artifacts)) as bar:
+        for artifact in artifacts:
+            if (damage := artifact.damage()) is not None:
+                damaged[artifact.name] = damage
+                reporter.say(f"{artifact.name}: {damage}; moved to {store.quarantine(artifact)}")
+            bar.advance(note=artifact.name)
+    suspects = sorted({child.name for name in damaged for child in made_from(store, name)})
+    if as_json:
+        print_json({"checked": len(artifacts), "damaged": damaged, "made_from_damaged": suspects})
+    else:
+        print(f"{len(artifacts)} artifacts read, {len(damaged)} damaged")
+        if suspects:
+            print("made from what is damaged, perhaps before it was: " + ", ".join(suspects))
+    if damaged:
+        raise typer.Exit(WorkError.exit_code)
+
+
 def _summary(artifact: Artifact) -> dict[str, object]:
-    return {
-        "stage": artifact.stage,
-        "key": artifact.key,
-        "path": str(artifact.path),
-        "label": artifact.record["label"],
-        "started": artifact.record["started"],
-        "seconds": artifact.record["seconds"],
-        "size_bytes": artifact.size,
-        "metrics": artifact.metrics,
-    }
+    record = artifact.record
+    names = ("label", "tags", "started", "seconds", "size_bytes", "metrics")
+    return {"stage": artifact.stage, "key": artifact.key, "path": str(artifact.path)} | {name: record[name] for name in names}

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from llmrepair.pipeline.keys import document_key, file_digest
+
 KEY_FILE = "key.json"
 RECORD_FILE = "record.json"
 MANIFEST_FILE = "manifest.json"
+LOG_FILE = "log.txt"
 
 
 @dataclass(frozen=True)
@@ -40,9 +44,10 @@ class Artifact:
         return metrics
 
     @property
-    def size(self) -> int:
-        """Bytes on disk."""
-        return sum(path.stat().st_size for path in self.path.rglob("*") if path.is_file())
+    def inputs(self) -> dict[str, str]:
+        """Names of the artifacts that it was made from, by what they were to it."""
+        inputs: dict[str, str] = self.key_document["inputs"]
+        return inputs
 
     def read_json(self, name: str) -> Any:
         return json.loads((self.path / name).read_text(encoding="utf-8"))
@@ -50,6 +55,37 @@ class Artifact:
     def read_jsonl(self, name: str) -> Iterator[Any]:
         with (self.path / name).open(encoding="utf-8") as lines:
             yield from map(json.loads, lines)
+
+    def damage(self, digest_up_to: int | None = None) -> str | None:
+        """What is wrong with the files, in a few words; None if they are what was written.
+
+        Args:
+            digest_up_to: larger files, in bytes, are only compared by size; None: every byte is read.
+        """
+        try:
+            return self._damage(digest_up_to)
+        except PermissionError:  # says nothing about the files
+            raise
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            return f"it cannot be read ({type(error).__name__})"
+
+    def _damage(self, digest_up_to: int | None) -> str | None:
+        written = {entry["path"]: entry for entry in self.read_json(MANIFEST_FILE)["files"]}
+        found = {path.relative_to(self.path).as_posix(): path for path in files_below(self.path)}
+        del found[MANIFEST_FILE]
+        if odd := sorted(written.keys() ^ found.keys()):
+            return f"{odd[0]} is missing" if odd[0] in written else f"{odd[0]} was not there when it was made"
+        for name, path in found.items():
+            size = path.lstat().st_size
+            is_read = digest_up_to is None or size <= digest_up_to
+            if size != written[name]["bytes"] or (is_read and file_digest(path) != written[name]["sha256"]):
+                return f"{name} is not what was written"
+        return None if document_key(self.key_document) == self.key else f"{KEY_FILE} is that of another key"
+
+
+def files_below(folder: Path) -> list[Path]:
+    """All files of a folder and its folders, sorted, but for hidden ones: they are nobody's payload. Links are not followed."""
+    return sorted(Path(parent, name) for parent, _, names in os.walk(folder) for name in names if not name.startswith("."))
 
 
 def write_json(path: Path, value: Any) -> None:

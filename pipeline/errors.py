@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import errno
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -12,6 +15,11 @@ class Problem:
 
     message: str
     hint: str
+    option: str | None = None
+    """The config field that is wrong, where it is one; tells a plan which line to blame."""
+
+    def as_json(self) -> dict[str, Any]:
+        return {"message": self.message, "hint": self.hint}
 
 
 class LlmrepairError(Exception):
@@ -32,3 +40,28 @@ class RequestError(LlmrepairError):
 
 class WorkError(LlmrepairError):
     """The request was fine and the work failed."""
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL_IN_WORDS = re.compile(rf"os error ({'|'.join(map(str, _FULL))})\b")
+
+
+def says_disk_is_full(error: BaseException) -> bool:
+    """Whether an error, or one that led to it, is a full disk or quota; safetensors only says so in words."""
+    return any(
+        (isinstance(each, OSError) and each.errno in _FULL) or _FULL_IN_WORDS.search(str(each)) is not None
+        for each in _chain(error)
+    )
+
+
+def _chain(error: BaseException | None) -> Iterable[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def disk_is_full(what: str) -> Problem:
+    return Problem(
+        f"the disk is full; {what} was not finished",
+        "make room (`llmrepair gc` says what could go), or choose another folder with --runs DIR, and run the command again",
+    )

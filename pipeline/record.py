@@ -19,10 +19,16 @@ PACKAGES = (
 
 
 class Recorder:
-    """Starts its clock and memory meter when made."""
+    """Starts its clock and memory meter when made.
 
-    def __init__(self) -> None:
+    Args:
+        after_interruption: what the stage does with work that was cut off.
+        interrupted_before: whether this one was.
+    """
+
+    def __init__(self, after_interruption: str, interrupted_before: bool) -> None:
         _reset_peak_memory()
+        self._interruption = {"interrupted_before": interrupted_before, "after_interruption": after_interruption}
         self._started = datetime.now(UTC)
         self._clock = time.perf_counter()
 
@@ -30,12 +36,14 @@ class Recorder:
     def seconds(self) -> float:
         return time.perf_counter() - self._clock
 
-    def record(self, label: str, runtime: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
+    def record(self, label: str, tags: dict[str, str], runtime: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
         return {
             "label": label,
+            "tags": tags,
             "metrics": metrics,
             "started": self._started.isoformat(timespec="seconds"),
             "seconds": round(self.seconds, 3),
+            **self._interruption,
             "peak_memory_bytes": peak_memory(),
             "runtime": runtime,
             "machine": _machine(),

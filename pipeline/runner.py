@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 
-from llmrepair.pipeline.artifact import Artifact
-from llmrepair.pipeline.errors import Problem, RequestError, WorkError
-from llmrepair.pipeline.keys import KEY_SCHEME, code_digests, document_key
-from llmrepair.pipeline.progress import Reporter
+from llmrepair.pipeline.artifact import LOG_FILE, Artifact, write_json
+from llmrepair.pipeline.errors import Problem, RequestError, WorkError, disk_is_full, says_disk_is_full
+from llmrepair.pipeline.graph import Graph, Node
+from llmrepair.pipeline.journal import Journal, read_progress
+from llmrepair.pipeline.progress import Reporter, ShownBars
 from llmrepair.pipeline.record import Recorder
 from llmrepair.pipeline.stage import Context, Outcome, Runtime, Stage
-from llmrepair.pipeline.store import Store
+from llmrepair.pipeline.store import USES_FILE, Store
 
-_CODE_THAT_COUNTS = ("llmrepair.stages", "llmrepair.models", "llmrepair.lab")
-
-
-def current_code(module: str) -> dict[str, str]:
-    """Digests of the code that `module` computes with, as it is now."""
-    return code_digests(module, _CODE_THAT_COUNTS)
+_ALWAYS_READ_BYTES = 16 << 20
+"""Files up to this size are checked whenever their artifact is reused, larger ones when they are about to be read anyway."""
 
 
 class Runner:
@@ -41,8 +37,6 @@ class Runner:
         self.runtime = runtime
         self.reporter = reporter
         self._runtime_problems = runtime_problems
-        self._documents: dict[int, dict[str, Any]] = {}
-        self._stages: list[Stage] = []  # keeps the ids above alive
 
     def pull(self, stage: Stage) -> Outcome:
         """The artifact of `stage`, computed with everything it needs if it is not there.
@@ -51,105 +45,108 @@ class Runner:
             RequestError: with all that is wrong with any stage that has to run, before anything is computed.
             WorkError: a stage failed; what finished before it stays.
         """
-        self._key_everything(stage)
-        missing = list(self._missing(stage))
-        self._check(missing)
-        for upstream in missing[:-1]:
-            self._compute(upstream)
+        graph = self.graph([stage])
+        missing = graph.missing(self.find_intact)
+        self.check(missing)
+        for node in missing:
+            outcome = self.compute(node)
         if missing:
-            return self._compute(stage)
-        artifact = self._find(stage)
+            return outcome
+        artifact = self.store.find(graph.targets[0])
         assert artifact is not None  # nothing was missing
         self._tell(stage, artifact, "cached")
         return Outcome(artifact, cached=True, seconds=0.0)
 
-    def key_document(self, stage: Stage) -> dict[str, Any]:
-        """Everything the key of `stage` is computed from."""
-        if id(stage) not in self._documents:
-            self._stages.append(stage)
-            self._documents[id(stage)] = {
-                "scheme": KEY_SCHEME,
-                "stage": stage.name,
-                "config": stage.config.identity(),
-                "inputs": {name: f"{i.name}/{self.key(i)}" for name, i in stage.inputs().items()},
-                "sources": stage.sources(self.store.digests),
-                "code": current_code(stage.code),
-            }
-        return self._documents[id(stage)]
+    def graph(self, targets: Iterable[Stage]) -> Graph:
+        return Graph(targets, self.store.digests)
 
-    def key(self, stage: Stage) -> str:
-        return document_key(self.key_document(stage))
+    def find_intact(self, name: str, is_read: bool) -> Artifact | None:
+        """A finished artifact whose checksums are right; a damaged one is put aside and counts as missing.
 
-    def _find(self, stage: Stage) -> Artifact | None:
-        return self.store.find(stage.name, self.key(stage))
+        Args:
+            is_read: its files are about to be read: large ones are checked too.
+        """
+        artifact = self.store.find(name)
+        if artifact is None or (damage := artifact.damage(None if is_read else _ALWAYS_READ_BYTES)) is None:
+            return artifact
+        place = self.store.quarantine(artifact)
+        self.reporter.note(f"`{name}` is damaged: {damage}; it was moved to {place}")
+        return None
 
-    def _key_everything(self, stage: Stage) -> None:
-        """Computes all keys, so that every source that does not exist is told at once."""
-        problems: list[Problem] = []
-        for each in _upstream_first(stage):
-            try:
-                self.key(each)
-            except RequestError as error:
-                problems += [problem for problem in error.problems if problem not in problems]
-        if problems:
-            raise RequestError(*problems)
+    def check(self, nodes: list[Node]) -> None:
+        """Looks closely at stages that are about to run.
 
-    def _missing(self, stage: Stage, seen: set[str] | None = None) -> Iterator[Stage]:
-        """The stages that have to run, inputs first, each key once. What only a finished artifact needs is not asked for."""
-        seen = set() if seen is None else seen
-        if self._find(stage) is not None or self.key(stage) in seen:
+        Raises:
+            RequestError: with all that is wrong with any of them.
+        """
+        if not nodes:
             return
-        seen.add(self.key(stage))
-        for upstream in stage.inputs().values():
-            yield from self._missing(upstream, seen)
-        yield stage
-
-    def _check(self, stages: list[Stage]) -> None:
-        problems = self._runtime_problems(self.runtime) if stages else []
-        problems += [problem for stage in stages for problem in stage.check()]
+        self.store.clear_dead()
+        problems = self._runtime_problems(self.runtime) + [problem for node in nodes for problem in node.stage.check()]
         if problems:
             raise RequestError(*dict.fromkeys(problems))
 
-    def _compute(self, stage: Stage) -> Outcome:
-        key = self.key(stage)
-        with self.store.lock(stage.name, key, lambda owner: self._tell_waiting(stage, owner)):
-            artifact = self._find(stage)
+    def compute(self, node: Node) -> Outcome:
+        """Computes one stage whose inputs are there, unless another process does so first."""
+        stage = node.stage
+        with _told_failures(stage), _Waiting(self, node) as waiting, self.store.lock(node.name, waiting.tell):
+            waiting.end()
+            work = self.store.work_folder(node.name)
+            artifact = self.store.find(node.name)
             if artifact is not None:  # another process made it while we waited
+                shutil.rmtree(work, ignore_errors=True)
                 self._tell(stage, artifact, "cached")
                 return Outcome(artifact, cached=True, seconds=0.0)
-            self.reporter.say(f"{stage.name:<13} {stage.label()} ...")
-            recorder = Recorder()
-            artifact = self._run(stage, key, recorder)
+            recorder = Recorder(stage.after_interruption, interrupted_before=(work / USES_FILE).exists())
+            with self.reporter.journalled(Journal(work)):
+                artifact = self._run(node, recorder)
         self._tell(stage, artifact, f"{recorder.seconds:.1f} s")
         return Outcome(artifact, cached=False, seconds=recorder.seconds)
 
-    def _run(self, stage: Stage, key: str, recorder: Recorder) -> Artifact:
-        inputs = {name: self._input(upstream) for name, upstream in stage.inputs().items()}
-        with _told_failures(stage), self.store.draft(stage.name, key) as draft:
-            work = self.store.work_folder(stage.name, key)
+    def _run(self, node: Node, recorder: Recorder) -> Artifact:
+        stage, work = node.stage, self.store.work_folder(node.name)
+        self.reporter.say(f"{stage.name:<13} {stage.label()} ...")
+        write_json(work / USES_FILE, list(node.inputs))
+        inputs = {name: self._input(reference) for name, reference in node.document["inputs"].items()}
+        with self.store.draft(node.name) as draft:
             metrics = stage.run(Context(draft, work, inputs, self.runtime, self.reporter))
-            record = recorder.record(stage.label(), self.runtime.model_dump(), metrics)
-            return self.store.publish(draft, stage.name, key, self.key_document(stage), record)
+            shutil.copyfile(work / LOG_FILE, draft / LOG_FILE)
+            record = recorder.record(stage.label(), stage.tags(), self.runtime.model_dump(), metrics)
+            return self.store.publish(draft, node.name, node.document, record)
 
-    def _input(self, upstream: Stage) -> Artifact:
-        artifact = self._find(upstream)
+    def _input(self, name: str) -> Artifact:
+        artifact = self.store.find(name)
         if artifact is None:
-            raise WorkError(
-                Problem(f"`{upstream.name}/{self.key(upstream)}` was removed while it was needed", "run the command again")
-            )
+            raise WorkError(Problem(f"`{name}` was removed while it was needed", "run the command again"))
         return artifact
 
     def _tell(self, stage: Stage, artifact: Artifact, what: str) -> None:
         self.reporter.say(f"{stage.name:<13} {stage.label()}: {what}  {artifact.key}")
 
-    def _tell_waiting(self, stage: Stage, owner: str) -> None:
-        self.reporter.say(f"{stage.name:<13} {stage.label()}: waiting for {owner}, which is computing it")
 
+class _Waiting:
+    """Says once whom a stage waits for, and shows how far that one is."""
 
-def _upstream_first(stage: Stage) -> Iterator[Stage]:
-    for upstream in stage.inputs().values():
-        yield from _upstream_first(upstream)
-    yield stage
+    def __init__(self, runner: Runner, node: Node):
+        self._runner, self._node = runner, node
+        self._stack = ExitStack()
+        self._bars: ShownBars | None = None
+
+    def __enter__(self) -> _Waiting:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.end()
+
+    def tell(self, owner: str) -> None:
+        stage = self._node.stage
+        if self._bars is None:
+            self._runner.reporter.say(f"{stage.name:<13} {stage.label()}: waiting for {owner}, which is computing it")
+            self._bars = self._stack.enter_context(self._runner.reporter.bars())
+        self._bars.update(stage.name, read_progress(self._runner.store.work_folder(self._node.name)))
+
+    def end(self) -> None:
+        self._stack.close()
 
 
 @contextmanager
@@ -157,13 +154,10 @@ def _told_failures(stage: Stage) -> Iterator[None]:
     """Turns the failures that a user can mend into a `WorkError`; a bug keeps its traceback."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        hint = "make room, or choose another folder with --runs DIR, and run the command again"
-        raise WorkError(Problem(f"the disk is full; stage {stage.name} was not finished", hint)) from error
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":  # torch's, without importing it
-            raise
-        hint = "lower --batch-size or --seq-len, or choose a smaller --dtype"
-        raise WorkError(Problem(f"memory ran out in stage {stage.name}", hint)) from error
+    except Exception as error:
+        if says_disk_is_full(error):
+            raise WorkError(disk_is_full(f"stage {stage.name}")) from error
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, without importing it
+            hint = "lower --batch-size or --seq-len, or choose a smaller --dtype"
+            raise WorkError(Problem(f"memory ran out in stage {stage.name}", hint)) from error
+        raise

@@ -73,6 +73,8 @@ class Stage(ABC):
     name: ClassVar[str]
     code: ClassVar[str]
     """Dotted name of the module that computes the result; its digest, and that of all it imports, is part of the key."""
+    after_interruption: ClassVar[str] = "starts again"
+    """What becomes of work that was cut off, for the record."""
     config: StageConfig
 
     def inputs(self) -> dict[str, Stage]:
@@ -94,6 +96,21 @@ class Stage(ABC):
     @abstractmethod
     def label(self) -> str:
         """A few words for people: what this stage does to what."""
+
+    def tags(self) -> dict[str, str]:
+        """What people look for it by: tag -> value."""
+        return {}
+
+    def options(self) -> dict[str, Any]:
+        """The options that make this stage again in another process, as JSON values; those of its inputs included."""
+        options: dict[str, Any] = {}
+        for upstream in self.inputs().values():
+            options |= upstream.options()
+        return options | self.config.model_dump(mode="json", exclude_unset=True)
+
+    def memory_bytes(self) -> int:
+        """An estimate of the memory that it takes, so that no more stages run side by side than fit."""
+        return 0
 
     @abstractmethod
     def run(self, context: Context) -> dict[str, Any]:

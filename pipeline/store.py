@@ -1,26 +1,46 @@
 """Where artifacts live: `<root>/<stage>/<key>/`, published in one rename, one lock per key.
 
 The existence of the folder is the only "done" there is, so deleting it is always safe, and whatever dies before the
-rename leaves nothing that anyone would mistake for a result.
+rename leaves nothing that anyone would mistake for a result. Beside the artifacts stand
+
+    named/<name>/<link>      links to the results of a plan; what they lead to is kept by `gc`
+    .work/<stage>-<key>/     log, progress and checkpoints of a stage that is running or was cut off
+    .locks/<stage>-<key>     who computes a key
+    .corrupt/                artifacts whose checksums were wrong
+    .cache/                  digests of input files
+
+The lock is filelock's `SoftFileLease`: a file made with O_EXCL that its holder touches every 20 s. It needs no fcntl, which
+network file systems lack or, worse, only pretend to have. A lease is taken over at once when its process is known to be
+dead, and from another machine when it was not touched for 60 s on the waiter's own clock. A holder that was only asleep
+may then still be computing: both come to the same result, and the first to publish wins.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import secrets
 import shutil
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from llmrepair.pipeline.artifact import KEY_FILE, MANIFEST_FILE, RECORD_FILE, Artifact, write_json
-from llmrepair.pipeline.errors import Problem, RequestError, WorkError
+from llmrepair.pipeline.artifact import KEY_FILE, MANIFEST_FILE, RECORD_FILE, Artifact, files_below, write_json
+from llmrepair.pipeline.errors import Problem, RequestError, WorkError, disk_is_full, says_disk_is_full
 from llmrepair.pipeline.keys import DigestCache, file_digest
 
-_WAIT_BEFORE_TELLING_SECONDS = 0.2
-_POLL_SECONDS = 0.2
+if TYPE_CHECKING:
+    from filelock import SoftFileLease
+
+NAMED = "named"
+USES_FILE = "uses.json"
+
+_STAGE_NAME = re.compile(r"[a-z][a-z0-9-]*")
+_KEY = re.compile(r"[0-9a-f]{3,64}")
+_LEASE_SECONDS = 60.0
+_POLL_SECONDS = 0.5
 
 
 class Store:
@@ -28,6 +48,7 @@ class Store:
 
     Raises:
         RequestError: `root` cannot be a folder that this process writes to.
+        WorkError: the disk is full.
     """
 
     def __init__(self, root: Path):
@@ -35,22 +56,32 @@ class Store:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
+            if says_disk_is_full(error):
+                raise WorkError(disk_is_full("the folder of artifacts")) from error
             raise RequestError(
                 Problem(f"no artifacts can be kept in `{root}`: {error.strerror}", "choose a folder with --runs DIR")
             ) from error
         self.digests = DigestCache(self.root / ".cache" / "digests.json")
 
-    def find(self, stage: str, key: str) -> Artifact | None:
+    def find(self, name: str) -> Artifact | None:
+        """The finished artifact called `stage/key`."""
+        stage, _, key = name.partition("/")
+        if not (is_stage_name(stage) and _KEY.fullmatch(key)):
+            return None
         path = self.root / stage / key
         return Artifact(stage, key, path) if path.is_dir() else None
 
+    def find_document(self, name: str) -> dict[str, Any] | None:
+        """What the key of the finished artifact `stage/key` was computed from."""
+        artifact = self.find(name)
+        return artifact.key_document if artifact is not None else None
+
     def artifacts(self) -> Iterator[Artifact]:
         """All finished artifacts, by stage and key."""
-        for stage in sorted(self.root.iterdir()):
-            if stage.is_dir() and not stage.name.startswith("."):
-                for path in sorted(stage.iterdir()):
-                    if path.is_dir() and not path.name.startswith("."):
-                        yield Artifact(stage.name, path.name, path)
+        for stage in sorted(entry.name for entry in os.scandir(self.root) if is_stage_name(entry.name) and entry.is_dir()):
+            folder = self.root / stage
+            for key in sorted(entry.name for entry in os.scandir(folder) if _KEY.fullmatch(entry.name) and entry.is_dir()):
+                yield Artifact(stage, key, folder / key)
 
     def resolve(self, prefix: str) -> Artifact:
         """The one artifact whose key, or `stage/key`, starts with `prefix`.
@@ -66,81 +97,140 @@ class Store:
         names = ", ".join(artifact.name for artifact in matches[:5])
         raise RequestError(Problem(f"`{prefix}` is the start of {len(matches)} keys: {names}", "give more of the key"))
 
-    def work_folder(self, stage: str, key: str) -> Path:
-        """Where a long stage keeps its checkpoints until its artifact is published."""
-        path = self.root / ".work" / f"{stage}-{key}"
-        path.mkdir(parents=True, exist_ok=True)
-        return path
+    def work_folder(self, name: str) -> Path:
+        """Where a stage keeps its log, progress and checkpoints until its artifact `stage/key` is published."""
+        return self.root / ".work" / name.replace("/", "-")
 
     @contextmanager
-    def lock(self, stage: str, key: str, on_wait: Callable[[str], None]) -> Iterator[None]:
-        """Holds the key's lock; calls `on_wait` once, with who holds it, if that takes a while."""
-        from filelock import FileLock, Timeout
+    def lock(self, name: str, on_wait: Callable[[str], None]) -> Iterator[None]:
+        """Holds the lock of `stage/key`; calls `on_wait` with who holds it, again and again, until it is free."""
+        from filelock import Timeout
 
-        path = self.root / ".locks" / f"{stage}-{key}.lock"
-        path.parent.mkdir(exist_ok=True)
-        owner = path.with_suffix(".owner")
-        lock = FileLock(path)
+        lease = self._lease(name)
+        while True:
+            try:
+                lease.acquire(timeout=_POLL_SECONDS, poll_interval=0.1)
+                break
+            except Timeout:
+                owner = lease.owner
+                on_wait(f"process {owner.pid} on {owner.hostname.partition('?')[0]}" if owner else "another process")
         try:
-            lock.acquire(timeout=_WAIT_BEFORE_TELLING_SECONDS, poll_interval=0.05)
-        except Timeout:
-            on_wait(_owner_text(owner))
-            lock.acquire(poll_interval=_POLL_SECONDS)
-        try:
-            owner.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
             yield
         finally:
-            owner.unlink(missing_ok=True)
-            lock.release()
+            lease.release()
+
+    def _lease(self, name: str) -> SoftFileLease:
+        from filelock import SoftFileLease
+
+        folder = self.root / ".locks"
+        folder.mkdir(exist_ok=True)
+        return SoftFileLease(
+            folder / name.replace("/", "-"), lease_duration=_LEASE_SECONDS, heartbeat_interval=_LEASE_SECONDS / 3
+        )
 
     @contextmanager
-    def draft(self, stage: str, key: str) -> Iterator[Path]:
-        """A folder beside the artifact's place to write it in; gone afterwards unless it was published.
+    def lock_if_free(self, name: str) -> Iterator[bool]:
+        """Whether nobody computes `stage/key`, and nobody will before this is left."""
+        from filelock import Timeout
 
-        Call with the key's lock held: drafts that other processes left are then known to be dead and are removed.
-        """
+        lease = self._lease(name)
+        try:
+            lease.acquire(timeout=0)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lease.release()
+
+    def in_use(self) -> set[str]:
+        """Names of the artifacts that are being computed, and of those that are being read for it."""
+        names: set[str] = set()
+        for work in (self.root / ".work").glob("*"):
+            name = "/".join(work.name.rsplit("-", 1))
+            with self.lock_if_free(name) as free:
+                if not free:
+                    names |= {name, *_read_list(work / USES_FILE)}
+        return names
+
+    @contextmanager
+    def draft(self, name: str) -> Iterator[Path]:
+        """A folder beside the artifact's place to write it in; gone afterwards unless it was published."""
+        stage, _, key = name.partition("/")
         parent = self.root / stage
         parent.mkdir(exist_ok=True)
-        for dead in parent.glob(f".draft-{key}-*"):
-            shutil.rmtree(dead)
-        path = parent / f".draft-{key}-{os.getpid()}"
+        path = parent / f".draft-{key}-{secrets.token_hex(4)}"
         path.mkdir()
         try:
             yield path
         finally:
             shutil.rmtree(path, ignore_errors=True)
 
-    def publish(self, draft: Path, stage: str, key: str, key_document: dict[str, Any], record: dict[str, Any]) -> Artifact:
+    def clear_dead(self) -> None:
+        """Removes what processes that died left half written, and what was left half removed."""
+        for draft in self.root.glob("*/.draft-*"):
+            _, key, _ = draft.name.removeprefix(".").split("-")
+            with self.lock_if_free(f"{draft.parent.name}/{key}") as free:
+                if free:
+                    shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(self.root / ".trash", ignore_errors=True)
+
+    def publish(self, draft: Path, name: str, key_document: dict[str, Any], record: dict[str, Any]) -> Artifact:
         """Turns a draft into the artifact: key, record and manifest are added, all is flushed to disk, then renamed."""
+        size = sum(path.stat().st_size for path in files_below(draft))
         write_json(draft / KEY_FILE, key_document)
-        write_json(draft / RECORD_FILE, record)
+        write_json(draft / RECORD_FILE, record | {"size_bytes": size})
         write_json(draft / MANIFEST_FILE, {"files": _manifest(draft)})
         _flush(draft)
-        path = self.root / stage / key
+        path = self.root / name
         try:
             draft.rename(path)
         except OSError as error:
-            raise WorkError(
-                Problem(f"`{path}` could not be written: {error.strerror}", "see whether something else stands there")
-            ) from error
+            if self.find(name) is None:
+                raise WorkError(
+                    Problem(f"`{path}` could not be written: {error.strerror}", "see whether something else stands there")
+                ) from error
+            # Another process thought this one dead and has come to the same result: see the module's first lines.
         _fsync(path.parent)
-        shutil.rmtree(self.root / ".work" / f"{stage}-{key}", ignore_errors=True)
-        return Artifact(stage, key, path)
+        _fsync(self.root)
+        shutil.rmtree(self.work_folder(name), ignore_errors=True)
+        return Artifact(path.parent.name, path.name, path)
+
+    def remove(self, artifact: Artifact) -> None:
+        """Removes an artifact, out of sight first: an artifact that is half removed must not look finished."""
+        self._move(artifact.path, self.root / ".trash" / f"{artifact.stage}-{artifact.key}-{secrets.token_hex(4)}")
+        shutil.rmtree(self.root / ".trash", ignore_errors=True)
+
+    def quarantine(self, artifact: Artifact) -> Path:
+        """Moves a damaged artifact to where it counts as missing and can still be looked at."""
+        place = self.root / ".corrupt" / f"{artifact.stage}-{artifact.key}-{secrets.token_hex(4)}"
+        self._move(artifact.path, place)
+        return place
+
+    @staticmethod
+    def _move(path: Path, to: Path) -> None:
+        to.parent.mkdir(exist_ok=True)
+        path.rename(to)
+        _fsync(path.parent)
 
 
-def _owner_text(owner: Path) -> str:
+def is_stage_name(name: str) -> bool:
+    return _STAGE_NAME.fullmatch(name) is not None and name != NAMED
+
+
+def _read_list(path: Path) -> list[str]:
     try:
-        known = json.loads(owner.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):  # between taking the lock and signing for it
-        return "another process"
-    return f"process {known['pid']} on {known['host']}"
+        names: list[str] = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):  # the stage has only begun
+        return []
+    return names
 
 
 def _manifest(folder: Path) -> list[dict[str, Any]]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
     return [
         {"path": path.relative_to(folder).as_posix(), "bytes": path.stat().st_size, "sha256": file_digest(path)}
-        for path in files
+        for path in files_below(folder)
     ]
 
 

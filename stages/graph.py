@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from llmrepair.pipeline.errors import Problem, RequestError
-from llmrepair.pipeline.stage import Runtime, StageConfig
+from llmrepair.pipeline.stage import Runtime, Stage, StageConfig
 from llmrepair.stages.compress import Compress, CompressConfig
 from llmrepair.stages.evaluate import Evaluate, EvaluateConfig
 from llmrepair.stages.sources import LAB_MODELS, LAB_TEXT
@@ -48,6 +48,19 @@ def evaluate_stage(values: Values) -> Evaluate:
     return Evaluate(evaluate, compressed, repair)
 
 
+_STAGES: Mapping[str, Callable[[Values], Stage]] = {
+    Compress.name: compress_stage,
+    TunePrompts.name: tune_prompts_stage,
+    TuneLora.name: tune_lora_stage,
+    Evaluate.name: evaluate_stage,
+}
+
+
+def make_stage(name: str, values: Values) -> Stage:
+    """The stage with a name, from its `Stage.options()`."""
+    return _STAGES[name](values)
+
+
 def validated(values: Values, *classes: type[Any]) -> list[Any]:
     """One config of each class, from the values that it knows.
 
@@ -66,17 +79,17 @@ def validated(values: Values, *classes: type[Any]) -> list[Any]:
 
 
 def _problem(details: Any, config: type[BaseModel]) -> Problem:
-    if details["type"] == "problem":
-        return Problem(details["ctx"]["message"], details["ctx"]["hint"])
     name = str(details["loc"][0])
+    if details["type"] == "problem":
+        return Problem(details["ctx"]["message"], details["ctx"]["hint"], name)
     option = f"--{name.replace('_', '-')}"
     if details["type"] == "literal_error":
         return Problem(
-            f"`{details['input']}` is no value of {option}", f"give one of {details['ctx']['expected']}".replace("'", "`")
+            f"`{details['input']}` is no value of {option}", f"give one of {details['ctx']['expected']}".replace("'", "`"), name
         )
     reason = details["msg"][0].lower() + details["msg"][1:]
     return Problem(
-        f"`{details['input']}` is no value of {option}: {reason}", f"{option}: {config.model_fields[name].description}"
+        f"`{details['input']}` is no value of {option}: {reason}", f"{option}: {config.model_fields[name].description}", name
     )
 
 

@@ -14,6 +14,7 @@ from llmrepair.pipeline.errors import Problem, RequestError, WorkError
 LAB_MODELS = ("lab", "lab-opt")
 _LAB_WEIGHTS = Path(__file__).resolve().parent.parent / "lab" / "weights"
 _LAB_TEXT_SEED = 1
+_LIBRARIES_BYTES = 1 << 30
 _LAB_TEXT_PASSES = 4
 _MODEL_FILES = (
     "config.json generation_config.json *.safetensors *.safetensors.index.json *token*.json vocab.* merges.txt *.model "
@@ -124,6 +125,18 @@ def _cached_commit(name: str, revision: str | None, kind: str) -> str | None:
     if reference.is_file():
         return reference.read_text().strip()
     return revision if revision and (folder / "snapshots" / revision).is_dir() else None
+
+
+def estimated_memory(source: ModelSource) -> int:
+    """Bytes that a stage takes, by rule of thumb: the libraries, and the weights three times (loaded, worked on, saved).
+
+    A model of the Hub that is not in the local cache yet counts as none.
+    """
+    folder = Path(source.location)
+    if source.revision is not None:
+        folder = _cache_folder(source.location, "model") / "snapshots" / source.revision
+    weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    return _LIBRARIES_BYTES + 3 * weights
 
 
 def load_config(source: ModelSource) -> dict[str, Any]:

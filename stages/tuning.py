@@ -46,6 +46,7 @@ class TuningConfig(StageConfig):
 class Tune(Stage):
     """Compressed checkpoint and text -> a repair beside the weights, so that a sparse model keeps its zeros."""
 
+    after_interruption: ClassVar[str] = "goes on from the last checkpoint"
     config: TuningConfig
     compressed: Compress
     tuning_data: dict[str, Any] = field(init=False)
@@ -56,6 +57,12 @@ class Tune(Stage):
     def sources(self, digests: DigestCache) -> dict[str, Any]:
         self.tuning_data = resolve_text(self.config.tuning_data, digests.digest)
         return {"tuning_data": self.tuning_data}
+
+    def tags(self) -> dict[str, str]:
+        return self.compressed.tags()
+
+    def memory_bytes(self) -> int:
+        return self.compressed.memory_bytes()
 
     def length_problems(self, needed: int, options: str) -> list[Problem]:
         """Says so if `needed` positions are more than the model has; `options` names what would make them fewer."""

@@ -12,7 +12,7 @@ from llmrepair.pipeline.errors import Problem
 from llmrepair.pipeline.keys import DigestCache
 from llmrepair.pipeline.stage import Context, Stage
 from llmrepair.stages.fields import ModelConfig, invalid
-from llmrepair.stages.sources import ModelSource, resolve_model, resolve_text, text_problem
+from llmrepair.stages.sources import ModelSource, estimated_memory, resolve_model, resolve_text, text_problem
 
 QUANTISERS = frozenset({"rtn", "gptq"})
 PRUNERS = frozenset({"sparsegpt", "wanda", "magnitude"})
@@ -78,6 +78,7 @@ class Compress(Stage):
 
     name: ClassVar[str] = "compress"
     code: ClassVar[str] = "llmrepair.stages.compress.run"
+    after_interruption: ClassVar[str] = "starts again: llm-compressor cannot go on in the middle of a model"
     config: CompressConfig
     model: ModelSource = field(init=False)
     calibration: dict[str, Any] | None = field(init=False, default=None)
@@ -95,6 +96,12 @@ class Compress(Stage):
 
     def label(self) -> str:
         return f"{self.config.model} {method_label(self.config.identity())}"
+
+    def tags(self) -> dict[str, str]:
+        return {"model": self.config.model, "method": self.config.method}
+
+    def memory_bytes(self) -> int:
+        return estimated_memory(self.model)
 
     def run(self, context: Context) -> dict[str, Any]:
         from llmrepair.stages.compress.run import run

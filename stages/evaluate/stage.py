@@ -68,6 +68,7 @@ class Evaluate(Stage):
 
     name: ClassVar[str] = "evaluate"
     code: ClassVar[str] = "llmrepair.stages.evaluate.run"
+    after_interruption: ClassVar[str] = "goes on from the items already scored"
     config: EvaluateConfig
     compressed: Compress
     repair: Tune | None
@@ -93,6 +94,12 @@ class Evaluate(Stage):
 
     def label(self) -> str:
         return f"{self.compressed.label()}: {recovery_label(self)} on {', '.join(self.config.tasks)}"
+
+    def tags(self) -> dict[str, str]:
+        return self.compressed.tags() | {"recovery": self.config.recovery}
+
+    def memory_bytes(self) -> int:
+        return self.compressed.memory_bytes()
 
     def run(self, context: Context) -> dict[str, Any]:
         from llmrepair.stages.evaluate.run import run

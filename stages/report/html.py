@@ -9,7 +9,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from llmrepair.stages.report.text import COMPARISON_HEADS, bytes_text, comparison_cells, count_text, score_text
+from llmrepair.pipeline.units import bytes_text
+from llmrepair.stages.report.text import COMPARISON_HEADS, comparison_cells, count_text, score_text
 
 _TEMPLATE = Path(__file__).with_name("template.html")
 

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from llmrepair.pipeline.artifact import Artifact
+from llmrepair.pipeline.code import current_code
 from llmrepair.pipeline.keys import DigestCache
-from llmrepair.pipeline.runner import current_code
 from llmrepair.pipeline.stage import Context, Stage, StageConfig
 from llmrepair.pipeline.store import Store
 from llmrepair.stages.compress import Compress
@@ -35,7 +35,7 @@ def collect_evaluations(store: Store, model_identity: dict[str, Any]) -> tuple[l
     for artifact in store.artifacts():
         if artifact.stage != Evaluate.name:
             continue
-        inputs = {name: store.find(*reference.split("/")) for name, reference in artifact.key_document["inputs"].items()}
+        inputs = {name: store.find(reference) for name, reference in artifact.inputs.items()}
         compressed, repair = inputs["compressed"], inputs.get("repair")
         if compressed is None or compressed.key_document["sources"]["model"] != model_identity:
             continue
@@ -65,6 +65,9 @@ class Report(Stage):
 
     def label(self) -> str:
         return f"{self.config.title}: {len(self.evaluations)} evaluations"
+
+    def tags(self) -> dict[str, str]:
+        return {"model": self.config.title}
 
     def run(self, context: Context) -> dict[str, Any]:
         from llmrepair.stages.report.run import run

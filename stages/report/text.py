@@ -50,14 +50,5 @@ def comparison_cells(table: Mapping[str, Any]) -> list[list[str]]:
     return cells
 
 
-def bytes_text(count: int) -> str:
-    size = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000 or unit == "GB":
-            break
-        size /= 1000
-    return f"{size:.3g} {unit}" if size < 1000 else f"{size:.0f} {unit}"
-
-
 def count_text(count: int) -> str:
     return f"{count:,}"

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from llmrepair.pipeline import runner as runner_module
+from llmrepair.pipeline import graph as graph_module
 from tests.conftest import Answer, CommandLine
 
 QUICK = ["--steps", 4, "--tuning-samples", 60, "--lengths", "4,6", "--learning-rates", 0.01]
@@ -107,13 +107,13 @@ def test_options_without_effect_are_noted_and_do_not_change_the_key(llmrepair: C
 
 def test_edited_code_computes_again(llmrepair: CommandLine, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = evaluate(llmrepair, runs, "--recovery", "idp")
-    real = runner_module.current_code
+    real = graph_module.current_code
 
     def edited(module: str) -> dict[str, str]:
         digests = real(module)
         return {**digests, "llmrepair.models.routing": "edited"} if "llmrepair.models.routing" in digests else digests
 
-    monkeypatch.setattr(runner_module, "current_code", edited)
+    monkeypatch.setattr(graph_module, "current_code", edited)
     answer = llmrepair("eval", "--runs", runs, "--json", "--limit", 40, *QUICK, "--recovery", "idp")
     assert answer.json["key"] != base["key"]
     assert set(stages(answer)) == {"evaluate"}  # routing is no part of compressing or tuning

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmrepair.pipeline.keys import DigestCache, canonical_json, code_digests, document_key, file_digest, syntax_digest_text
+from llmrepair.pipeline.code import code_digests, syntax_digest_text
+from llmrepair.pipeline.keys import DigestCache, canonical_json, document_key, file_digest
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 VALUES = st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=12)

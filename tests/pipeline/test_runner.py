@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import pytest
 from pydantic import Field
 
-from llmrepair.pipeline import runner as runner_module
+from llmrepair.pipeline import graph as graph_module
 from llmrepair.pipeline.errors import Problem, RequestError, WorkError
 from llmrepair.pipeline.keys import DigestCache, file_digest
 from llmrepair.pipeline.progress import Reporter
@@ -83,6 +83,10 @@ def toy(log: Path, number: int, *upstream: Toy, **options: Any) -> Toy:
     return Toy(ToyConfig(number=number), log, upstream, **options)
 
 
+def name_of(runner: Runner, stage: Stage) -> str:
+    return runner.graph([stage]).targets[0]
+
+
 def executions(log: Path) -> list[str]:
     return log.read_text().split()
 
@@ -105,7 +109,7 @@ def test_pull_computes_what_is_missing_once_and_in_order(runner: Runner, log: Pa
 def test_a_finished_artifact_does_not_need_its_inputs(runner: Runner, log: Path) -> None:
     first = toy(log, 1)
     runner.pull(toy(log, 2, first))
-    artifact = runner.store.find("toy", runner.key(first))
+    artifact = runner.store.find(name_of(runner, first))
     assert artifact is not None
     for path in artifact.path.iterdir():
         path.unlink()
@@ -114,22 +118,22 @@ def test_a_finished_artifact_does_not_need_its_inputs(runner: Runner, log: Path)
 
 
 def test_keys_depend_on_identity_inputs_and_code_alone(runner: Runner, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    key = runner.key(toy(log, 1))
-    assert runner.key(Toy(ToyConfig(number=1, path="elsewhere", unused=7), log)) == key
-    assert runner.key(toy(log, 2)) != key
-    assert runner.key(toy(log, 1, toy(log, 2))) != key
-    monkeypatch.setattr(runner_module, "current_code", lambda module: {"module": "other code"})
-    assert runner.key(toy(log, 1)) != key
+    key = name_of(runner, toy(log, 1))
+    assert name_of(runner, Toy(ToyConfig(number=1, path="elsewhere", unused=7), log)) == key
+    assert name_of(runner, toy(log, 2)) != key
+    assert name_of(runner, toy(log, 1, toy(log, 2))) != key
+    monkeypatch.setattr(graph_module, "current_code", lambda module: {"module": "other code"})
+    assert name_of(runner, toy(log, 1)) != key
 
 
 def test_the_artifact_says_what_it_is(runner: Runner, log: Path) -> None:
     first = toy(log, 1)
     artifact = runner.pull(toy(log, 2, first)).artifact
-    assert artifact.key_document["inputs"] == {"0": f"toy/{runner.key(first)}"}
+    assert artifact.key_document["inputs"] == {"0": name_of(runner, first)}
     assert artifact.record["metrics"] == {"total": 3}
     assert artifact.record["peak_memory_bytes"]["host"] > 1_000_000
     files = {entry["path"]: entry for entry in artifact.read_json("manifest.json")["files"]}
-    assert set(files) == {"key.json", "record.json", "total.json"}
+    assert set(files) == {"key.json", "record.json", "log.txt", "total.json"}
     assert all(file_digest(artifact.path / path) == entry["sha256"] for path, entry in files.items())
     assert all((artifact.path / path).stat().st_size == entry["bytes"] for path, entry in files.items())
 
@@ -184,7 +188,7 @@ def test_waiting_is_told_with_who_holds_the_lock(tmp_path: Path) -> None:
     store, told, held, release = Store(tmp_path / "runs"), [], threading.Event(), threading.Event()
 
     def hold() -> None:
-        with store.lock("toy", "abc", lambda owner: None):
+        with store.lock("toy/abc", lambda owner: None):
             held.set()
             release.wait(10)
 
@@ -195,7 +199,7 @@ def test_waiting_is_told_with_who_holds_the_lock(tmp_path: Path) -> None:
     thread = threading.Thread(target=hold)
     thread.start()
     held.wait(10)
-    with store.lock("toy", "abc", on_wait):
+    with store.lock("toy/abc", on_wait):
         pass
     thread.join()
     assert len(told) == 1
@@ -207,9 +211,8 @@ def test_drafts_of_the_dead_are_removed(tmp_path: Path) -> None:
     dead = store.root / "toy" / ".draft-abc-1"
     dead.mkdir(parents=True)
     (dead / "half").write_text("done")
-    with store.draft("toy", "abc") as draft:
-        assert not dead.exists()
-    assert not draft.exists()
+    store.clear_dead()
+    assert not dead.exists()
     assert list(store.artifacts()) == []
 
 

@@ -1,0 +1,209 @@
+"""`plan` and `run`: what a plan would compute and why, and computing it."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from llmrepair.cli.options import JSON_OPTION, RUNS_OPTION, with_options
+from llmrepair.cli.output import print_json, print_table
+from llmrepair.cli.running import DEFAULT_RUNS, make_runner
+from llmrepair.cli.worker import MODULE
+from llmrepair.pipeline.artifact import LOG_FILE
+from llmrepair.pipeline.errors import Problem, RequestError, WorkError
+from llmrepair.pipeline.executors.base import Executor, Job
+from llmrepair.pipeline.garbage import name_run
+from llmrepair.pipeline.graph import Graph, Node
+from llmrepair.pipeline.reasons import Reasons
+from llmrepair.pipeline.runner import Runner
+from llmrepair.pipeline.schedule import Result, Schedule
+from llmrepair.pipeline.stage import Runtime
+from llmrepair.stages.plan import Plan, read_plan
+
+_PLAN = Annotated[Path, typer.Argument(metavar="PLAN.toml", help="the plan; see the README for how it is written")]
+
+
+def plan(plan: _PLAN, runs: RUNS_OPTION = DEFAULT_RUNS, as_json: JSON_OPTION = False) -> None:
+    read = read_plan(plan)
+    runner = make_runner({}, runs)
+    graph = runner.graph(read.evaluations)
+    _tell_notes(runner, read)
+    _print_plan(runner, graph, as_json)
+
+
+def _print_plan(runner: Runner, graph: Graph, as_json: bool) -> None:
+    """Each stage, whether it is cached, and if not why."""
+    missing = {node.name for node in graph.missing(lambda name, is_read: runner.store.find(name))}
+    reasons = Reasons(runner.store, graph)
+    rows = []
+    for node in graph:
+        is_cached = runner.store.find(node.name) is not None
+        status = "cached" if is_cached else "to do" if node.name in missing else "not needed"
+        rows.append((node, status, "" if is_cached else reasons.of(node)))
+    if as_json:
+        stages = [_described(node) | {"status": status, "why": why or None} for node, status, why in rows]
+        print_json({"stages": stages, "to_do": len(missing)})
+        return
+    print_table(
+        ("stage", "key", "what", "status", "why"),
+        [[node.stage.name, node.name.partition("/")[2], node.stage.label(), status, why] for node, status, why in rows],
+    )
+    print(f"\n{len(rows)} stages, {len(missing)} to do")
+
+
+def _described(node: Node) -> dict[str, Any]:
+    stage, _, key = node.name.partition("/")
+    return {"stage": stage, "key": key, "label": node.stage.label(), "inputs": list(node.inputs)}
+
+
+@with_options({"Running": Runtime})
+def run(
+    values: Mapping[str, Any],
+    plan: _PLAN,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="check everything and say what would run")] = False,
+    executor: Annotated[
+        str, typer.Option("--executor", help="local, or ray: the nodes of a Ray cluster", metavar="local|ray")
+    ] = "local",
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", min=1, metavar="N", help="most stages at a time  \\[default: one per GPU, or per core]"),
+    ] = None,
+    ray_address: Annotated[
+        str | None, typer.Option("--ray-address", help="of a running cluster; without it one is started on this machine")
+    ] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="allow a plan that says so to run code that comes with a model")
+    ] = False,
+    runs: RUNS_OPTION = DEFAULT_RUNS,
+    as_json: JSON_OPTION = False,
+) -> None:
+    read = read_plan(plan)
+    _check_request(read, plan, executor, trust_remote_code)
+    runner = make_runner(values, runs)
+    graph = runner.graph(read.evaluations)
+    _tell_notes(runner, read)
+    missing = graph.missing(runner.find_intact)
+    runner.check(missing)
+    if dry_run:
+        _print_plan(runner, graph, as_json)
+        return
+    results = {node.name: Result("cached") for node in graph if runner.store.find(node.name) is not None}
+    name_run(runner.store, read.name, _links(graph, results))
+    started = time.monotonic()
+    if missing:
+        where = _executor(executor, jobs, ray_address, runner, len(missing))
+
+        def on_end(node: Node, result: Result) -> None:
+            results[node.name] = result
+            name_run(runner.store, read.name, _links(graph, results))
+
+        Schedule(missing, where, runner.store, runner.reporter, lambda node: _job(node, runner), on_end).run()
+    _print_results(runner, read, graph, results, time.monotonic() - started, as_json)
+
+
+def _check_request(read: Plan, path: Path, executor: str, trust_remote_code: bool) -> None:
+    problems = []
+    if executor not in ("local", "ray"):
+        problems.append(Problem(f"`{executor}` is no value of --executor", "give one of `local` or `ray`"))
+    if read.trusts_remote_code and not trust_remote_code:
+        hint = "read that code, then say so yourself with --trust-remote-code"
+        problems.append(Problem(f"{path} wants to run code that comes with a model", hint))
+    if problems:
+        raise RequestError(*problems)
+
+
+def _tell_notes(runner: Runner, read: Plan) -> None:
+    for note in read.notes:
+        runner.reporter.note(note)
+
+
+def _executor(name: str, jobs: int | None, ray_address: str | None, runner: Runner, stages: int) -> Executor:
+    if name == "ray":
+        from llmrepair.pipeline.executors.ray_cluster import RayExecutor
+
+        return RayExecutor(MODULE, ray_address, runner.store.root)
+    from llmrepair.cli.running import gpus
+    from llmrepair.pipeline.executors.local import LocalExecutor, cores
+
+    available = gpus() if _uses_gpu(runner) else []
+    return LocalExecutor(MODULE, jobs or min(stages, len(available) or cores()), available)
+
+
+def _uses_gpu(runner: Runner) -> bool:
+    return runner.runtime.device not in ("cpu", "mps")
+
+
+def _job(node: Node, runner: Runner) -> Job:
+    log = runner.store.work_folder(node.name) / LOG_FILE
+    request = {
+        "name": node.name,
+        "stage": node.stage.name,
+        "options": node.stage.options() | runner.runtime.model_dump(),
+        "runs": str(runner.store.root),
+        "folder": str(Path.cwd()),
+        "log": str(log),
+    }
+    return Job(node.name, request, log, _uses_gpu(runner), node.stage.memory_bytes())
+
+
+def _links(graph: Graph, results: Mapping[str, Result]) -> dict[str, str]:
+    """A link that reads well for each artifact of the plan that is there."""
+    links = {}
+    for node in graph:
+        if node.name in results and results[node.name].outcome in ("cached", "done"):
+            words = re.sub(r"[^a-z0-9.]+", "-", f"{node.stage.name} {node.stage.label()}".lower()).strip("-")
+            links[f"{words[:120]}-{node.name.partition('/')[2][:8]}"] = node.name
+    return links
+
+
+def _print_results(
+    runner: Runner, read: Plan, graph: Graph, results: Mapping[str, Result], seconds: float, as_json: bool
+) -> None:
+    """A table of all stages that were needed.
+
+    Raises:
+        WorkError: a stage failed.
+    """
+    counts = {outcome: sum(result.outcome == outcome for result in results.values()) for outcome in _OUTCOMES}
+    if as_json:
+        stages = [_result_json(runner, node, results[node.name]) for node in graph if node.name in results]
+        print_json(
+            {
+                "name": read.name,
+                "seconds": round(seconds, 3),
+                "stages": stages,
+                **{o.replace(" ", "_"): n for o, n in counts.items()},
+            }
+        )
+    else:
+        rows = []
+        for node in graph:
+            if (result := results.get(node.name)) is not None:
+                took = f"{result.seconds:.1f}" if result.seconds else ""
+                why = "; ".join(problem.message for problem in result.problems)
+                rows.append([node.stage.name, node.name.partition("/")[2], node.stage.label(), result.outcome, took, why])
+        print_table(("stage", "key", "what", "outcome", "seconds", ""), rows, right=("seconds",))
+        summary = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
+        print(f"\n{summary}, in {seconds:.1f} s; results are linked in {runner.store.root / 'named' / read.name}")
+    if counts["failed"]:
+        raise typer.Exit(WorkError.exit_code)
+
+
+_OUTCOMES: tuple[Literal["cached", "done", "failed", "not run"], ...] = ("cached", "done", "failed", "not run")
+
+
+def _result_json(runner: Runner, node: Node, result: Result) -> dict[str, Any]:
+    artifact = runner.store.find(node.name)
+    return _described(node) | {
+        "outcome": result.outcome,
+        "cached": result.outcome == "cached",
+        "seconds": result.seconds or 0.0,
+        "path": str(artifact.path) if artifact is not None else None,
+        "metrics": artifact.metrics if artifact is not None else None,
+        "errors": [problem.as_json() for problem in result.problems],
+    }

@@ -1,0 +1,127 @@
+"""Stages on the nodes of a Ray cluster that share the folder of artifacts.
+
+A task starts the same worker process that `local` starts, on the node that Ray chooses. When a node or its worker dies,
+Ray runs the task again elsewhere; it finds the lock of the dead, takes it over, and goes on from the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import Any
+
+from llmrepair.pipeline.errors import Problem, RequestError, WorkError
+from llmrepair.pipeline.executors.base import Ended, Executor, Job, start_worker
+
+_WAIT_SECONDS = 0.5
+_RETRIES = 3
+_SECONDS_TO_ANSWER = 60
+
+
+class RayExecutor(Executor):
+    """Hands stages to a Ray cluster, all that are ready at once; Ray queues what does not fit.
+
+    Args:
+        worker: module that a worker process runs.
+        address: of the cluster, as for `ray.init`; None starts one on this machine.
+        root: the folder of artifacts, which every node must see at the same path.
+
+    Raises:
+        RequestError: Ray is not installed, there is no such cluster, or a node does not see `root`.
+    """
+
+    def __init__(self, worker: str, address: str | None, root: Path):
+        self._ray = _connect(address)
+        self._worker = worker
+        self._running: dict[Any, Job] = {}
+        self._has_gpus = self._ray.cluster_resources().get("GPU", 0) > 0
+        self._check_shared(root)
+
+    def _check_shared(self, root: Path) -> None:
+        """Every node must read what this process writes below `root`."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        token = root / f".shared-{secrets.token_hex(8)}"
+        token.touch()
+        try:
+            look = self._ray.remote(num_cpus=0, max_retries=0)(_sees)
+            nodes = [node for node in self._ray.nodes() if node["Alive"]]
+            answers = [
+                look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(str(token))
+                for node in nodes
+            ]
+            blind = [
+                node["NodeManagerAddress"]
+                for node, sees in zip(nodes, self._ray.get(answers, timeout=_SECONDS_TO_ANSWER), strict=True)
+                if not sees
+            ]
+        finally:
+            token.unlink()
+        if blind:
+            raise RequestError(
+                Problem(
+                    f"`{root}` is not shared: node {', '.join(blind)} does not see what this machine writes there",
+                    "choose with --runs DIR a folder that all nodes mount at the same path",
+                )
+            )
+
+    def has_room(self, job: Job) -> bool:
+        return True
+
+    def start(self, job: Job) -> None:
+        task = self._ray.remote(_run_worker).options(
+            name=job.name,
+            num_cpus=1,
+            num_gpus=1 if job.uses_gpu and self._has_gpus else 0,
+            memory=job.memory_bytes,
+            max_retries=_RETRIES,
+        )
+        self._running[task.remote(self._worker, job)] = job
+
+    def wait(self) -> list[Ended]:
+        ready, _ = self._ray.wait(list(self._running), num_returns=len(self._running), timeout=_WAIT_SECONDS)
+        return [self._ended(reference, self._running.pop(reference)) for reference in ready]
+
+    def _ended(self, reference: Any, job: Job) -> Ended:
+        try:
+            return Ended(job.name, *self._ray.get(reference))
+        except self._ray.exceptions.RayError as error:
+            raise WorkError(
+                Problem(f"`{job.name}` was lost: {str(error).splitlines()[0]}", "look at the cluster with `ray status`")
+            ) from error
+
+    def stop(self) -> None:
+        for reference in self._running:
+            self._ray.cancel(reference, force=True)
+        self._running = {}
+
+
+def _connect(address: str | None) -> Any:
+    try:
+        import ray
+    except ImportError as error:
+        raise RequestError(Problem("Ray is not installed", "pip install 'llmrepair[ray]'")) from error
+    try:
+        ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise RequestError(
+            Problem(
+                f"no Ray cluster answers at `{address}`: {reason}",
+                "start one with `ray start --head`, or give its --ray-address",
+            )
+        ) from error
+    return ray
+
+
+def _sees(path: str) -> bool:
+    return Path(path).exists()
+
+
+def _run_worker(module: str, job: Job) -> tuple[int, str]:
+    """Runs on a node: the worker's exit code and what it printed."""
+    process = start_worker(module, job, {})
+    assert process.stdin is not None and process.stdout is not None
+    with process.stdin, process.stdout:
+        output = process.stdout.read().decode(errors="replace")
+        return process.wait(), output

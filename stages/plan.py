@@ -1,0 +1,218 @@
+"""A plan: a TOML file with a grid of models x compressions x recoveries x tasks x seeds -> the evaluations that it asks for.
+
+name = "first-look"               # links in runs/named/first-look; default: the file's name
+
+[defaults]                        # for every cell; options are written as on the command line, `_` for `-`
+steps = 300
+
+[grid]                            # one cell per combination
+models = ["lab", "lab-opt"]
+compressions = [{ method = "gptq", bits = 3 }, { method = "sparsegpt", sparsity = 0.5 }]
+recoveries = ["none", "idp", { recovery = "lora", rank = 4 }]
+tasks = ["lab_qa", "lab_mc"]
+seeds = [0, 1, 2]
+
+[[exclude]]                       # leaves out the cells in which all of this is so
+model = "lab-opt"
+recovery = ["prompt", "idp"]
+
+[[include]]                       # one more cell
+method = "gptq"
+bits = 2
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmrepair.pipeline.errors import Problem, RequestError
+from llmrepair.pipeline.stage import Runtime
+from llmrepair.pipeline.toml_lines import Place, line_of
+from llmrepair.stages.compress import CompressConfig
+from llmrepair.stages.evaluate import Evaluate, EvaluateConfig
+from llmrepair.stages.graph import evaluate_stage
+from llmrepair.stages.tune_lora import TuneLoraConfig
+from llmrepair.stages.tune_prompts import TunePromptsConfig
+
+AXES = {"models": "model", "compressions": "method", "recoveries": "recovery", "tasks": "tasks", "seeds": "seed"}
+"""Axis of the grid -> the option that an entry stands for if it is no table."""
+OPTIONS = frozenset(
+    name for config in (CompressConfig, TunePromptsConfig, TuneLoraConfig, EvaluateConfig) for name in config.model_fields
+)
+_TABLES = ("name", "defaults", "grid", "include", "exclude")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a file asks for."""
+
+    name: str
+    evaluations: list[Evaluate]
+    trusts_remote_code: bool
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """An option's value and where it was written."""
+
+    value: Any
+    place: Place
+
+
+Cell = dict[str, Setting]
+
+
+def read_plan(path: Path) -> Plan:
+    """Reads a plan.
+
+    Raises:
+        RequestError: with all that is wrong with it, by line and key.
+    """
+    return _Reader(path).plan()
+
+
+class _Reader:
+    """Collects what is wrong on the way, so that it can all be told at once."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._problems: list[Problem] = []
+        try:
+            self._text = path.read_text(encoding="utf-8")
+            self._document = tomllib.loads(self._text)
+        except OSError as error:
+            raise RequestError(Problem(f"no plan can be read from `{path}`: {error.strerror}", "give a TOML file")) from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise RequestError(Problem(f"{path} is no TOML: {error}", "see https://toml.io for how it is written")) from error
+
+    def plan(self) -> Plan:
+        document = self._document
+        self._check_names(document, _TABLES, ())
+        name = document.get("name", self._path.stem)
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            self._wrong(("name",), f"`{name}` is no name for a folder", "give letters, digits, `.`, `_` and `-`")
+        cells, notes = self._without_excluded(list(self._grid()))
+        cells += [self._defaults() | cell for cell in self._tables("include")]
+        self._stop_if_wrong()
+        if not cells:
+            self._wrong((), "the plan asks for nothing", "give it a table [grid], or [[include]] a cell")
+        evaluations = [evaluation for cell in cells if (evaluation := self._evaluation(cell)) is not None]
+        self._stop_if_wrong()
+        trusts = any("trust_remote_code" in cell and cell["trust_remote_code"].value for cell in cells)
+        return Plan(name, evaluations, trusts, notes)
+
+    def _defaults(self) -> Cell:
+        return self._options(self._document.get("defaults", {}), ("defaults",))
+
+    def _grid(self) -> Iterator[Cell]:
+        if "grid" not in self._document:
+            return
+        grid = self._document["grid"]
+        if not self._is_table(grid, ("grid",)):
+            return
+        self._check_names(grid, tuple(AXES), ("grid",))
+        axes = {axis: list(self._axis(grid[axis], axis)) for axis in AXES if axis in grid}
+        defaults = self._defaults()
+        self._check_overlaps(axes)
+        for combination in itertools.product(*axes.values()):
+            cell = dict(defaults)
+            for options in combination:
+                cell |= options
+            yield cell
+
+    def _axis(self, entries: Any, axis: str) -> Iterator[Cell]:
+        if not isinstance(entries, list) or not entries:
+            self._wrong(("grid", axis), "an axis of the grid is a list", f"write `{axis} = [...]` with at least one entry")
+            return
+        for index, entry in enumerate(entries):
+            place: Place = ("grid", axis, index)
+            if isinstance(entry, dict):
+                yield self._options(entry, place)
+            else:
+                yield {AXES[axis]: Setting(entry, place)}
+
+    def _check_overlaps(self, axes: Mapping[str, list[Cell]]) -> None:
+        set_by: dict[str, str] = {}
+        for axis, cells in axes.items():
+            for option, setting in ((option, setting) for cell in cells for option, setting in cell.items()):
+                if set_by.setdefault(option, axis) != axis:
+                    hint = "give an option in one axis only"
+                    self._wrong(setting.place, f"`{option}` is also set by `{set_by[option]}`", hint)
+
+    def _tables(self, name: str) -> Iterator[Cell]:
+        tables = self._document.get(name, [])
+        if not isinstance(tables, list):
+            self._wrong((name,), f"`{name}` is a list of tables", f"write [[{name}]]")
+            return
+        for index, table in enumerate(tables):
+            yield self._options(table, (name, index))
+
+    def _without_excluded(self, cells: list[Cell]) -> tuple[list[Cell], list[str]]:
+        notes = []
+        for index, condition in enumerate(self._tables("exclude")):
+            left = [cell for cell in cells if not _matches(cell, condition)]
+            if len(left) == len(cells):
+                notes.append(f"{self._path}:{line_of(self._text, ('exclude', index))}: no cell is excluded by this")
+            cells = left
+        return cells, notes
+
+    def _options(self, table: Any, place: Place) -> Cell:
+        if not self._is_table(table, place):
+            return {}
+        self._check_names(table, tuple(sorted(OPTIONS)), place)
+        return {name: Setting(value, (*place, name)) for name, value in table.items()}
+
+    def _is_table(self, value: Any, place: Place) -> bool:
+        if not isinstance(value, dict):
+            self._wrong(place, f"`{value}` is no table", "write options as `name = value`")
+        return isinstance(value, dict)
+
+    def _check_names(self, table: Mapping[str, Any], known: tuple[str, ...], place: Place) -> None:
+        for name in [name for name in table if name not in known]:
+            if name.replace("-", "_") in Runtime.model_fields:
+                hint = f"a plan says what to compute and not how: give --{name.replace('_', '-')} to `llmrepair run`"
+            else:
+                near = difflib.get_close_matches(name.replace("-", "_"), known, n=1)
+                hint = f"did you mean `{near[0]}`?" if near else f"give one of {', '.join(known)}"
+            self._wrong((*place, name), f"there is no `{name}` here", hint)
+
+    def _evaluation(self, cell: Cell) -> Evaluate | None:
+        try:
+            return evaluate_stage({name: setting.value for name, setting in cell.items()})
+        except RequestError as error:
+            for problem in error.problems:
+                place = cell[problem.option].place if problem.option in cell else ()
+                self._wrong(place, problem.message, problem.hint)
+            return None
+
+    def _wrong(self, place: Place, message: str, hint: str) -> None:
+        at = f"{self._path}:{line_of(self._text, place)}: "
+        key = f"`{_dotted(place)}`: " if place else ""
+        problem = Problem(f"{at}{key}{message}", hint)
+        if problem not in self._problems:
+            self._problems.append(problem)
+
+    def _stop_if_wrong(self) -> None:
+        if self._problems:
+            raise RequestError(*self._problems)
+
+
+def _matches(cell: Cell, condition: Cell) -> bool:
+    """Whether the plan sets, in this cell, every option to what the condition says, or to one of a list."""
+    return all(
+        name in cell and cell[name].value in (wanted.value if isinstance(wanted.value, list) else [wanted.value])
+        for name, wanted in condition.items()
+    )
+
+
+def _dotted(place: Place) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
