@@ -8,7 +8,8 @@ in front of every request, logits are computed only where a continuation is scor
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, po
 from lm_eval.models.utils_hf import stop_sequences_criteria
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
+from llmrepair.models.answers import AnswerFile, Question
 from llmrepair.models.prompt_cache import PromptCache, forward_with_prompt, input_positions
 from llmrepair.models.selection import Selector, pad_rows
 
@@ -43,6 +45,7 @@ class RepairedLM(HFLM):
         max_length: most input tokens, the prompt's not counted.
         cache: the prompts; None for none.
         selector: chooses among them; None exactly where `cache` is.
+        answers: file that keeps answers as they come; what it holds is not asked again.
         on_start: called with the number of requests that are about to be scored.
         on_progress: called with the number of requests done since the last call.
     """
@@ -55,12 +58,14 @@ class RepairedLM(HFLM):
         max_length: int,
         cache: PromptCache | None = None,
         selector: Selector | None = None,
+        answers: Path | None = None,
         on_start: Callable[[int], None] = lambda requests: None,
         on_progress: Callable[[int], None] = lambda requests: None,
     ):
         super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, max_length=max_length, backend="causal")
         self._cache = cache
         self._selector = selector
+        self._answers = AnswerFile(answers)
         self._on_start = on_start
         self._on_progress = on_progress
         self.selections: dict[tuple[str, int], list[int]] = defaultdict(list)
@@ -124,18 +129,37 @@ class RepairedLM(HFLM):
             assert request.task_name is not None and request.doc_id is not None
             self.selections[request.task_name, request.doc_id].append(prompt)
 
-    @torch.no_grad()
     def _score(self, rows: Sequence[Row]) -> list[tuple[float, bool]]:
-        """Scores rows longest first, so that a batch holds little padding and memory peaks at its start."""
         self._on_start(len(rows))
-        results: list[tuple[float, bool]] = [(0.0, False)] * len(rows)
-        order = sorted(range(len(rows)), key=lambda i: -len(rows[i].context) - len(rows[i].continuation))
-        for indices in _batches(order, self.batch_size):
-            for index, result in zip(indices, self._score_batch([rows[i] for i in indices]), strict=True):
-                results[index] = result
-            self._on_progress(len(indices))
-        return results
+        answers = self._answered(
+            [(index, *row) for index, row in enumerate(rows)], lambda i: self._score_batch([rows[j] for j in i])
+        )
+        return [(total, greedy) for total, greedy in answers]
 
+    def _answered(self, questions: Sequence[Question], ask: Callable[[Sequence[int]], Sequence[Any]]) -> list[Any]:
+        """Answers in the order of the questions, asked longest first: little padding, and memory peaks at the start.
+
+        The last bits of an answer depend on its batch. So batches are what they are, and are asked whole or not at all.
+
+        Args:
+            questions: an index, token ids, and whatever else decides the answer.
+            ask: indices of a batch -> their answers.
+        """
+        answers: list[Any] = [None] * len(questions)
+        order = sorted(range(len(questions)), key=lambda i: -sum(len(p) for p in questions[i] if isinstance(p, list)))
+        for start in range(0, len(order), self.batch_size):
+            indices = order[start : start + self.batch_size]
+            batch = [questions[index] for index in indices]
+            known = self._answers.known(batch)
+            if known is None:
+                known = list(ask(indices))
+                self._answers.keep(batch, known)
+            for index, answer in zip(indices, known, strict=True):
+                answers[index] = answer
+            self._on_progress(len(indices))
+        return answers
+
+    @torch.no_grad()
     def _score_batch(self, rows: Sequence[Row]) -> list[tuple[float, bool]]:
         inputs = [(row.context + row.continuation)[-(self.max_length + 1) : -1] for row in rows]
         input_ids, mask = pad_rows(inputs, self.device)
@@ -163,13 +187,16 @@ class RepairedLM(HFLM):
         contexts = [self.tok_encode(request.args[0], left_truncate_len=room) for request in requests]
         prompts = self._choose(contexts)
         self._keep(requests, prompts)
-        order = sorted(range(len(contexts)), key=lambda i: -len(contexts[i]))
-        for indices in _batches(order, self.batch_size):
-            tokens = self._generate_batch([contexts[i] for i in indices], [prompts[i] for i in indices], stop, dict(options))
-            for index, generated in zip(indices, tokens, strict=True):
-                text = postprocess_generated_text(self.tok_decode(generated), stop, think_end_token=None)
-                results[places[index]] = text
-            self._on_progress(len(indices))
+
+        def ask(indices: Sequence[int]) -> list[str]:
+            torch.manual_seed(places[indices[0]])  # a task that samples draws the same, whatever was asked before
+            chosen = [contexts[i] for i in indices], [prompts[i] for i in indices]
+            generated = self._generate_batch(*chosen, stop, dict(options))
+            return [postprocess_generated_text(self.tok_decode(tokens), stop, think_end_token=None) for tokens in generated]
+
+        questions = [(place, contexts[i], prompts[i], stop, repr(options)) for i, place in enumerate(places)]
+        for place, text in zip(places, self._answered(questions, ask), strict=True):
+            results[place] = text
 
     @torch.no_grad()
     def _generate_batch(
@@ -196,11 +223,6 @@ class RepairedLM(HFLM):
             **options,
         )
         return output[:, input_ids.shape[1] :].tolist()
-
-
-def _batches(indices: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    for start in range(0, len(indices), size):
-        yield indices[start : start + size]
 
 
 def _text_before(windows: Sequence[tuple[list[int], list[int]]]) -> list[list[int]]:

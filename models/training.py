@@ -7,6 +7,7 @@ what it would have done.
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,10 @@ Objective = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Token-loss sum of logits [N, L, V] at the positions of rows [N, L]."""
 
 
+OnSteps = Callable[[int, float | None], None]
+"""Told how many more steps are done, and the mean token loss of the last; None for steps of an earlier process."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     steps: int
@@ -42,7 +47,7 @@ def train(
     recipe: Recipe,
     micro_batch: int,
     checkpoint: Path,
-    on_step: Callable[[float], None],
+    on_steps: OnSteps,
 ) -> None:
     """Minimises the mean token loss over `rows` [N, L] in place.
 
@@ -52,15 +57,16 @@ def train(
         loss_sum: sum of token losses of some rows; gradients flow to `parameters`.
         micro_batch: rows computed at once; their gradients add up to a step of `examples_per_step` rows.
         checkpoint: file that the state is saved to now and then, and continued from where it exists.
-        on_step: called with the mean token loss of each finished step.
+        on_steps: called after each step, and first with those that the checkpoint saves.
     """
     optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=0.0)
     start = _load_state(checkpoint, parameters, optimizer)
+    on_steps(start, None)
     saved = time.monotonic()
     for step in range(start, recipe.steps):
         _set_learning_rate(optimizer, recipe, step)
         batch = rows[rows_of_step(len(rows), recipe.examples_per_step, recipe.seed, step)]
-        on_step(_take_step(optimizer, parameters, loss_sum, batch, micro_batch))
+        on_steps(1, _take_step(optimizer, parameters, loss_sum, batch, micro_batch))
         if time.monotonic() - saved >= CHECKPOINT_SECONDS:
             _save_state(checkpoint, parameters, optimizer, step + 1)
             saved = time.monotonic()
@@ -149,7 +155,7 @@ def sweep(
     recipes: Sequence[Recipe],
     micro_batch: int,
     work: Path,
-    on_step: Callable[[float], None],
+    on_steps: OnSteps,
 ) -> list[Trial]:
     """Trains from the same start with each recipe; leaves `parameters` at the values with the lowest validation loss.
 
@@ -163,8 +169,10 @@ def sweep(
     for number, (recipe, finished) in enumerate(zip(recipes, files, strict=True)):
         if not finished.exists():
             _assign(parameters, initial)
-            train(parameters, loss_sum, training, recipe, micro_batch, work / f"trial-{number}.checkpoint", on_step)
+            train(parameters, loss_sum, training, recipe, micro_batch, work / f"trial-{number}.checkpoint", on_steps)
             _save_trial(finished, parameters, mean_loss(loss_sum, validation, micro_batch))
+        else:
+            on_steps(recipe.steps, None)
         with safe_open(finished, framework="pt") as file:
             loss = float(file.metadata()["validation_loss"])
         trials.append(Trial(recipe.learning_rate, loss if math.isfinite(loss) else math.inf))
@@ -192,6 +200,8 @@ def _save(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]
     """Writes a safetensors file that is whole or not there."""
     temporary = path.with_suffix(".writing")
     save_file(tensors, temporary, metadata=metadata)
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())  # or a loss of power may leave the name without the content
     temporary.replace(path)
 
 

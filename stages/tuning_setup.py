@@ -14,6 +14,7 @@ from llmrepair.models.text import pack_rows
 from llmrepair.models.training import (
     LossSum,
     Objective,
+    OnSteps,
     Recipe,
     Trial,
     best_trial,
@@ -22,6 +23,7 @@ from llmrepair.models.training import (
     no_grad_logits,
 )
 from llmrepair.pipeline.errors import Problem, WorkError
+from llmrepair.pipeline.progress import Bar
 from llmrepair.pipeline.stage import Context
 from llmrepair.stages.compressed import load_compressed
 from llmrepair.stages.sources import LAB_MODELS, load_texts
@@ -105,6 +107,11 @@ def plain_loss(model: torch.nn.Module, objective: Objective) -> LossSum:
 def recipes(config: TuningConfig, seed: int) -> list[Recipe]:
     """One recipe per learning rate."""
     return [Recipe(config.steps, rate, config.examples_per_step, seed) for rate in config.learning_rates]
+
+
+def told_steps(bar: Bar) -> OnSteps:
+    """Moves a bar with the steps of training."""
+    return lambda steps, loss: bar.advance(steps, "" if loss is None else f"loss {loss:.3f}")
 
 
 def converged(trials: list[Trial]) -> Trial:

@@ -46,6 +46,7 @@ def run(stage: Evaluate, context: Context) -> dict[str, Any]:
             _max_length(model, tokenizer, repair),
             repair.cache,
             repair.selector,
+            context.work / "answers.jsonl",
             on_start=bar.extend,
             on_progress=bar.advance,
         )

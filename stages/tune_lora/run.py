@@ -9,7 +9,7 @@ import torch
 from llmrepair.models.lora import new_adapter, save_adapter
 from llmrepair.models.training import mean_loss, sweep
 from llmrepair.pipeline.stage import Context
-from llmrepair.stages.tuning_setup import converged, plain_loss, recipes, set_up
+from llmrepair.stages.tuning_setup import converged, plain_loss, recipes, set_up, told_steps
 
 if TYPE_CHECKING:
     from llmrepair.stages.tune_lora.stage import TuneLora
@@ -32,7 +32,7 @@ def run(stage: TuneLora, context: Context) -> dict[str, Any]:
             recipes(config, config.seed),
             context.runtime.batch_size,
             context.work,
-            lambda loss: bar.advance(note=f"loss {loss:.3f}"),
+            told_steps(bar),
         )
     best = converged(trials)
     save_adapter(adapted, context.folder, setup.base_name)

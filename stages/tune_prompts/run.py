@@ -10,7 +10,7 @@ from llmrepair.models.prompt_cache import build_prompt_cache, forward_with_promp
 from llmrepair.models.soft_prompt import save_pool, vocabulary_prompt
 from llmrepair.models.training import LossSum, Objective, mean_loss, sweep
 from llmrepair.pipeline.stage import Context
-from llmrepair.stages.tuning_setup import converged, plain_loss, recipes, set_up
+from llmrepair.stages.tuning_setup import converged, plain_loss, recipes, set_up, told_steps
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -37,7 +37,7 @@ def run(stage: TunePrompts, context: Context) -> dict[str, Any]:
                 recipes(config, seed),
                 context.runtime.batch_size,
                 work,
-                lambda loss: bar.advance(note=f"loss {loss:.3f}"),
+                told_steps(bar),
             )
             prompts.append(prompt)
             sweeps.append(trials)

@@ -158,6 +158,47 @@ def test_tuning_goes_on_where_it_was_killed(llmrepair: CommandLine, runs: Path, 
         assert (runs / weights).read_bytes() == (tmp_path / weights).read_bytes()
 
 
+@pytest.mark.parametrize("task, method", [("lab_mc", "_score_batch"), ("lab_qa", "_generate_batch")])
+def test_evaluation_goes_on_where_it_was_killed(
+    llmrepair: CommandLine, runs: Path, tmp_path: Path, task: str, method: str
+) -> None:
+    from llmrepair.models.scoring import RepairedLM
+
+    options = ["--tasks", task, "--recovery", "idp", "--batch-size", 8]
+    whole = evaluate(llmrepair, runs, *options)
+    for stage in ("compress", "tune-prompts"):
+        shutil.copytree(runs / stage, tmp_path / stage)
+    batches: list[int] = []
+    real = getattr(RepairedLM, method)
+
+    def dying(self: RepairedLM, *arguments: Any) -> Any:
+        if len(batches) == 3:
+            raise KeyboardInterrupt
+        batches.append(len(arguments[0]))
+        return real(self, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RepairedLM, method, dying)
+        assert llmrepair("eval", "--runs", tmp_path, "--limit", 40, *QUICK, *options).code == 130
+    resumed_batches: list[int] = []
+
+    def counting(self: RepairedLM, *arguments: Any) -> Any:
+        resumed_batches.append(len(arguments[0]))
+        return real(self, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RepairedLM, method, counting)
+        resumed = evaluate(llmrepair, tmp_path, *options)
+    rows = 40 * (4 if task == "lab_mc" else 1)
+    assert sum(batches) == 24
+    assert sum(resumed_batches) == rows - 24
+    assert resumed["key"] == whole["key"]
+    assert (Path(resumed["path"]) / "items.jsonl").read_bytes() == (Path(whole["path"]) / "items.jsonl").read_bytes()
+    record = json.loads((Path(resumed["path"]) / "record.json").read_text())
+    assert record["interrupted_before"]
+    assert record["after_interruption"] == "goes on from the items already scored"
+
+
 def test_report_ls_and_show(llmrepair: CommandLine, runs: Path, tmp_path: Path) -> None:
     for method in ("none", "gptq"):
         evaluate(llmrepair, runs, "--method", method)

@@ -30,13 +30,13 @@ def test_a_killed_training_ends_with_the_same_bits(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
     recipe = Recipe(steps=30, learning_rate=0.1, examples_per_step=7, seed=3)
     whole = fresh()
-    train([whole], table_loss(whole), ROWS, recipe, 4, tmp_path / "whole", lambda loss: None)
+    train([whole], table_loss(whole), ROWS, recipe, 4, tmp_path / "whole", lambda steps, loss: None)
 
     steps_left = 11
 
-    def die(loss: float) -> None:
+    def die(steps: int, loss: float | None) -> None:
         nonlocal steps_left
-        steps_left -= 1
+        steps_left -= steps
         if steps_left == 0:
             raise Killed
 
@@ -44,8 +44,9 @@ def test_a_killed_training_ends_with_the_same_bits(tmp_path: Path, monkeypatch: 
     with pytest.raises(Killed):
         train([broken], table_loss(broken), ROWS, recipe, 4, tmp_path / "broken", die)
     resumed, seen = fresh(), []
-    train([resumed], table_loss(resumed), ROWS, recipe, 4, tmp_path / "broken", seen.append)
-    assert len(seen) == 30 - 10
+    train([resumed], table_loss(resumed), ROWS, recipe, 4, tmp_path / "broken", lambda *step: seen.append(step))
+    assert seen[0] == (10, None)
+    assert [steps for steps, _ in seen[1:]] == [1] * (30 - 10)
     assert torch.equal(resumed, whole)
     assert list(tmp_path.iterdir()) == []
 
@@ -54,29 +55,29 @@ def test_a_smaller_micro_batch_is_the_same_step(tmp_path: Path) -> None:
     recipe = Recipe(steps=20, learning_rate=0.1, examples_per_step=8, seed=0)
     tables = [fresh(), fresh()]
     for table, micro_batch in zip(tables, (8, 3), strict=True):
-        train([table], table_loss(table), ROWS, recipe, micro_batch, tmp_path / "state", lambda loss: None)
+        train([table], table_loss(table), ROWS, recipe, micro_batch, tmp_path / "state", lambda steps, loss: None)
     torch.testing.assert_close(*tables)
 
 
 def test_training_learns(tmp_path: Path) -> None:
     table = fresh()
     before = mean_loss(table_loss(table), ROWS, 8)
-    train([table], table_loss(table), ROWS, Recipe(200, 0.1, 8, 0), 8, tmp_path / "state", lambda loss: None)
+    train([table], table_loss(table), ROWS, Recipe(200, 0.1, 8, 0), 8, tmp_path / "state", lambda steps, loss: None)
     assert mean_loss(table_loss(table), ROWS, 8) < before - 0.3
 
 
 def test_a_sweep_keeps_the_best_and_does_not_repeat_what_is_done(tmp_path: Path) -> None:
     table = fresh()
     recipes = [Recipe(40, rate, 8, 0) for rate in (1e-6, 0.1, 1e-5)]
-    trials = sweep([table], table_loss(table), ROWS[:30], ROWS[30:], recipes, 8, tmp_path, lambda loss: None)
+    trials = sweep([table], table_loss(table), ROWS[:30], ROWS[30:], recipes, 8, tmp_path, lambda steps, loss: None)
     losses = [trial.validation_loss for trial in trials]
     assert min(losses) == losses[1]
     assert mean_loss(table_loss(table), ROWS[30:], 8) == pytest.approx(losses[1], abs=1e-6)
 
     again = fresh()
-    steps: list[float] = []
-    assert sweep([again], table_loss(again), ROWS[:30], ROWS[30:], recipes, 8, tmp_path, steps.append) == trials
-    assert steps == []
+    told: list[tuple[int, float | None]] = []
+    assert sweep([again], table_loss(again), ROWS[:30], ROWS[30:], recipes, 8, tmp_path, lambda *s: told.append(s)) == trials
+    assert told == [(40, None)] * 3
     assert torch.equal(again, table)
 
 
@@ -98,7 +99,7 @@ def test_distillation_is_zero_for_the_teacher_and_kl_for_others() -> None:
 def test_a_trial_that_diverged_is_never_the_best(tmp_path: Path) -> None:
     table = fresh()
     recipes = [Recipe(3, rate, 8, 0) for rate in (float("inf"), 0.1)]
-    trials = sweep([table], table_loss(table), ROWS[:30], ROWS[30:], recipes, 8, tmp_path, lambda loss: None)
+    trials = sweep([table], table_loss(table), ROWS[:30], ROWS[30:], recipes, 8, tmp_path, lambda steps, loss: None)
     assert trials[0].as_json()["validation_loss"] is None
     assert training.best_trial(trials) is trials[1]
     assert table.isfinite().all()

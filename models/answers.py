@@ -1,0 +1,59 @@
+"""Answers of a model, kept in a file as they come, so that a long evaluation goes on where it was cut off."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+Question = Sequence[Any]
+"""What decides an answer, as JSON values."""
+
+
+class AnswerFile:
+    """One line of JSON per batch. What was being written when the process died is no whole line, and is dropped.
+
+    Args:
+        path: None keeps nothing.
+    """
+
+    def __init__(self, path: Path | None):
+        self._path = path
+        self._known: dict[str, Any] = {}
+        if path is not None and path.exists():
+            whole = _whole_lines(path.read_bytes())
+            with path.open("r+b") as file:
+                file.truncate(sum(map(len, whole)))
+            for line in whole:
+                self._known |= json.loads(line)
+
+    def known(self, questions: Sequence[Question]) -> list[Any] | None:
+        """The answers to a batch of questions; None unless all are known."""
+        names = list(map(_name, questions))
+        return [self._known[name] for name in names] if all(name in self._known for name in names) else None
+
+    def keep(self, questions: Sequence[Question], answers: Sequence[Any]) -> None:
+        if self._path is None:
+            return
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(dict(zip(map(_name, questions), answers, strict=True))) + "\n")
+
+
+def _name(question: Question) -> str:
+    return hashlib.sha256(json.dumps(question).encode()).hexdigest()[:32]
+
+
+def _whole_lines(content: bytes) -> list[bytes]:
+    """The lines up to the first that is not whole: after a loss of power its bytes may be there and be zeros."""
+    whole = []
+    for line in content.splitlines(keepends=True):
+        try:
+            json.loads(line)
+        except ValueError:
+            break
+        if not line.endswith(b"\n"):
+            break
+        whole.append(line)
+    return whole
