@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,6 +25,7 @@ from llmrepair.pipeline.schedule import Result, Schedule
 from llmrepair.pipeline.stage import Runtime
 from llmrepair.stages.plan import Plan, read_plan
 
+_REASONS_SHOWN = 3
 _PLAN = Annotated[Path, typer.Argument(metavar="PLAN.toml", help="the plan; see the README for how it is written")]
 
 
@@ -44,16 +45,24 @@ def _print_plan(runner: Runner, graph: Graph, as_json: bool) -> None:
     for node in graph:
         is_cached = runner.store.find(node.name) is not None
         status = "cached" if is_cached else "to do" if node.name in missing else "not needed"
-        rows.append((node, status, "" if is_cached else reasons.of(node)))
+        rows.append((node, status, [] if is_cached else reasons.of(node)))
     if as_json:
-        stages = [_described(node) | {"status": status, "why": why or None} for node, status, why in rows]
+        stages = [_described(node) | {"status": status, "why": why} for node, status, why in rows]
         print_json({"stages": stages, "to_do": len(missing)})
         return
     print_table(
         ("stage", "key", "what", "status", "why"),
-        [[node.stage.name, node.name.partition("/")[2], node.stage.label(), status, why] for node, status, why in rows],
+        [
+            [node.stage.name, node.name.partition("/")[2], node.stage.label(), status, _shortened(why)]
+            for node, status, why in rows
+        ],
     )
     print(f"\n{len(rows)} stages, {len(missing)} to do")
+
+
+def _shortened(why: Sequence[str]) -> str:
+    more = f"; and {len(why) - _REASONS_SHOWN} more" if len(why) > _REASONS_SHOWN else ""
+    return "; ".join(why[:_REASONS_SHOWN]) + more
 
 
 def _described(node: Node) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def make_report(runner: Runner, model: str, revision: str | None, html: Path | N
     if not evaluations:
         hint = "run `llmrepair eval` for it first, or `llmrepair demo` for the embedded model"
         raise RequestError(Problem(f"no evaluation of `{model}` is in `{runner.store.root}`", hint))
-    outcome = runner.pull(Report(ReportConfig(title=model), evaluations))
+    outcome = runner.pull(Report(ReportConfig(model=model), evaluations))
     if html is not None:
         shutil.copyfile(outcome.artifact.path / "report.html", html)
         runner.reporter.say(f"wrote {html}")

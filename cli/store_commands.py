@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from typing import Annotated, Any
 
 import typer
 
+from llmrepair.cli.main import COMMANDS
 from llmrepair.cli.options import JSON_OPTION, RUNS_OPTION
 from llmrepair.cli.output import console, flat, print_json, print_table
 from llmrepair.cli.running import DEFAULT_RUNS
@@ -57,17 +59,29 @@ def show(key: _KEY, runs: RUNS_OPTION = DEFAULT_RUNS, as_json: JSON_OPTION = Fal
         return
     out = console()
     out.print(f"{artifact.name}  {record['label']}\n{artifact.path}", markup=False, soft_wrap=True)
+    if artifact.stage in COMMANDS:
+        out.print(_command(artifact), markup=False, soft_wrap=True)
     sections = {
         "made from": {**document["config"], **{name: _described(store, parent) for name, parent in artifact.inputs.items()}},
         "went into": {f"child {index + 1}": _described(store, name) for index, name in enumerate(children)},
         "metrics": artifact.metrics,
-        "record": {name: value for name, value in record.items() if name not in ("metrics", "label", "tags")},
+        "record": {name: value for name, value in record.items() if name not in ("metrics", "label", "tags", "options")},
     }
     for title, values in sections.items():
         if values:
             out.print(f"\n{title}")
         for name, value in flat(values):
             out.print(f"  {name:<42} {value}", markup=False, soft_wrap=True)
+
+
+def _command(artifact: Artifact) -> str:
+    """The command that makes it again."""
+    words = ["llmrepair", artifact.stage]
+    for name, value in artifact.record["options"].items():
+        if value not in (None, False):
+            words.append(f"--{name.replace('_', '-')}")
+            words += [] if value is True else [",".join(map(str, value)) if isinstance(value, list) else str(value)]
+    return shlex.join(words)
 
 
 def _described(store: Store, name: str) -> str:
@@ -86,6 +100,8 @@ def why(
     store = Store(runs)
     artifact = store.resolve(key)
     compared = store.resolve(other) if other is not None else _most_similar(store, artifact)
+    if compared.stage != artifact.stage:
+        raise RequestError(Problem(f"`{artifact.name}` and `{compared.name}` are of two stages", "give keys of one stage"))
     found = differences(compared.key_document, artifact.key_document, store.find_document)
     if as_json:
         print_json({"key": artifact.name, "compared_with": compared.name, "differences": found})
@@ -98,7 +114,7 @@ def _most_similar(store: Store, artifact: Artifact) -> Artifact:
     from llmrepair.pipeline.differences import Nearest
 
     others = [other for other in store.artifacts() if other.stage == artifact.stage and other.key != artifact.key]
-    nearest = Nearest([other.key_document for other in others]).to(artifact.key_document)
+    nearest = Nearest([other.key_document for other in others], store.find_document).to(artifact.key_document)
     if nearest is None:
         raise RequestError(Problem(f"no other artifact of `{artifact.stage}` is there to compare with", "give a second key"))
     return others[nearest]
@@ -119,14 +135,15 @@ def remove(
     going = [artifact, *(children if with_children else [])]
     if used := [each.name for each in going if each.name in store.in_use()]:
         raise RequestError(Problem(f"`{used[0]}` is being read or made by another process", "wait for it, or end it"))
+    labels = [f"{each.name}  {each.record['label']}" for each in going]
     for each in going:
         store.remove(each)
     left = [] if with_children else [child.name for child in children]
     if as_json:
         print_json({"removed": [each.name for each in going], "children_left": left})
         return
-    for each in going:
-        print(f"removed {each.name}  {each.record['label']}")
+    for label in labels:
+        print(f"removed {label}")
     if left:
         print(f"{len(left)} artifacts that were made from it stay; `--with-children` removes them too")
 

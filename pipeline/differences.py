@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 Document = Mapping[str, Any]
 """What a key was computed from: the content of a key.json."""
 
 _DIGEST = re.compile(r"[0-9a-f]{40,64}")
-_ABSENT = object()
 
 
 def differences(before: Document, after: Document, find: Callable[[str], Document | None]) -> list[str]:
-    """What changed from one key document to another, a few words each; empty where they are equal.
+    """What changed from one key document of a stage to another, a few words each; empty where they are equal.
 
     Args:
         find: the key document of an artifact `stage/key`, for inputs that differ; None if it is not known.
     """
     found = []
-    if before["stage"] != after["stage"]:
-        return [f"another stage: {before['stage']} -> {after['stage']}"]
     if before["scheme"] != after["scheme"]:
         found.append(f"scheme of keys {before['scheme']} -> {after['scheme']}")
-    found += [f"`{name}` {_value(old)} -> {_value(new)}" for name, old, new in _changes(before["config"], after["config"])]
+    changes = sorted(_changes(before["config"], after["config"]), key=lambda change: None in change)
+    found += [f"`{name}` {_value(old)} -> {_value(new)}" for name, old, new in changes]
     found += [_source_change(path, old, new) for path, old, new in _leaf_changes(before["sources"], after["sources"])]
     found += _code_changes(before["code"], after["code"])
     for name, old, new in _changes(before["inputs"], after["inputs"]):
@@ -33,10 +32,10 @@ def differences(before: Document, after: Document, find: Callable[[str], Documen
 
 
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Name, old and new value; None for what is not there."""
     for name in dict.fromkeys([*before, *after]):
-        old, new = before.get(name, _ABSENT), after.get(name, _ABSENT)
-        if old != new:
-            yield name, old, new
+        if before.get(name) != after.get(name):
+            yield name, before.get(name), after.get(name)
 
 
 def _leaf_changes(before: Any, after: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any, Any]]:
@@ -62,23 +61,24 @@ def _is_digest(value: Any) -> bool:
 def _code_changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
     words: dict[str, list[str]] = {}
     for module, old, new in _changes(before, after):
-        verb = "was added" if old is _ABSENT else "is gone" if new is _ABSENT else "changed"
+        verb = "was added" if old is None else "is gone" if new is None else "changed"
         words.setdefault(verb, []).append("`" + module.partition(".")[2].replace(".", "/") + "`")
     return [f"code of {', '.join(modules)} {verb}" for verb, modules in words.items()]
 
 
-def _input_change(name: str, old: Any, new: Any, find: Callable[[str], Document | None]) -> list[str]:
+def _input_change(name: str, old: str | None, new: str | None, find: Callable[[str], Document | None]) -> list[str]:
     """An input's own differences, because its key alone says nothing."""
-    documents = [find(reference) if isinstance(reference, str) else None for reference in (old, new)]
-    if documents[0] is None or documents[1] is None:
+    before, after = (find(reference) if reference is not None else None for reference in (old, new))
+    if before is None or after is None or before["stage"] != after["stage"]:
         return [f"input `{name}`: {_value(old)} -> {_value(new)}"]
-    found = differences(documents[0], documents[1], find)
-    return [text if text.endswith(")") else f"{text} ({documents[1]['stage']})" for text in found]
+    return [text if text.endswith(")") else f"{text} ({after['stage']})" for text in differences(before, after, find)]
 
 
 def _value(value: Any) -> str:
-    if value is _ABSENT or value is None:
+    if value is None:
         return "none"
+    if isinstance(value, Mapping):
+        return " ".join(f"{name} {_value(item)}" for name, item in value.items())
     if isinstance(value, (list, tuple)):
         return ",".join(map(_value, value))
     text = value if isinstance(value, str) else repr(value)
@@ -88,14 +88,19 @@ def _value(value: Any) -> str:
 class Nearest:
     """Finds, among the finished artifacts of a stage, the one whose key document differs least from another.
 
-    Documents are rows of numbers, a column per leaf, so that a thousand stages against ten thousand artifacts take no time.
+    What a document's inputs were made from counts too. Documents are rows of numbers, a column per leaf, so that a thousand
+    stages against ten thousand artifacts take no time.
+
+    Args:
+        find: the key document of an artifact `stage/key`; None if it is not known.
     """
 
-    def __init__(self, documents: Sequence[Document]):
+    def __init__(self, documents: Sequence[Document], find: Callable[[str], Document | None]):
         import numpy as np
 
-        self._codes: dict[tuple[str, str], int] = {}
-        rows = [_leaves(document) for document in documents]
+        self._find = cache(find)
+        self._codes: dict[tuple[str, Any], int] = {}
+        rows = [self._leaves(document) for document in documents]
         self._columns = list(dict.fromkeys(name for row in rows for name in row))
         self._table = np.array([self._row(row) for row in rows], dtype=np.int64)
 
@@ -103,23 +108,26 @@ class Nearest:
         """Index of the nearest document; None if there is none. Of several the first."""
         if not len(self._table):
             return None
-        differing = (self._table != self._row(_leaves(document))).sum(axis=1)
+        differing = (self._table != self._row(self._leaves(document))).sum(axis=1)
         return int(differing.argmin())
 
     def _row(self, leaves: Mapping[str, Any]) -> list[int]:
-        pairs = [(name, repr(leaves.get(name))) for name in self._columns]
-        return [self._codes.setdefault(pair, len(self._codes)) for pair in pairs]
+        return [self._codes.setdefault((name, leaves.get(name)), len(self._codes)) for name in self._columns]
+
+    def _leaves(self, document: Document) -> dict[str, Any]:
+        """Settings and sources one by one; all of a stage's code is one leaf, for much of it changes with every edit."""
+        stage = document["stage"]
+        leaves = {
+            f"{stage} {part} {name}": _hashable(value)
+            for part in ("config", "sources")
+            for name, value in document[part].items()
+        }
+        leaves[f"{stage} code"] = hash(tuple(document["code"].values()))
+        for name in document["inputs"].values():
+            upstream = self._find(name)
+            leaves |= {f"{stage} input": name} if upstream is None else self._leaves(upstream)
+        return leaves
 
 
-def _leaves(document: Document) -> dict[str, Any]:
-    """Settings, sources and inputs one by one; all of the code is one leaf, for it changes with every edit."""
-    parts = {"config": document["config"], "sources": document["sources"], "inputs": document["inputs"]}
-    return dict(_flat(parts)) | {"code": sorted(document["code"].values())}
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name} ")
-        else:
-            yield f"{prefix}{name}", value
+def _hashable(value: Any) -> Any:
+    return value if isinstance(value, (str, int, float, type(None))) else repr(value)

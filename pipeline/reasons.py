@@ -24,16 +24,17 @@ class Reasons:
             self._finished.setdefault(artifact.stage, []).append(artifact)
         self._nearest: dict[str, Nearest] = {}
 
-    def of(self, node: Node) -> str:
-        """A few words, such as "`bits` 4 -> 3"."""
+    def of(self, node: Node) -> list[str]:
+        """A few words each, such as "`bits` 4 -> 3", the most telling first."""
         finished = self._finished.get(node.stage.name, [])
         if not finished:
-            return "never made"
+            return ["never made"]
         if node.stage.name not in self._nearest:
-            self._nearest[node.stage.name] = Nearest([artifact.key_document for artifact in finished])
+            documents = [artifact.key_document for artifact in finished]
+            self._nearest[node.stage.name] = Nearest(documents, self._document)
         nearest = self._nearest[node.stage.name].to(node.document)
         assert nearest is not None  # there are finished ones
-        return "; ".join(differences(finished[nearest].key_document, node.document, self._document)) or "damaged or removed"
+        return differences(finished[nearest].key_document, node.document, self._document)
 
     def _document(self, name: str) -> dict[str, Any] | None:
         return self._graph.nodes[name].document if name in self._graph.nodes else self._store.find_document(name)

@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from llmrepair.pipeline.stage import Runtime, Stage
+
 PACKAGES = (
     "llmrepair torch transformers peft llmcompressor compressed-tensors lm_eval datasets tokenizers safetensors numpy".split()
 )
@@ -22,13 +24,12 @@ class Recorder:
     """Starts its clock and memory meter when made.
 
     Args:
-        after_interruption: what the stage does with work that was cut off.
-        interrupted_before: whether this one was.
+        interrupted_before: whether the same work was begun before and cut off.
     """
 
-    def __init__(self, after_interruption: str, interrupted_before: bool) -> None:
+    def __init__(self, interrupted_before: bool) -> None:
         _reset_peak_memory()
-        self._interruption = {"interrupted_before": interrupted_before, "after_interruption": after_interruption}
+        self._interrupted_before = interrupted_before
         self._started = datetime.now(UTC)
         self._clock = time.perf_counter()
 
@@ -36,16 +37,18 @@ class Recorder:
     def seconds(self) -> float:
         return time.perf_counter() - self._clock
 
-    def record(self, label: str, tags: dict[str, str], runtime: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
+    def record(self, stage: Stage, runtime: Runtime, metrics: dict[str, Any]) -> dict[str, Any]:
         return {
-            "label": label,
-            "tags": tags,
+            "label": stage.label(),
+            "tags": stage.tags(),
+            "options": stage.options(),
             "metrics": metrics,
             "started": self._started.isoformat(timespec="seconds"),
             "seconds": round(self.seconds, 3),
-            **self._interruption,
+            "interrupted_before": self._interrupted_before,
+            "after_interruption": stage.after_interruption,
             "peak_memory_bytes": peak_memory(),
-            "runtime": runtime,
+            "runtime": runtime.model_dump(),
             "machine": _machine(),
             "versions": {"python": platform.python_version()} | _versions(),
             "git": _git_state(),

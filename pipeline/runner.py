@@ -97,7 +97,7 @@ class Runner:
                 shutil.rmtree(work, ignore_errors=True)
                 self._tell(stage, artifact, "cached")
                 return Outcome(artifact, cached=True, seconds=0.0)
-            recorder = Recorder(stage.after_interruption, interrupted_before=(work / USES_FILE).exists())
+            recorder = Recorder(interrupted_before=(work / USES_FILE).exists())
             with self.reporter.journalled(Journal(work)):
                 artifact = self._run(node, recorder)
         self._tell(stage, artifact, f"{recorder.seconds:.1f} s")
@@ -111,7 +111,7 @@ class Runner:
         with self.store.draft(node.name) as draft:
             metrics = stage.run(Context(draft, work, inputs, self.runtime, self.reporter))
             shutil.copyfile(work / LOG_FILE, draft / LOG_FILE)
-            record = recorder.record(stage.label(), stage.tags(), self.runtime.model_dump(), metrics)
+            record = recorder.record(stage, self.runtime, metrics)
             return self.store.publish(draft, node.name, node.document, record)
 
     def _input(self, name: str) -> Artifact:

@@ -85,7 +85,7 @@ class _Reader:
 
     def __init__(self, path: Path):
         self._path = path
-        self._problems: list[Problem] = []
+        self._problems: dict[Problem, int] = {}  # -> line
         try:
             self._text = path.read_text(encoding="utf-8")
             self._document = tomllib.loads(self._text)
@@ -195,15 +195,14 @@ class _Reader:
             return None
 
     def _wrong(self, place: Place, message: str, hint: str) -> None:
-        at = f"{self._path}:{line_of(self._text, place)}: "
+        line = line_of(self._text, place)
+        at = f"{self._path}:{line}: "
         key = f"`{_dotted(place)}`: " if place else ""
-        problem = Problem(f"{at}{key}{message}", hint)
-        if problem not in self._problems:
-            self._problems.append(problem)
+        self._problems[Problem(f"{at}{key}{message}", hint)] = line
 
     def _stop_if_wrong(self) -> None:
         if self._problems:
-            raise RequestError(*self._problems)
+            raise RequestError(*sorted(self._problems, key=lambda problem: self._problems[problem]))
 
 
 def _matches(cell: Cell, condition: Cell) -> bool:

@@ -19,7 +19,7 @@ TABLE_FILE = "report.json"
 
 
 def run(stage: Report, context: Context) -> dict[str, Any]:
-    title = f"{stage.config.title}: compressed and repaired"
+    title = f"{stage.config.model}: compressed and repaired"
     table = build_table(stage.evaluations)
     sentences = findings(table)
     html = render_html(title, table, sentences, score_figure(table))

@@ -48,7 +48,7 @@ def collect_evaluations(store: Store, model_identity: dict[str, Any]) -> tuple[l
 
 
 class ReportConfig(StageConfig):
-    title: str = Field(description="what the report calls the model")
+    model: str = Field(description="what the report calls the model")
 
 
 @dataclass
@@ -64,10 +64,10 @@ class Report(Stage):
         return {"evaluations": sorted(evaluation.artifact.name for evaluation in self.evaluations)}
 
     def label(self) -> str:
-        return f"{self.config.title}: {len(self.evaluations)} evaluations"
+        return f"{self.config.model}: {len(self.evaluations)} evaluations"
 
     def tags(self) -> dict[str, str]:
-        return {"model": self.config.title}
+        return {"model": self.config.model}
 
     def run(self, context: Context) -> dict[str, Any]:
         from llmrepair.stages.report.run import run
