@@ -101,16 +101,16 @@ def run(
     if dry_run:
         _print_plan(runner, graph, as_json)
         return
+    where = _executor(executor, jobs, ray_address, runner, len(missing)) if missing else None
     results = {node.name: Result("cached") for node in graph if runner.store.find(node.name) is not None}
     name_run(runner.store, read.name, _links(graph, results))
     started = time.monotonic()
-    if missing:
-        where = _executor(executor, jobs, ray_address, runner, len(missing))
 
-        def on_end(node: Node, result: Result) -> None:
-            results[node.name] = result
-            name_run(runner.store, read.name, _links(graph, results))
+    def on_end(node: Node, result: Result) -> None:
+        results[node.name] = result
+        name_run(runner.store, read.name, _links(graph, results))
 
+    if where is not None:
         Schedule(missing, where, runner.store, runner.reporter, lambda node: _job(node, runner), on_end).run()
     _print_results(runner, read, graph, results, time.monotonic() - started, as_json)
 

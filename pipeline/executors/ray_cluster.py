@@ -6,7 +6,9 @@ Ray runs the task again elsewhere; it finds the lock of the dead, takes it over,
 
 from __future__ import annotations
 
+import logging
 import secrets
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from llmrepair.pipeline.executors.base import Ended, Executor, Job, start_worker
 _WAIT_SECONDS = 0.5
 _RETRIES = 3
 _SECONDS_TO_ANSWER = 60
+_SECONDS_TO_CONNECT = 10
 
 
 class RayExecutor(Executor):
@@ -102,8 +105,9 @@ def _connect(address: str | None) -> Any:
     except ImportError as error:
         raise RequestError(Problem("Ray is not installed", "pip install 'llmrepair[ray]'")) from error
     try:
-        ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, ValueError, RuntimeError) as error:
+        _knock(address)
+        ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise RequestError(
             Problem(
@@ -112,6 +116,13 @@ def _connect(address: str | None) -> Any:
             )
         ) from error
     return ray
+
+
+def _knock(address: str | None) -> None:
+    """Fails at once where nobody listens; Ray itself tries for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=_SECONDS_TO_CONNECT).close()
 
 
 def _sees(path: str) -> bool:

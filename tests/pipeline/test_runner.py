@@ -3,92 +3,19 @@ from __future__ import annotations
 import errno
 import json
 import multiprocessing
-import threading
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
 
 import pytest
-from pydantic import Field
+from safetensors import SafetensorError
 
 from llmrepair.pipeline import graph as graph_module
 from llmrepair.pipeline.errors import Problem, RequestError, WorkError
-from llmrepair.pipeline.keys import DigestCache, file_digest
+from llmrepair.pipeline.keys import file_digest
 from llmrepair.pipeline.progress import Reporter
 from llmrepair.pipeline.runner import Runner
-from llmrepair.pipeline.stage import Context, Runtime, Stage, StageConfig
+from llmrepair.pipeline.stage import Runtime
 from llmrepair.pipeline.store import Store
-
-
-class ToyConfig(StageConfig):
-    references: ClassVar[frozenset[str]] = frozenset({"path"})
-
-    number: int = 1
-    unused: int = 0
-    path: str = Field("", description="where something is")
-
-    def without_effect(self) -> frozenset[str]:
-        return frozenset({"unused"})
-
-
-@dataclass
-class Toy(Stage):
-    """Writes its number plus those of its inputs; notes each execution in a file."""
-
-    name: ClassVar[str] = "toy"
-    code: ClassVar[str] = "llmrepair.pipeline.errors"
-    config: ToyConfig
-    log: Path
-    upstream: tuple[Toy, ...] = ()
-    problems: list[Problem] = field(default_factory=list)
-    failure: BaseException | None = None
-    missing: bool = False
-
-    def inputs(self) -> dict[str, Stage]:
-        return {str(index): stage for index, stage in enumerate(self.upstream)}
-
-    def sources(self, digests: DigestCache) -> dict[str, Any]:
-        if self.missing:
-            raise RequestError(Problem(f"{self.config.number} is missing", "find it"))
-        return {}
-
-    def check(self) -> list[Problem]:
-        return self.problems
-
-    def label(self) -> str:
-        return f"number {self.config.number}"
-
-    def run(self, context: Context) -> dict[str, Any]:
-        with self.log.open("a") as log:
-            log.write(f"{self.config.number}\n")
-        if self.failure is not None:
-            raise self.failure
-        total = self.config.number + sum(artifact.read_json("total.json") for artifact in context.inputs.values())
-        (context.folder / "total.json").write_text(str(total))
-        return {"total": total}
-
-
-@pytest.fixture
-def log(tmp_path: Path) -> Path:
-    (tmp_path / "log").touch()
-    return tmp_path / "log"
-
-
-@pytest.fixture
-def runner(tmp_path: Path) -> Runner:
-    return Runner(Store(tmp_path / "runs"), Runtime(), Reporter(quiet=True))
-
-
-def toy(log: Path, number: int, *upstream: Toy, **options: Any) -> Toy:
-    return Toy(ToyConfig(number=number), log, upstream, **options)
-
-
-def name_of(runner: Runner, stage: Stage) -> str:
-    return runner.graph([stage]).targets[0]
-
-
-def executions(log: Path) -> list[str]:
-    return log.read_text().split()
+from tests.pipeline.toy import Toy, ToyConfig, executions, name_of, toy
 
 
 def test_pull_computes_what_is_missing_once_and_in_order(runner: Runner, log: Path) -> None:
@@ -146,9 +73,15 @@ def test_a_failure_leaves_nothing_and_is_tried_again(runner: Runner, log: Path) 
     assert runner.pull(toy(log, 1)).artifact.metrics == {"total": 1}
 
 
-@pytest.mark.parametrize(
-    "failure, message", [(OSError(errno.ENOSPC, "no space"), "disk is full"), (MemoryError(), "memory ran out")]
-)
+FAILURES = [
+    (OSError(errno.ENOSPC, "no space"), "disk is full"),
+    (OSError(errno.EDQUOT, "no quota"), "disk is full"),
+    (SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"), "disk is full"),
+    (MemoryError(), "memory ran out"),
+]
+
+
+@pytest.mark.parametrize("failure, message", FAILURES)
 def test_what_a_user_can_mend_is_told(runner: Runner, log: Path, failure: BaseException, message: str) -> None:
     with pytest.raises(WorkError, match=message):
         runner.pull(toy(log, 1, failure=failure))
@@ -175,63 +108,51 @@ def _pull_in_process(root: Path, log: Path) -> None:
 
 def test_processes_that_ask_for_the_same_compute_it_once(tmp_path: Path, log: Path) -> None:
     context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=_pull_in_process, args=(tmp_path / "runs", log)) for _ in range(6)]
+    processes = [context.Process(target=_pull_in_process, args=(tmp_path / "runs", log)) for _ in range(16)]
     for process in processes:
         process.start()
     for process in processes:
         process.join(60)
-    assert [process.exitcode for process in processes] == [0] * 6
+    assert [process.exitcode for process in processes] == [0] * 16
     assert executions(log) == ["1", "2"]
-
-
-def test_waiting_is_told_with_who_holds_the_lock(tmp_path: Path) -> None:
-    store, told, held, release = Store(tmp_path / "runs"), [], threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with store.lock("toy/abc", lambda owner: None):
-            held.set()
-            release.wait(10)
-
-    def on_wait(owner: str) -> None:
-        told.append(owner)
-        release.set()
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    held.wait(10)
-    with store.lock("toy/abc", on_wait):
-        pass
-    thread.join()
-    assert len(told) == 1
-    assert "process " in told[0]
-
-
-def test_drafts_of_the_dead_are_removed(tmp_path: Path) -> None:
-    store = Store(tmp_path / "runs")
-    dead = store.root / "toy" / ".draft-abc-1"
-    dead.mkdir(parents=True)
-    (dead / "half").write_text("done")
-    store.clear_dead()
-    assert not dead.exists()
-    assert list(store.artifacts()) == []
-
-
-def test_keys_are_found_by_their_start(runner: Runner, log: Path) -> None:
-    artifacts = [runner.pull(toy(log, number)).artifact for number in range(3)]
-    assert runner.store.resolve(artifacts[0].key[:12]) == artifacts[0]
-    assert runner.store.resolve(artifacts[1].name) == artifacts[1]
-    with pytest.raises(RequestError, match="no artifact"):
-        runner.store.resolve("zzz")
-    with pytest.raises(RequestError, match="start of 3 keys"):
-        runner.store.resolve("toy/")
-
-
-def test_a_store_that_cannot_be_written_is_a_wrong_request(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(RequestError, match="no artifacts can be kept"):
-        Store(tmp_path / "file" / "runs")
 
 
 def test_json_outcome_has_the_promised_fields(runner: Runner, log: Path) -> None:
     answer = json.loads(json.dumps(runner.pull(toy(log, 1)).as_json()))
     assert set(answer) == {"stage", "key", "path", "cached", "seconds", "metrics"}
+
+
+def test_a_damaged_input_is_put_aside_and_made_again(runner: Runner, log: Path) -> None:
+    first = runner.pull(toy(log, 1)).artifact
+    (first.path / "total.json").write_text("7")
+    assert runner.pull(toy(log, 2, toy(log, 1))).artifact.metrics == {"total": 3}
+    assert executions(log) == ["1", "1", "2"]
+    (place,) = (runner.store.root / ".corrupt").iterdir()
+    assert (place / "total.json").read_text() == "7"
+
+
+def test_a_damaged_result_is_not_handed_out(runner: Runner, log: Path) -> None:
+    artifact = runner.pull(toy(log, 1)).artifact
+    record = json.loads((artifact.path / "record.json").read_text())
+    (artifact.path / "record.json").write_text(json.dumps(record | {"metrics": {"total": 1000}}))
+    again = runner.pull(toy(log, 1))
+    assert not again.cached
+    assert again.artifact.metrics == {"total": 1}
+
+
+def test_the_log_of_a_stage_is_in_its_artifact(runner: Runner, log: Path) -> None:
+    text = (runner.pull(toy(log, 1)).artifact.path / "log.txt").read_text()
+    assert "number 1 ..." in text
+    assert "counting 1/1" in text
+    assert "toy library: watch out" in text
+
+
+def test_the_log_of_a_failure_stays_for_reading(runner: Runner, log: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        runner.pull(toy(log, 1, failure=ZeroDivisionError("by nought")))
+    text = (runner.store.work_folder(name_of(runner, toy(log, 1))) / "log.txt").read_text()
+    assert "ZeroDivisionError: by nought" in text
+    artifact = runner.pull(toy(log, 1)).artifact
+    assert "ZeroDivisionError: by nought" in (artifact.path / "log.txt").read_text()
+    assert artifact.record["interrupted_before"]
+    assert artifact.record["after_interruption"] == "starts again"
