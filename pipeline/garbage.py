@@ -86,10 +86,11 @@ def garbage(store: Store, older_than_seconds: float = 0.0, down_to_bytes: int | 
         older_than_seconds: leave what is younger.
         down_to_bytes: stop as soon as all that is kept is no more than this.
     """
-    kept = reachable(store, {name for names in named_runs(store).values() for name in names} | store.in_use())
+    in_use = store.in_use()
+    kept = reachable(store, {name for names in named_runs(store).values() for name in names} | in_use)
     artifacts = list(store.artifacts())
     found = [_of_artifact(artifact) for artifact in artifacts if artifact.name not in kept]
-    found += _leftovers(store, kept)
+    found += _leftovers(store, in_use)
     found = sorted((each for each in found if each.age_seconds >= older_than_seconds), key=lambda each: -each.age_seconds)
     if down_to_bytes is None:
         return found

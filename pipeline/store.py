@@ -208,6 +208,10 @@ class Store:
         self._move(artifact.path, place)
         return place
 
+    def quarantined(self, name: str) -> list[Path]:
+        """Damaged artifacts `stage/key` that were put aside."""
+        return sorted((self.root / ".corrupt").glob(f"{name.replace('/', '-')}-*"))
+
     @staticmethod
     def _move(path: Path, to: Path) -> None:
         to.parent.mkdir(exist_ok=True)

@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from llmrepair.pipeline.errors import RequestError
+from llmrepair.pipeline.graph import Graph
+from llmrepair.pipeline.keys import DigestCache
+from llmrepair.stages.compress import CompressConfig
+from llmrepair.stages.evaluate import EvaluateConfig
+from llmrepair.stages.graph import evaluate_stage
+from llmrepair.stages.plan import Plan, read_plan
+from llmrepair.stages.tune_lora import TuneLoraConfig
+from llmrepair.stages.tune_prompts import TunePromptsConfig
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "study.toml"
+
+
+def read(path: Path, text: str) -> Plan:
+    path.write_text(text)
+    return read_plan(path)
+
+
+def labels(plan: Plan) -> list[str]:
+    return [evaluation.label() for evaluation in plan.evaluations]
+
+
+def problems(path: Path, text: str) -> list[str]:
+    with pytest.raises(RequestError) as caught:
+        read(path, text)
+    assert all(problem.hint for problem in caught.value.problems)
+    return [problem.message.removeprefix(f"{path}:") for problem in caught.value.problems]
+
+
+GRID = """
+[defaults]
+bits = 4
+[grid]
+models = ["lab", "lab-opt"]
+compressions = ["rtn", { method = "gptq", bits = 2, group_size = 32 }]
+recoveries = ["none", { recovery = "lora", rank = 4 }]
+tasks = ["lab_qa"]
+seeds = [0, 1]
+"""
+
+
+def test_a_grid_is_every_combination(path: Path) -> None:
+    plan = read(path, GRID)
+    assert plan.name == "study"
+    assert len(plan.evaluations) == 2 * 2 * 2 * 2
+    assert plan.evaluations[0].compressed.config.bits == 4
+    assert "lab-opt gptq 2 bits, group 32: LoRA on lab_qa" in labels(plan)
+    tuned = [evaluation.repair.config for evaluation in plan.evaluations if evaluation.repair is not None]
+    assert {config.seed for config in tuned} == {0, 1}
+
+
+def test_shared_stages_are_one(path: Path, tmp_path: Path) -> None:
+    graph = Graph(read(path, GRID).evaluations, DigestCache(tmp_path / "digests"))
+    counts = {name: sum(node.stage.name == name for node in graph) for name in ("compress", "tune-lora", "evaluate")}
+    # An evaluation without a repair has no seed.
+    assert counts == {"compress": 4, "tune-lora": 8, "evaluate": 4 + 8}
+    seen: set[str] = set()
+    for node in graph:
+        assert set(node.inputs) <= seen
+        seen.add(node.name)
+
+
+def test_exclude_and_include(path: Path) -> None:
+    plan = read(
+        path,
+        GRID
+        + """
+[[exclude]]
+model = "lab-opt"
+method = ["gptq", "wanda"]
+[[exclude]]
+recovery = "lora"
+seed = 1
+[[include]]
+method = "wanda"
+sparsity = 0.3
+""",
+    )
+    assert len(plan.evaluations) == 16 - 4 - 3 + 1
+    assert labels(plan)[-1] == "lab wanda 30%: no repair on lab_qa"
+    assert not any("lab-opt gptq" in label for label in labels(plan))
+    assert plan.notes == []
+
+
+def test_an_exclusion_that_excludes_nothing_is_noted(path: Path) -> None:
+    plan = read(path, GRID + '[[exclude]]\nmodel = "lap"\n')
+    assert plan.notes == [f"{path}:10: no cell is excluded by this"]
+
+
+def test_a_cell_is_what_the_command_line_makes_of_the_same_options(path: Path, tmp_path: Path) -> None:
+    plan = read(
+        path, '[[include]]\nmethod = "gptq"\nbits = 2\nrecovery = "idp"\nlengths = [4, 6]\ntasks = ["lab_qa", "lab_mc"]\n'
+    )
+    typed = {"method": "gptq", "bits": "2", "recovery": "idp", "lengths": "4,6", "tasks": "lab_mc,lab_qa"}
+    graph = Graph([*plan.evaluations, evaluate_stage(typed)], DigestCache(tmp_path / "digests"))
+    assert graph.targets[0] == graph.targets[1]
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("nam = 'x'\n[[include]]\n", ["1: `nam`: there is no `nam` here"]),
+        ("name = '../x'\n[[include]]\n", ["1: `name`: `../x` is no name for a folder"]),
+        ("name = 3\n[[include]]\n", ["1: `name`: `3` is no name for a folder"]),
+        ("\n[grid]\nmodels = []\n", ["3: `grid.models`: an axis of the grid is a list"]),
+        ("\n[grid]\nmodels = 'lab'\n", ["3: `grid.models`: an axis of the grid is a list"]),
+        ("grid = 3\n", ["1: `grid`: `3` is no table"]),
+        ("include = 3\n", ["1: `include`: `include` is a list of tables"]),
+        ("include = [3]\n", ["1: `include[0]`: `3` is no table"]),
+        ("[defaults]\nbits = 3\n", ["1: the plan asks for nothing"]),
+        ("[defaults]\ndevice = 'cpu'\n[[include]]", ["2: `defaults.device`: there is no `device` here"]),
+        ("[defaults]\ngroup-size = 3\n[[include]]", ["2: `defaults.group-size`: there is no `group-size` here"]),
+        (
+            "[grid]\nseeds = [0,\n -1]\n",
+            ["3: `grid.seeds[1]`: `-1` is no value of --seed: input should be greater than or equal to 0"],
+        ),
+        ("[[include]]\n[[include]]\nbits = 5\n", ["3: `include[1].bits`: weights cannot be quantised to 5 bits"]),
+        (
+            "[grid]\ncompressions = [{method = 'rtn', seed = 1}]\nseeds = [0]\n",
+            ["3: `grid.seeds[0]`: `seed` is also set by `compressions`"],
+        ),
+    ],
+)
+def test_what_is_wrong_is_told_with_line_and_key(path: Path, text: str, expected: list[str]) -> None:
+    assert problems(path, text) == expected
+
+
+def test_all_that_is_wrong_is_told_at_once_in_the_order_of_the_file(path: Path) -> None:
+    text = "[grid]\nmodels = ['./nowhere']\ncompressions = [{bits = 5}, {method = 'x'}]\ntasks = ['no_such_task']\n"
+    assert [problem.partition(":")[0] for problem in problems(path, text)] == ["2", "3", "3", "4"]
+
+
+def test_what_is_no_toml(path: Path, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="line 1"):
+        read(path, "a = \nb = 1")
+    with pytest.raises(RequestError, match="No such file"):
+        read_plan(tmp_path / "nowhere.toml")
+
+
+def test_a_plan_that_wants_remote_code_says_so(path: Path) -> None:
+    assert not read(path, GRID).trusts_remote_code
+    assert read(path, "[defaults]\ntrust_remote_code = true\n[[include]]\n").trusts_remote_code
+
+
+CHOICES: dict[str, list[Any]] = {
+    "dtype": ["float32", "bfloat16"],
+    "trust_remote_code": [False, True],
+    "method": ["none", "rtn", "gptq", "sparsegpt", "magnitude"],
+    "bits": [2, 3],
+    "group_size": [-1, 32],
+    "sparsity": [0.5, 0.6],
+    "pattern": ["unstructured", "2:4"],
+    "samples": [16, 17],
+    "seq_len": [32, 33],
+    "recovery": ["none", "prompt", "idp", "lora"],
+    "tasks": [["lab_qa"], ["lab_mc"]],
+    "limit": [None, 3],
+    "num_fewshot": [None, 1],
+    "idp_layers": ["first", "all"],
+    "idp_reduce": ["mean", "sum"],
+    "tuning_samples": [20, 21],
+    "tuning_seq_len": [16, 17],
+    "objective": ["lm", "distill"],
+    "steps": [3, 4],
+    "examples_per_step": [2, 3],
+    "learning_rates": [[0.1], [0.1, 0.2]],
+    "seed": [0, 1],
+    "lengths": [[4], [4, 6]],
+    "rank": [4, 8],
+}
+OPTIONS = st.fixed_dictionaries({name: st.sampled_from(values) for name, values in CHOICES.items()})
+
+
+def effective(options: dict[str, Any]) -> list[Any]:
+    """The identity of every stage that the evaluation is made of."""
+    stage = evaluate_stage(options)
+    return [each.config.identity() for each in (stage, stage.compressed, stage.repair) if each is not None]
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(options=OPTIONS, name=st.sampled_from(sorted(CHOICES)), data=st.data())
+def test_a_key_changes_exactly_when_an_option_that_has_an_effect_does(
+    tmp_path: Path, options: dict[str, Any], name: str, data: st.DataObject
+) -> None:
+    other = options | {name: data.draw(st.sampled_from(CHOICES[name]))}
+    shuffled = dict(data.draw(st.permutations(list(options.items()))))
+    digests = DigestCache(tmp_path / "digests")
+    key, other_key, shuffled_key = Graph(map(evaluate_stage, (options, other, shuffled)), digests).targets
+    assert key == shuffled_key
+    assert (key == other_key) == (effective(options) == effective(other))
+
+
+def test_every_option_that_counts_is_tried() -> None:
+    configs = (CompressConfig, TunePromptsConfig, TuneLoraConfig, EvaluateConfig)
+    assert set(CHOICES) == {name for config in configs for name in config().identity()}
+
+
+@pytest.mark.parametrize("name", sorted(CHOICES))
+def test_every_option_changes_some_key(tmp_path: Path, name: str) -> None:
+    def key(options: dict[str, Any]) -> str:
+        return Graph([evaluate_stage(options)], DigestCache(tmp_path / "digests")).targets[0]
+
+    with_effect = {"pattern": "wanda", "sparsity": "wanda"}
+    base = {"method": with_effect.get(name, "gptq"), "recovery": {"rank": "lora"}.get(name, "idp"), "bits": 2}
+    keys = {key(base | {name: value}) for value in CHOICES[name]}
+    assert len(keys) == len(CHOICES[name])
