@@ -1,14 +1,18 @@
-# make demo: the whole chain on the embedded model. make test, make lint: what .ci/run calls.
+# make demo: the whole chain on the embedded model. make test, make lint: what .ci/run calls. make stress: the long tests.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test stress lint clean
 
 demo: .venv/installed
 	$(BIN)/llmrepair demo --html report.html
 
 test: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+# The long ones: 200 kills, 16 processes at once, full disks, a Ray cluster. Run as root, or the full disks are skipped.
+stress: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/stress -m stress $(PYTEST_ARGS)
 
 # mypy does not follow the package mapping of an editable install, so it checks a copy laid out as installed.
 lint: .venv/installed

@@ -11,9 +11,11 @@ from typing import Literal
 from llmrepair.pipeline.errors import Problem
 from llmrepair.pipeline.executors.base import Ended, Executor, Job
 from llmrepair.pipeline.graph import Node
-from llmrepair.pipeline.journal import read_progress
+from llmrepair.pipeline.journal import Progress, read_progress
 from llmrepair.pipeline.progress import Reporter, ShownBars
 from llmrepair.pipeline.store import Store
+
+_LABEL_WIDTH = 48
 
 
 @dataclass(frozen=True)
@@ -107,12 +109,13 @@ class Schedule:
         return Result("failed", problems=problems)
 
     def _show(self, bars: ShownBars) -> None:
+        bars.update("stages", Progress("stages", len(self._results), len(self._nodes)))
         for name in self._running:
             bars.update(self._bar_name(name), read_progress(self._store.work_folder(name)))
 
     def _bar_name(self, name: str) -> str:
         node = self._nodes[name]
-        return f"{node.stage.name} {node.stage.label()} {name.partition('/')[2][:6]}"
+        return f"{name.partition('/')[2][:4]} {node.stage.label()[:_LABEL_WIDTH]}"
 
 
 def _how(code: int) -> str:

@@ -73,7 +73,13 @@ def _oneshot(
     options: dict[str, Any] = {}
     if rows is not None:
         columns = {"input_ids": rows.tolist(), "attention_mask": torch.ones_like(rows).tolist()}
-        options = {"dataset": Dataset.from_dict(columns), "num_calibration_samples": len(rows), "max_seq_length": rows.shape[1]}
+        options = {
+            "dataset": Dataset.from_dict(columns),
+            "num_calibration_samples": len(rows),
+            "max_seq_length": rows.shape[1],
+            # By default the rows come in an unseeded random order, and sums over them round differently in each.
+            "shuffle_calibration_samples": False,
+        }
     model.requires_grad_(True)  # llm-compressor expects a model as it was loaded
     oneshot(
         model=model,

@@ -131,7 +131,7 @@ def test_tuning_goes_on_where_it_was_killed(llmrepair: CommandLine, runs: Path, 
     from llmrepair.models import training
 
     whole = evaluate(llmrepair, runs, "--recovery", "prompt")
-    shutil.copytree(runs / "compress", tmp_path / "compress")  # llm-compressor's GPTQ does not always give the same bits
+    shutil.copytree(runs / "compress", tmp_path / "compress")
     steps = 0
     take_step = training._take_step
 

@@ -145,3 +145,15 @@ def test_tensor_bytes_reads_the_header(folders: dict[str, Path]) -> None:
     sizes = tensor_bytes([folders["llama"] / "model.safetensors"])
     model = load_model(str(folders["llama"]), None, "float32", torch.device("cpu"))
     assert sizes == {name: tensor.numel() * 4 for name, tensor in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("method", ["gptq", "sparsegpt", "wanda"])
+def test_a_compression_gives_the_same_bytes_whatever_the_state_of_the_random_numbers(
+    llmrepair: CommandLine, tmp_path: Path, folders: dict[str, Path], method: str
+) -> None:
+    written = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        path = compress(llmrepair, tmp_path / str(seed), folders["llama"], "--method", method)["path"]
+        written.append((Path(path) / "checkpoint" / "model.safetensors").read_bytes())
+    assert written[0] == written[1]
