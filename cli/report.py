@@ -45,7 +45,7 @@ def make_report(runner: Runner, model: str, revision: str | None, html: Path | N
         raise RequestError(Problem(f"there is no folder `{html.parent}`", "create it, or choose another place with --html"))
     validated({"model": model}, ModelConfig)
     identity = resolve_model(model, revision, runner.store.digests.digest).identity
-    evaluations, stale = collect_evaluations(runner.store, identity)
+    evaluations, stale = collect_evaluations(runner, identity)
     if stale:
         runner.reporter.note(f"{stale} evaluations were left out: code has changed since, or what they were made of is gone")
     if not evaluations:

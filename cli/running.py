@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmrepair.pipeline.graph import Explain, as_it_is
 from llmrepair.pipeline.progress import Reporter
 from llmrepair.pipeline.stage import Runtime
 
@@ -19,14 +20,14 @@ if TYPE_CHECKING:
 DEFAULT_RUNS = Path("runs")
 
 
-def make_runner(values: Mapping[str, Any], runs: Path, reporter: Reporter | None = None) -> Runner:
+def make_runner(values: Mapping[str, Any], runs: Path, reporter: Reporter | None = None, explain: Explain = as_it_is) -> Runner:
     from llmrepair.pipeline.runner import Runner
     from llmrepair.pipeline.store import Store
     from llmrepair.stages.graph import device_problems, validated
 
     (runtime,) = validated(values, Runtime)
     _quiet_libraries()
-    return Runner(Store(runs), runtime, reporter or Reporter(), device_problems)
+    return Runner(Store(runs), runtime, reporter or Reporter(), device_problems, explain)
 
 
 def gpus() -> list[str]:

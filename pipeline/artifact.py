@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from llmrepair.pipeline.errors import Problem, WorkError
 from llmrepair.pipeline.keys import document_key, file_digest
 
 KEY_FILE = "key.json"
@@ -50,7 +51,16 @@ class Artifact:
         return inputs
 
     def read_json(self, name: str) -> Any:
-        return json.loads((self.path / name).read_text(encoding="utf-8"))
+        """The content of one of its files.
+
+        Raises:
+            WorkError: it is not there, or no JSON.
+        """
+        try:
+            return json.loads((self.path / name).read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError) as error:
+            hint = "put it aside with `llmrepair verify`, and what needs it makes it again"
+            raise WorkError(Problem(f"`{self.name}` is damaged: {name} cannot be read", hint)) from error
 
     def read_jsonl(self, name: str) -> Iterator[Any]:
         with (self.path / name).open(encoding="utf-8") as lines:
@@ -66,7 +76,7 @@ class Artifact:
             return self._damage(digest_up_to)
         except PermissionError:  # says nothing about the files
             raise
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, WorkError, KeyError, TypeError) as error:
             return f"it cannot be read ({type(error).__name__})"
 
     def _damage(self, digest_up_to: int | None) -> str | None:

@@ -12,6 +12,13 @@ from llmrepair.pipeline.errors import Problem, RequestError
 from llmrepair.pipeline.keys import KEY_SCHEME, DigestCache, document_key
 from llmrepair.pipeline.stage import Stage
 
+Explain = Callable[[Stage, Problem], Problem]
+
+
+def as_it_is(stage: Stage, problem: Problem) -> Problem:
+    """Tells a problem with a stage as it is."""
+    return problem
+
 
 @dataclass(frozen=True)
 class Node:
@@ -35,15 +42,17 @@ class Graph:
     Args:
         targets: the stages that are asked for.
         digests: of input files.
+        explain: a problem with a stage -> how to tell it.
 
     Raises:
         RequestError: with every source that does not exist.
     """
 
-    def __init__(self, targets: Iterable[Stage], digests: DigestCache):
+    def __init__(self, targets: Iterable[Stage], digests: DigestCache, explain: Explain = as_it_is):
         self.nodes: dict[str, Node] = {}
         self.targets: list[str] = []
         self._digests = digests
+        self._explain = explain
         self._names: dict[int, str] = {}
         self._stages: list[Stage] = []  # keeps the ids above alive
         problems: list[Problem] = []
@@ -61,7 +70,7 @@ class Graph:
         try:
             sources = stage.sources(self._digests)
         except RequestError as error:
-            problems += error.problems
+            problems += [self._explain(stage, problem) for problem in error.problems]
             return None
         if None in inputs.values():
             return None

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 
 from llmrepair.pipeline.artifact import LOG_FILE, Artifact, write_json
 from llmrepair.pipeline.errors import Problem, RequestError, WorkError, disk_is_full, says_disk_is_full
-from llmrepair.pipeline.graph import Graph, Node
+from llmrepair.pipeline.graph import Explain, Graph, Node, as_it_is
 from llmrepair.pipeline.journal import Journal, read_progress
 from llmrepair.pipeline.progress import Reporter, ShownBars
 from llmrepair.pipeline.record import Recorder
@@ -24,6 +24,7 @@ class Runner:
 
     Args:
         runtime_problems: what is wrong with the runtime options on this machine; asked only if something has to run.
+        explain: a problem with a stage -> how to tell it, such as with the line of the plan that asks for it.
     """
 
     def __init__(
@@ -32,11 +33,13 @@ class Runner:
         runtime: Runtime,
         reporter: Reporter,
         runtime_problems: Callable[[Runtime], list[Problem]] = lambda runtime: [],
+        explain: Explain = as_it_is,
     ):
         self.store = store
         self.runtime = runtime
         self.reporter = reporter
         self._runtime_problems = runtime_problems
+        self._explain = explain
 
     def pull(self, stage: Stage) -> Outcome:
         """The artifact of `stage`, computed with everything it needs if it is not there.
@@ -58,7 +61,7 @@ class Runner:
         return Outcome(artifact, cached=True, seconds=0.0)
 
     def graph(self, targets: Iterable[Stage]) -> Graph:
-        return Graph(targets, self.store.digests)
+        return Graph(targets, self.store.digests, self._explain)
 
     def find_intact(self, name: str, is_read: bool) -> Artifact | None:
         """A finished artifact whose checksums are right; a damaged one is put aside and counts as missing.
@@ -82,7 +85,8 @@ class Runner:
         if not nodes:
             return
         self.store.clear_dead()
-        problems = self._runtime_problems(self.runtime) + [problem for node in nodes for problem in node.stage.check()]
+        problems = self._runtime_problems(self.runtime)
+        problems += [self._explain(node.stage, problem) for node in nodes for problem in node.stage.check()]
         if problems:
             raise RequestError(*dict.fromkeys(problems))
 

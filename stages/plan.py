@@ -33,7 +33,8 @@ from pathlib import Path
 from typing import Any
 
 from llmrepair.pipeline.errors import Problem, RequestError
-from llmrepair.pipeline.stage import Runtime
+from llmrepair.pipeline.graph import Explain
+from llmrepair.pipeline.stage import Runtime, Stage
 from llmrepair.pipeline.toml_lines import Place, line_of
 from llmrepair.stages.compress import CompressConfig
 from llmrepair.stages.evaluate import Evaluate, EvaluateConfig
@@ -58,6 +59,8 @@ class Plan:
     evaluations: list[Evaluate]
     trusts_remote_code: bool
     notes: list[str]
+    explain: Explain
+    """Puts the line and key in front of what is wrong with one of the stages."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,15 @@ class Setting:
     place: Place
 
 
-Cell = dict[str, Setting]
+Options = dict[str, Setting]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The options of one evaluation."""
+
+    options: Options
+    place: Place
 
 
 def read_plan(path: Path) -> Plan:
@@ -100,20 +111,29 @@ class _Reader:
         name = document.get("name", self._path.stem)
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             self._wrong(("name",), f"`{name}` is no name for a folder", "give letters, digits, `.`, `_` and `-`")
-        cells, notes = self._without_excluded(list(self._grid()))
-        cells += [self._defaults() | cell for cell in self._tables("include")]
+        cells, notes = self._without_excluded([Cell(options, ("grid",)) for options in self._grid()])
+        included = enumerate(self._tables("include"))
+        cells += [Cell(self._defaults() | options, ("include", index)) for index, options in included]
         self._stop_if_wrong()
         if not cells:
             self._wrong((), "the plan asks for nothing", "give it a table [grid], or [[include]] a cell")
-        evaluations = [evaluation for cell in cells if (evaluation := self._evaluation(cell)) is not None]
+        evaluations = [(evaluation, cell) for cell in cells if (evaluation := self._evaluation(cell)) is not None]
         self._stop_if_wrong()
-        trusts = any("trust_remote_code" in cell and cell["trust_remote_code"].value for cell in cells)
-        return Plan(name, evaluations, trusts, notes)
+        trusts = any(cell.options["trust_remote_code"].value for cell in cells if "trust_remote_code" in cell.options)
+        return Plan(name, [evaluation for evaluation, _ in evaluations], trusts, notes, self._explainer(evaluations))
 
-    def _defaults(self) -> Cell:
+    def _explainer(self, evaluations: list[tuple[Evaluate, Cell]]) -> Explain:
+        cells = {id(stage): cell for evaluation, cell in evaluations for stage in (evaluation, *evaluation.inputs().values())}
+
+        def explain(stage: Stage, problem: Problem) -> Problem:
+            return self._placed(cells[id(stage)], problem)[0]
+
+        return explain
+
+    def _defaults(self) -> Options:
         return self._options(self._document.get("defaults", {}), ("defaults",))
 
-    def _grid(self) -> Iterator[Cell]:
+    def _grid(self) -> Iterator[Options]:
         if "grid" not in self._document:
             return
         grid = self._document["grid"]
@@ -129,7 +149,7 @@ class _Reader:
                 cell |= options
             yield cell
 
-    def _axis(self, entries: Any, axis: str) -> Iterator[Cell]:
+    def _axis(self, entries: Any, axis: str) -> Iterator[Options]:
         if not isinstance(entries, list) or not entries:
             self._wrong(("grid", axis), "an axis of the grid is a list", f"write `{axis} = [...]` with at least one entry")
             return
@@ -140,15 +160,15 @@ class _Reader:
             else:
                 yield {AXES[axis]: Setting(entry, place)}
 
-    def _check_overlaps(self, axes: Mapping[str, list[Cell]]) -> None:
+    def _check_overlaps(self, axes: Mapping[str, list[Options]]) -> None:
         set_by: dict[str, str] = {}
-        for axis, cells in axes.items():
-            for option, setting in ((option, setting) for cell in cells for option, setting in cell.items()):
+        for axis, entries in axes.items():
+            for option, setting in ((option, setting) for options in entries for option, setting in options.items()):
                 if set_by.setdefault(option, axis) != axis:
                     hint = "give an option in one axis only"
                     self._wrong(setting.place, f"`{option}` is also set by `{set_by[option]}`", hint)
 
-    def _tables(self, name: str) -> Iterator[Cell]:
+    def _tables(self, name: str) -> Iterator[Options]:
         tables = self._document.get(name, [])
         if not isinstance(tables, list):
             self._wrong((name,), f"`{name}` is a list of tables", f"write [[{name}]]")
@@ -159,13 +179,13 @@ class _Reader:
     def _without_excluded(self, cells: list[Cell]) -> tuple[list[Cell], list[str]]:
         notes = []
         for index, condition in enumerate(self._tables("exclude")):
-            left = [cell for cell in cells if not _matches(cell, condition)]
+            left = [cell for cell in cells if not _matches(cell.options, condition)]
             if len(left) == len(cells):
                 notes.append(f"{self._path}:{line_of(self._text, ('exclude', index))}: no cell is excluded by this")
             cells = left
         return cells, notes
 
-    def _options(self, table: Any, place: Place) -> Cell:
+    def _options(self, table: Any, place: Place) -> Options:
         if not self._is_table(table, place):
             return {}
         self._check_names(table, tuple(sorted(OPTIONS)), place)
@@ -187,25 +207,33 @@ class _Reader:
 
     def _evaluation(self, cell: Cell) -> Evaluate | None:
         try:
-            return evaluate_stage({name: setting.value for name, setting in cell.items()})
+            return evaluate_stage({name: setting.value for name, setting in cell.options.items()})
         except RequestError as error:
             for problem in error.problems:
-                place = cell[problem.option].place if problem.option in cell else ()
-                self._wrong(place, problem.message, problem.hint)
+                placed, line = self._placed(cell, problem)
+                self._problems[placed] = line
             return None
 
-    def _wrong(self, place: Place, message: str, hint: str) -> None:
+    def _placed(self, cell: Cell, problem: Problem) -> tuple[Problem, int]:
+        """A problem with line and key of the option that it is about, and that line."""
+        setting = cell.options.get(problem.option or "")
+        return self._at(setting.place if setting is not None else cell.place, problem.message, problem.hint)
+
+    def _at(self, place: Place, message: str, hint: str) -> tuple[Problem, int]:
         line = line_of(self._text, place)
-        at = f"{self._path}:{line}: "
         key = f"`{_dotted(place)}`: " if place else ""
-        self._problems[Problem(f"{at}{key}{message}", hint)] = line
+        return Problem(f"{self._path}:{line}: {key}{message}", hint), line
+
+    def _wrong(self, place: Place, message: str, hint: str) -> None:
+        problem, line = self._at(place, message, hint)
+        self._problems[problem] = line
 
     def _stop_if_wrong(self) -> None:
         if self._problems:
             raise RequestError(*sorted(self._problems, key=lambda problem: self._problems[problem]))
 
 
-def _matches(cell: Cell, condition: Cell) -> bool:
+def _matches(cell: Options, condition: Options) -> bool:
     """Whether the plan sets, in this cell, every option to what the condition says, or to one of a list."""
     return all(
         name in cell and cell[name].value in (wanted.value if isinstance(wanted.value, list) else [wanted.value])

@@ -71,5 +71,9 @@ class Tune(Stage):
         if longest is None or needed <= longest:
             return []
         return [
-            Problem(f"{needed} positions are needed and `{self.compressed.config.model}` has {longest}", f"lower {options}")
+            Problem(
+                f"{needed} positions are needed and `{self.compressed.config.model}` has {longest}",
+                f"lower {options}",
+                "tuning_seq_len",
+            )
         ]

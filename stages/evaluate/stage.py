@@ -90,7 +90,10 @@ class Evaluate(Stage):
         layers = model_config(self.compressed.model)["num_hidden_layers"]
         beyond = [layer for layer in self.config.idp_layers.split(",") if int(layer) >= layers]
         hint = f"layers are counted from 0 to {layers - 1}"
-        return [Problem(f"`{self.compressed.config.model}` has no layer {layer} that could vote", hint) for layer in beyond]
+        return [
+            Problem(f"`{self.compressed.config.model}` has no layer {layer} that could vote", hint, "idp_layers")
+            for layer in beyond
+        ]
 
     def label(self) -> str:
         return f"{self.compressed.label()}: {recovery_label(self)} on {', '.join(self.config.tasks)}"

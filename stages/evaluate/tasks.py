@@ -35,7 +35,7 @@ def data_problem(task: str, data: Path | None) -> Problem | None:
     if task in LAB_TASKS or data is None or (data / f"{task}.jsonl").is_file():
         return None
     hint = "put the documents there, in the columns of the data set on the Hub, or leave --tasks-data out"
-    return Problem(f"`{data}` holds no {task}.jsonl", hint)
+    return Problem(f"`{data}` holds no {task}.jsonl", hint, "tasks_data")
 
 
 def task_identity(task: str, data: Path | None, digest: Callable[[Path], str]) -> dict[str, Any]:

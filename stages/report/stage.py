@@ -10,8 +10,8 @@ from pydantic import Field
 from llmrepair.pipeline.artifact import Artifact
 from llmrepair.pipeline.code import current_code
 from llmrepair.pipeline.keys import DigestCache
+from llmrepair.pipeline.runner import Runner
 from llmrepair.pipeline.stage import Context, Stage, StageConfig
-from llmrepair.pipeline.store import Store
 from llmrepair.stages.compress import Compress
 from llmrepair.stages.evaluate import Evaluate
 from llmrepair.stages.tune_lora import TuneLora
@@ -29,11 +29,12 @@ class Evaluation:
     repair: Artifact | None
 
 
-def collect_evaluations(store: Store, model_identity: dict[str, Any]) -> tuple[list[Evaluation], int]:
-    """All evaluations of a model in the store, and how many were left out because code or inputs have changed since."""
+def collect_evaluations(runner: Runner, model_identity: dict[str, Any]) -> tuple[list[Evaluation], int]:
+    """All intact evaluations of a model, and how many were left out because code or inputs have changed since."""
+    store = runner.store
     found, stale = [], 0
     for artifact in store.artifacts():
-        if artifact.stage != Evaluate.name:
+        if artifact.stage != Evaluate.name or runner.find_intact(artifact.name, is_read=True) is None:
             continue
         inputs = {name: store.find(reference) for name, reference in artifact.inputs.items()}
         compressed, repair = inputs["compressed"], inputs.get("repair")

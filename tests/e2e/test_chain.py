@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 import subprocess
 import sys
@@ -10,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from llmrepair.pipeline import graph as graph_module
 from tests.conftest import Answer, CommandLine
 
 QUICK = ["--steps", 4, "--tuning-samples", 60, "--lengths", "4,6", "--learning-rates", 0.01]
+SUFFIXES = {".json", ".jsonl", ".safetensors", ".txt", ".html", ".jinja", ".md"}
 FIELDS = {"stage", "key", "path", "cached", "seconds", "metrics"}
 
 
@@ -197,6 +200,18 @@ def test_evaluation_goes_on_where_it_was_killed(
     record = json.loads((Path(resumed["path"]) / "record.json").read_text())
     assert record["interrupted_before"]
     assert record["after_interruption"] == "goes on from the items already scored"
+
+
+def test_nothing_is_unpickled(llmrepair: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise AssertionError("something was unpickled")
+
+    for module, name in ((pickle, "load"), (pickle, "loads"), (pickle, "Unpickler"), (torch, "load")):
+        monkeypatch.setattr(module, name, refuse)
+    for recovery in ("idp", "lora"):
+        evaluate(llmrepair, tmp_path, "--recovery", recovery)
+    assert llmrepair("report", "--runs", tmp_path).code == 0
+    assert {path.suffix for path in tmp_path.rglob("*/*") if path.is_file() and ".locks" not in path.parts} <= SUFFIXES
 
 
 def test_report_ls_and_show(llmrepair: CommandLine, runs: Path, tmp_path: Path) -> None:

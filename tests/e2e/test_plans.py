@@ -174,6 +174,34 @@ def test_code_that_changes_while_a_plan_runs_is_told(folder: Path) -> None:
     assert "has changed since the plan was read" in json.loads(ended[0].output)["errors"][0]["message"]
 
 
+def test_what_only_a_look_at_the_model_can_tell_is_told_with_line_and_key(folder: Path, llmrepair: CommandLine) -> None:
+    (folder / "study.toml").write_text(
+        '[grid]\ncompressions = [\n"rtn", {group_size = 24},\n{method = "wanda", seq_len = 999}]\ntasks = ["lab_qa"]\n'
+        '[[include]]\nmethod = "none"\ntasks = "hellaswag"\ntasks_data = "."\n'
+    )
+    answer = llmrepair("run", "study.toml", "--dry-run")
+    assert answer.code == 2
+    assert "error: study.toml:9: `include[0].tasks_data`: `.` holds no hellaswag.jsonl" in answer.err
+    (folder / "hellaswag.jsonl").touch()
+    answer = llmrepair("run", "study.toml", "--dry-run")
+    assert answer.code == 2
+    assert "error: study.toml:3: `grid.compressions[1].group_size`: a group size of 24 does not divide" in answer.err
+    assert "error: study.toml:4: `grid.compressions[2].seq_len`: rows of 999 tokens are longer" in answer.err
+
+
+def test_a_damaged_record_is_told_in_a_sentence(folder: Path, llmrepair: CommandLine) -> None:
+    (record, *_) = (folder / "runs" / "evaluate").glob("*/record.json")
+    record.write_text("{")
+    for command in (["ls"], ["show", record.parent.name]):
+        answer = llmrepair(*command)
+        assert answer.code == 1
+        assert f"`evaluate/{record.parent.name}` is damaged: record.json cannot be read" in answer.err
+        assert "llmrepair verify" in answer.err
+    assert "is damaged" in llmrepair("report").err
+    assert llmrepair("verify").code == 0
+    assert llmrepair("ls").code == 0
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
