@@ -8,7 +8,7 @@ demo: .venv/installed
 	$(BIN)/llmrepair demo --html report.html
 
 test: .venv/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 # The long ones: 200 kills, 16 processes at once, full disks, a Ray cluster. Run as root, or the full disks are skipped.
 stress: .venv/installed
