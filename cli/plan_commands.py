@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from llmrepair.cli.worker import MODULE
 from llmrepair.pipeline.artifact import LOG_FILE
 from llmrepair.pipeline.errors import Problem, RequestError, WorkError
 from llmrepair.pipeline.executors.base import Executor, Job
-from llmrepair.pipeline.garbage import name_run
+from llmrepair.pipeline.garbage import NamedRun
 from llmrepair.pipeline.graph import Graph, Node
 from llmrepair.pipeline.reasons import Reasons
 from llmrepair.pipeline.runner import Runner
@@ -102,14 +101,18 @@ def run(
         _print_plan(runner, graph, as_json)
         return
     where = _executor(executor, jobs, ray_address, runner, len(missing)) if missing else None
-    results = {node.name: Result("cached") for node in graph if runner.store.find(node.name) is not None}
-    name_run(runner.store, read.name, _links(graph, results))
     started = time.monotonic()
+    named = NamedRun(runner.store, read.name)
+    results: dict[str, Result] = {}
 
     def on_end(node: Node, result: Result) -> None:
         results[node.name] = result
-        name_run(runner.store, read.name, _links(graph, results))
+        if result.outcome in ("cached", "done"):
+            named.add(node.stage.label(), node.name)
 
+    for node in graph:
+        if runner.store.find(node.name) is not None:
+            on_end(node, Result("cached"))
     if where is not None:
         Schedule(missing, where, runner.store, runner.reporter, lambda node: _job(node, runner), on_end).run()
     _print_results(runner, read, graph, results, time.monotonic() - started, as_json)
@@ -158,16 +161,6 @@ def _job(node: Node, runner: Runner) -> Job:
         "log": str(log),
     }
     return Job(node.name, request, log, _uses_gpu(runner), node.stage.memory_bytes())
-
-
-def _links(graph: Graph, results: Mapping[str, Result]) -> dict[str, str]:
-    """A link that reads well for each artifact of the plan that is there."""
-    links = {}
-    for node in graph:
-        if node.name in results and results[node.name].outcome in ("cached", "done"):
-            words = re.sub(r"[^a-z0-9.]+", "-", f"{node.stage.name} {node.stage.label()}".lower()).strip("-")
-            links[f"{words[:120]}-{node.name.partition('/')[2][:8]}"] = node.name
-    return links
 
 
 def _print_results(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from llmrepair.pipeline.artifact import Artifact, files_below
 from llmrepair.pipeline.store import NAMED, Store
+
+_LONGEST_LINK = 120
 
 
 @dataclass(frozen=True)
@@ -28,26 +32,26 @@ class Garbage:
 def named_runs(store: Store) -> dict[str, list[str]]:
     """Name -> names of the artifacts that its links lead to."""
     folders = sorted((store.root / NAMED).glob("*"))
-    return {folder.name: sorted({"/".join(link.readlink().parts[-2:]) for link in folder.glob("*")}) for folder in folders}
+    return {folder.name: sorted({"/".join(link.readlink().parts[-2:]) for link in folder.glob("[!.]*")}) for folder in folders}
 
 
-def name_run(store: Store, name: str, links: Mapping[str, str]) -> None:
-    """Makes `named/<name>` hold just these links.
+class NamedRun:
+    """The folder `named/<name>` of links to artifacts, which `gc` keeps. It begins empty."""
 
-    Args:
-        links: name of a link -> the artifact `stage/key` that it leads to.
-    """
-    folder = store.root / NAMED / name
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.iterdir():
-        if old.name not in links:
-            old.unlink()
-    for link, artifact in links.items():
-        target = Path("..", "..", artifact)
-        place = folder / link
-        if not (place.is_symlink() and place.readlink() == target):
-            place.unlink(missing_ok=True)
-            place.symlink_to(target)
+    def __init__(self, store: Store, name: str):
+        self.folder = store.root / NAMED / name
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for link in self.folder.iterdir():
+            link.unlink(missing_ok=True)
+
+    def add(self, label: str, name: str) -> None:
+        """Links to the artifact `stage/key` by a name that reads well."""
+        stage, _, key = name.partition("/")
+        words = re.sub(r"[^a-z0-9.]+", "-", f"{stage} {label}".lower()).strip("-")
+        link = self.folder / f"{words[:_LONGEST_LINK]}-{key[:8]}"
+        temporary = self.folder / f".{link.name}-{os.getpid()}"
+        temporary.symlink_to(Path("..", "..", name))
+        temporary.replace(link)  # another process that runs the same plan may have been quicker
 
 
 def reachable(store: Store, names: Iterable[str]) -> set[str]:

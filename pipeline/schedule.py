@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from llmrepair.pipeline.artifact import LOG_FILE
 from llmrepair.pipeline.errors import Problem
 from llmrepair.pipeline.executors.base import Ended, Executor, Job
 from llmrepair.pipeline.graph import Node
@@ -51,6 +52,7 @@ class Schedule:
         self._results: dict[str, Result] = {}
         self._executor, self._store, self._reporter = executor, store, reporter
         self._job, self._on_end = job, on_end
+        self._jobs: dict[str, Job] = {}
 
     def run(self) -> Mapping[str, Result]:
         """Results by name."""
@@ -75,11 +77,16 @@ class Schedule:
             ]:
                 self._waiting.remove(name)
                 self._finish(name, Result("not run", problems=[Problem(f"needs {failed[0]}", "see why that failed")]))
-            elif all(results.values()) and self._executor.has_room(job := self._job(node)):
+            elif all(results.values()) and self._executor.has_room(self._job_of(node)):
                 self._waiting.remove(name)
                 self._running.add(name)
                 self._reporter.say(f"{node.stage.name:<13} {node.stage.label()} ...")
-                self._executor.start(job)
+                self._executor.start(self._job_of(node))
+
+    def _job_of(self, node: Node) -> Job:
+        if node.name not in self._jobs:
+            self._jobs[node.name] = self._job(node)
+        return self._jobs[node.name]
 
     def _end(self, ended: Ended, bars: ShownBars) -> None:
         self._running.remove(ended.name)
@@ -101,7 +108,7 @@ class Schedule:
         if ended.code == 0:
             answer = json.loads(ended.output)
             return Result("cached" if answer["cached"] else "done", answer["seconds"])
-        log = self._store.work_folder(ended.name) / "log.txt"
+        log = self._store.work_folder(ended.name) / LOG_FILE
         try:
             problems = [Problem(**problem) for problem in json.loads(ended.output)["errors"]]
         except (ValueError, KeyError):

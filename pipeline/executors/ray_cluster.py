@@ -6,13 +6,14 @@ Ray runs the task again elsewhere; it finds the lock of the dead, takes it over,
 
 from __future__ import annotations
 
+import json
 import logging
 import secrets
 import socket
 from pathlib import Path
 from typing import Any
 
-from llmrepair.pipeline.errors import Problem, RequestError, WorkError
+from llmrepair.pipeline.errors import Problem, RequestError
 from llmrepair.pipeline.executors.base import Ended, Executor, Job, start_worker
 
 _WAIT_SECONDS = 0.5
@@ -89,9 +90,8 @@ class RayExecutor(Executor):
         try:
             return Ended(job.name, *self._ray.get(reference))
         except self._ray.exceptions.RayError as error:
-            raise WorkError(
-                Problem(f"`{job.name}` was lost: {str(error).splitlines()[0]}", "look at the cluster with `ray status`")
-            ) from error
+            problem = Problem(f"it was lost: {str(error).splitlines()[0]}", "look at the cluster with `ray status`")
+            return Ended(job.name, 1, json.dumps({"errors": [problem.as_json()]}))
 
     def stop(self) -> None:
         for reference in self._running:

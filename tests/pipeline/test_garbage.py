@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from llmrepair.pipeline.artifact import Artifact
-from llmrepair.pipeline.garbage import free, garbage, made_from, name_run, named_runs
+from llmrepair.pipeline.garbage import NamedRun, free, garbage, made_from, named_runs
 from llmrepair.pipeline.runner import Runner
 from llmrepair.pipeline.units import age_text, bytes_text, parse_bytes, parse_seconds
 from tests.pipeline.toy import toy
@@ -31,7 +31,7 @@ def names(runner: Runner, **options: float) -> list[str]:
 
 def test_what_no_named_run_leads_to_goes(runner: Runner, made: list[Artifact]) -> None:
     assert names(runner) == [artifact.name for artifact in made]
-    name_run(runner.store, "mine", {"two": made[1].name})
+    NamedRun(runner.store, "mine").add("two", made[1].name)
     assert names(runner) == [made[2].name, made[3].name]
 
 
@@ -59,7 +59,7 @@ def test_what_is_in_use_stays(runner: Runner, made: list[Artifact]) -> None:
 def test_freeing_removes_it(runner: Runner, made: list[Artifact]) -> None:
     runner.store.work_folder("toy/abc").mkdir(parents=True)
     runner.store.quarantine(made[3])
-    name_run(runner.store, "mine", {"one": made[0].name})
+    NamedRun(runner.store, "mine").add("one", made[0].name)
     free(runner.store, garbage(runner.store))
     assert list(runner.store.artifacts()) == [made[0]]
     assert not any((runner.store.root / ".work").iterdir())
@@ -67,11 +67,13 @@ def test_freeing_removes_it(runner: Runner, made: list[Artifact]) -> None:
 
 
 def test_names_are_links_that_move_with_the_folder(runner: Runner, made: list[Artifact], tmp_path: Path) -> None:
-    name_run(runner.store, "mine", {"one": made[0].name, "two": made[1].name})
-    name_run(runner.store, "mine", {"two": made[1].name, "three": made[2].name})
+    NamedRun(runner.store, "mine").add("number 1", made[0].name)
+    named = NamedRun(runner.store, "mine")
+    named.add("number 2", made[1].name)
+    named.add("number: 3 & more", made[2].name)
     assert named_runs(runner.store) == {"mine": sorted([made[1].name, made[2].name])}
     moved = runner.store.root.rename(tmp_path / "elsewhere")
-    assert (moved / "named" / "mine" / "three" / "total.json").read_text() == "6"
+    assert (moved / "named" / "mine" / f"toy-number-3-more-{made[2].key[:8]}" / "total.json").read_text() == "6"
 
 
 def test_children_of_children(runner: Runner, made: list[Artifact]) -> None:
