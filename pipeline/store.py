@@ -112,12 +112,21 @@ class Store:
                 lease.acquire(timeout=_POLL_SECONDS, poll_interval=0.1)
                 break
             except Timeout:
+                self._need_room()
                 owner = lease.owner
                 on_wait(f"process {owner.pid} on {owner.hostname.partition('?')[0]}" if owner else "another process")
         try:
             yield
         finally:
             lease.release()
+
+    def _need_room(self) -> None:
+        """Fails on a full disk: there nobody can take over the lock of the dead, and would wait for it in silence."""
+        probe = self.root / ".locks" / f".probe-{secrets.token_hex(4)}"
+        try:
+            probe.write_text("room")
+        finally:
+            probe.unlink(missing_ok=True)
 
     def _lease(self, name: str) -> SoftFileLease:
         from filelock import SoftFileLease
@@ -130,7 +139,10 @@ class Store:
 
     @contextmanager
     def lock_if_free(self, name: str) -> Iterator[bool]:
-        """Whether nobody computes `stage/key`, and nobody will before this is left."""
+        """Whether nobody computes `stage/key`, and nobody will before this is left.
+
+        On a full disk nobody can begin to, and a lock that is there counts as held: `gc` works there too.
+        """
         from filelock import Timeout
 
         lease = self._lease(name)
@@ -138,6 +150,11 @@ class Store:
             lease.acquire(timeout=0)
         except Timeout:
             yield False
+            return
+        except OSError as error:
+            if not says_disk_is_full(error):
+                raise
+            yield not Path(lease.lock_file).exists()
             return
         try:
             yield True

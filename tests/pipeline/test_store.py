@@ -196,3 +196,25 @@ def test_a_removed_artifact_is_gone_in_one_step(runner: Runner, log: Path, monke
     assert runner.store.find(artifact.name) is None
     runner.store.clear_dead()
     assert not (runner.store.root / ".trash").exists()
+
+
+def full_disk(*arguments: object, **options: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_on_a_full_disk_a_lock_is_free_if_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+    (tmp_path / ".locks").mkdir()
+    monkeypatch.setattr("filelock.SoftFileLease.acquire", full_disk)
+    with store.lock_if_free("toy/abc") as free:
+        assert free
+    (tmp_path / ".locks" / "toy-abc").touch()
+    with store.lock_if_free("toy/abc") as free:
+        assert not free
+
+
+def test_on_a_full_disk_nobody_waits_for_a_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Store(tmp_path).lock("toy/abc", lambda owner: None):
+        monkeypatch.setattr(Path, "write_text", full_disk)
+        with pytest.raises(OSError, match="No space left"), Store(tmp_path).lock("toy/abc", lambda owner: None):
+            pytest.fail("the lock is held")
