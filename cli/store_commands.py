@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -22,6 +23,13 @@ from llmrepair.pipeline.units import age_text, bytes_text, parse_bytes, parse_se
 _KEY = Annotated[str, typer.Argument(metavar="KEY", help="a key, or the start of one")]
 
 
+def _store(runs: Path) -> Store:
+    """The store that is there: none of these commands has a use for an empty one."""
+    if not runs.is_dir():
+        raise RequestError(Problem(f"there is no folder `{runs}`", "give the folder of artifacts with --runs"))
+    return Store(runs)
+
+
 def list_artifacts(
     stage: Annotated[str | None, typer.Option("--stage", help="only of this stage")] = None,
     model: Annotated[str | None, typer.Option("--model", help="only of this model, named as it was given")] = None,
@@ -32,7 +40,7 @@ def list_artifacts(
     wanted = {name: value for name, value in (("model", model), ("method", method)) if value is not None}
     found = [
         artifact
-        for artifact in Store(runs).artifacts()
+        for artifact in _store(runs).artifacts()
         if stage in (None, artifact.stage) and wanted.items() <= artifact.record["tags"].items()
     ]
     if as_json:
@@ -49,7 +57,7 @@ def _row(artifact: Artifact) -> list[str]:
 
 
 def show(key: _KEY, runs: RUNS_OPTION = DEFAULT_RUNS, as_json: JSON_OPTION = False) -> None:
-    store = Store(runs)
+    store = _store(runs)
     artifact = store.resolve(key)
     children = sorted(other.name for other in store.artifacts() if artifact.name in other.inputs.values())
     document, record = artifact.key_document, artifact.record
@@ -97,7 +105,7 @@ def why(
 ) -> None:
     from llmrepair.pipeline.differences import differences
 
-    store = Store(runs)
+    store = _store(runs)
     artifact = store.resolve(key)
     compared = store.resolve(other) if other is not None else _most_similar(store, artifact)
     if compared.stage != artifact.stage:
@@ -126,7 +134,7 @@ def remove(
     runs: RUNS_OPTION = DEFAULT_RUNS,
     as_json: JSON_OPTION = False,
 ) -> None:
-    store = Store(runs)
+    store = _store(runs)
     if key.startswith(f"{NAMED}/"):
         _remove_name(store, key.removeprefix(f"{NAMED}/"), as_json)
         return
@@ -172,7 +180,7 @@ def collect_garbage(
 ) -> None:
     age = _measure("--older-than", older_than, parse_seconds, "30d") or 0.0
     size = _measure("--down-to", down_to, parse_bytes, "20GB")
-    store = Store(runs)
+    store = _store(runs)
     store.clear_dead()
     found = garbage(store, age, size)
     total = sum(each.size_bytes for each in found)
@@ -199,11 +207,11 @@ def _measure(option: str, text: str | None, parse: Any, example: str) -> Any:
 
 
 def verify(
-    keys: Annotated[list[str] | None, typer.Argument(metavar="[KEY]...", help="only these; all if none is given")] = None,
+    keys: Annotated[list[str] | None, typer.Argument(metavar="KEY", help="only these; all if none is given")] = None,
     runs: RUNS_OPTION = DEFAULT_RUNS,
     as_json: JSON_OPTION = False,
 ) -> None:
-    store, reporter = Store(runs), Reporter()
+    store, reporter = _store(runs), Reporter()
     store.clear_dead()
     artifacts = [store.resolve(key) for key in keys] if keys else list(store.artifacts())
     damaged: dict[str, str] = {}

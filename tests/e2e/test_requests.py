@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from llmrepair.cli.main import COMMANDS
 from llmrepair.stages.sources import model_folder
 from tests.conftest import CommandLine
 
@@ -60,7 +61,8 @@ def model_with(folder: Path, **config: Any) -> Path:
         (["eval", "--device", "cuda:99"], "`cuda:99` cannot be used"),
         (["report"], "no evaluation"),
         (["report", "--html", "nowhere/report.html"], "no folder"),
-        (["show", "abc"], "abc"),
+        (["show", "abc"], "no folder `runs`"),
+        (["ls", "--runs", "nowhere"], "no folder `nowhere`"),
         (["lab", "train", "--model", "gpt"], "no lab model"),
     ],
 )
@@ -205,7 +207,7 @@ def test_a_hub_id_that_is_nowhere(tmp_path: Path, hub_cache: dict[str, str]) -> 
 
 def test_help_names_every_command(llmrepair: CommandLine) -> None:
     out = llmrepair("--help").out
-    assert all(name in out for name in ("demo", "compress", "tune-prompts", "tune-lora", "eval", "report", "ls", "show", "lab"))
+    assert all(name in out for name in COMMANDS if name != "evaluate")
     assert "--group-size" in llmrepair("eval", "--help").out
 
 
