@@ -219,7 +219,8 @@ def verify(
         for artifact in artifacts:
             if (damage := artifact.damage()) is not None:
                 damaged[artifact.name] = damage
-                reporter.say(f"{artifact.name}: {damage}; moved to {store.quarantine(artifact)}")
+                place = store.quarantine(artifact)
+                reporter.say(f"{artifact.name}: {damage}" + (f"; moved to {place}" if place is not None else ""))
             bar.advance(note=artifact.name)
     suspects = sorted({child.name for name in damaged for child in made_from(store, name)})
     if as_json:

@@ -73,7 +73,7 @@ class Runner:
         if artifact is None or (damage := artifact.damage(None if is_read else _ALWAYS_READ_BYTES)) is None:
             return artifact
         place = self.store.quarantine(artifact)
-        self.reporter.note(f"`{name}` is damaged: {damage}; it was moved to {place}")
+        self.reporter.note(f"`{name}` is damaged: {damage}" + (f"; it was moved to {place}" if place is not None else ""))
         return None
 
     def check(self, nodes: list[Node]) -> None:

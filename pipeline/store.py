@@ -17,13 +17,13 @@ may then still be computing: both come to the same result, and the first to publ
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,7 +101,7 @@ class Store:
         """Where a stage keeps its log, progress and checkpoints until its artifact `stage/key` is published."""
         return self.root / ".work" / name.replace("/", "-")
 
-    @contextmanager
+    @contextlib.contextmanager
     def lock(self, name: str, on_wait: Callable[[str], None]) -> Iterator[None]:
         """Holds the lock of `stage/key`; calls `on_wait` with who holds it, again and again, until it is free."""
         from filelock import Timeout
@@ -137,7 +137,7 @@ class Store:
             folder / name.replace("/", "-"), lease_duration=_LEASE_SECONDS, heartbeat_interval=_LEASE_SECONDS / 3
         )
 
-    @contextmanager
+    @contextlib.contextmanager
     def lock_if_free(self, name: str) -> Iterator[bool]:
         """Whether nobody computes `stage/key`, and nobody will before this is left.
 
@@ -171,7 +171,7 @@ class Store:
                     names |= {name, *_read_list(work / USES_FILE)}
         return names
 
-    @contextmanager
+    @contextlib.contextmanager
     def draft(self, name: str) -> Iterator[Path]:
         """A folder beside the artifact's place to write it in; gone afterwards unless it was published."""
         stage, _, key = name.partition("/")
@@ -216,13 +216,20 @@ class Store:
 
     def remove(self, artifact: Artifact) -> None:
         """Removes an artifact, out of sight first: an artifact that is half removed must not look finished."""
-        self._move(artifact.path, self.root / ".trash" / f"{artifact.stage}-{artifact.key}-{secrets.token_hex(4)}")
+        with contextlib.suppress(FileNotFoundError):  # another process was quicker
+            self._move(artifact.path, self.root / ".trash" / f"{artifact.stage}-{artifact.key}-{secrets.token_hex(4)}")
         shutil.rmtree(self.root / ".trash", ignore_errors=True)
 
-    def quarantine(self, artifact: Artifact) -> Path:
-        """Moves a damaged artifact to where it counts as missing and can still be looked at."""
+    def quarantine(self, artifact: Artifact) -> Path | None:
+        """Moves a damaged artifact to where it counts as missing and can still be looked at.
+
+        None if another process has already done so, and may have made it again: so the damage is looked for once more.
+        """
         place = self.root / ".corrupt" / f"{artifact.stage}-{artifact.key}-{secrets.token_hex(4)}"
-        self._move(artifact.path, place)
+        with self.lock_if_free(artifact.name) as free:
+            if not free or not artifact.path.exists() or artifact.damage() is None:
+                return None
+            self._move(artifact.path, place)
         return place
 
     def quarantined(self, name: str) -> list[Path]:

@@ -58,6 +58,7 @@ def test_what_is_in_use_stays(runner: Runner, made: list[Artifact]) -> None:
 
 def test_freeing_removes_it(runner: Runner, made: list[Artifact]) -> None:
     runner.store.work_folder("toy/abc").mkdir(parents=True)
+    (made[3].path / "total.json").write_text("7")
     runner.store.quarantine(made[3])
     NamedRun(runner.store, "mine").add("one", made[0].name)
     free(runner.store, garbage(runner.store))

@@ -188,6 +188,16 @@ def test_every_flipped_byte_is_found(runner: Runner, log: Path, data: st.DataObj
         path.write_bytes(content)
 
 
+def test_what_another_process_put_aside_and_made_again_is_left_alone(runner: Runner, log: Path) -> None:
+    artifact = runner.pull(toy(log, 1)).artifact
+    assert runner.store.quarantine(artifact) is None
+    (artifact.path / "total.json").write_text("7")
+    with runner.store.lock(artifact.name, lambda owner: None):
+        assert runner.store.quarantine(artifact) is None
+    assert runner.store.quarantine(artifact) is not None
+    assert runner.store.quarantine(artifact) is None
+
+
 def test_a_removed_artifact_is_gone_in_one_step(runner: Runner, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     artifact = runner.pull(toy(log, 1)).artifact
     monkeypatch.setattr("shutil.rmtree", lambda *arguments, **options: None)  # killed before it could remove anything
