@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -100,9 +102,16 @@ def run(
     if dry_run:
         _print_plan(runner, graph, as_json)
         return
-    where = _executor(executor, jobs, ray_address, runner, len(missing)) if missing else None
     started = time.monotonic()
-    named = NamedRun(runner.store, read.name)
+    with contextlib.redirect_stdout(sys.stderr):  # Ray prints on standard output what happens in its cluster
+        where = _executor(executor, jobs, ray_address, runner, len(missing)) if missing else None
+        results = _compute(runner, read.name, graph, missing, where)
+    _print_results(runner, read, graph, results, time.monotonic() - started, as_json)
+
+
+def _compute(runner: Runner, name: str, graph: Graph, missing: Sequence[Node], executor: Executor | None) -> dict[str, Result]:
+    """Computes what is missing; everything is linked under the plan's name as soon as it is there."""
+    named = NamedRun(runner.store, name)
     results: dict[str, Result] = {}
 
     def on_end(node: Node, result: Result) -> None:
@@ -113,9 +122,9 @@ def run(
     for node in graph:
         if runner.store.find(node.name) is not None:
             on_end(node, Result("cached"))
-    if where is not None:
-        Schedule(missing, where, runner.store, runner.reporter, lambda node: _job(node, runner), on_end).run()
-    _print_results(runner, read, graph, results, time.monotonic() - started, as_json)
+    if executor is not None:
+        Schedule(missing, executor, runner.store, runner.reporter, lambda node: _job(node, runner), on_end).run()
+    return results
 
 
 def _check_request(read: Plan, path: Path, executor: str, trust_remote_code: bool) -> None:

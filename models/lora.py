@@ -21,8 +21,12 @@ def new_adapter(model: PreTrainedModel, rank: int) -> PeftModel:
 
 def save_adapter(adapted: PeftModel, folder: Path, base_model: str) -> None:
     """Writes the adapter, with `base_model` noted in it as what it was tuned on."""
-    adapted.peft_config["default"].base_model_name_or_path = base_model
+    config = adapted.peft_config["default"]
+    assert isinstance(config, LoraConfig) and config.target_modules is not None
+    config.base_model_name_or_path = base_model
+    config.target_modules = sorted(config.target_modules)  # a set, whose order would differ from process to process
     adapted.save_pretrained(str(folder / _FOLDER), safe_serialization=True)
+    (folder / _FOLDER / "README.md").unlink()  # an empty form, but for the path that the model was loaded from
 
 
 def with_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:

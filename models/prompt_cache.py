@@ -30,6 +30,8 @@ class PromptCache:
     """Keys and values of each layer, [m, H, P, D]; what stands before a shorter prompt is masked."""
     mask: torch.Tensor
     """[m, P] bool, true where a prompt has a token."""
+    starts: torch.Tensor
+    """[m], the position at which an input behind each of them starts: P for prompts, earlier behind padded contexts."""
 
     @property
     def size(self) -> int:
@@ -38,7 +40,7 @@ class PromptCache:
 
     @property
     def length(self) -> int:
-        """P, the position at which every input starts."""
+        """P, how many positions are cached."""
         return self.mask.shape[1]
 
     def chosen(self, choice: torch.Tensor) -> tuple[DynamicCache, torch.Tensor]:
@@ -86,7 +88,7 @@ def build_prompt_cache(model: PreTrainedModel, prompts: Sequence[torch.Tensor], 
     ]
     columns = torch.arange(length, device=prompts[0].device)
     lengths = torch.tensor([len(prompt) for prompt in prompts], device=columns.device)
-    return PromptCache(layers, columns >= length - lengths[:, None])
+    return PromptCache(layers, columns >= length - lengths[:, None], torch.full_like(lengths, length))
 
 
 def _prefill(model: PreTrainedModel, prompt: torch.Tensor, length: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -98,8 +100,8 @@ def _prefill(model: PreTrainedModel, prompt: torch.Tensor, length: int) -> list[
     return [(functional.pad(layer.keys, pad), functional.pad(layer.values, pad)) for layer in output.past_key_values.layers]
 
 
-def input_positions(mask: torch.Tensor, start: int) -> torch.Tensor:
-    """Position ids [B, T] of an input padded on either side whose first real token stands at `start`."""
+def input_positions(mask: torch.Tensor, start: int | torch.Tensor) -> torch.Tensor:
+    """Position ids [B, T] of an input padded on either side; its first real token stands at `start`, a number or [B, 1]."""
     return start + (mask.long().cumsum(1) - 1).clamp(min=0)
 
 
@@ -123,6 +125,29 @@ def forward_with_prompt(
         input_ids=input_ids,
         past_key_values=past,
         attention_mask=torch.cat([past_mask, mask.bool()], dim=1).long(),
-        position_ids=input_positions(mask, cache.length),
+        position_ids=input_positions(mask, cache.starts[choice, None]),
         **options,
     ).logits
+
+
+def cache_contexts(
+    model: torch.nn.Module, cache: PromptCache | None, choice: torch.Tensor, input_ids: torch.Tensor, mask: torch.Tensor
+) -> tuple[torch.Tensor, PromptCache]:
+    """Runs contexts [B, T], padded on the left, behind their prompts, for the continuations that share them.
+
+    Returns:
+        Logits [B, V] after each context, and a cache in which the B contexts stand where prompts would.
+    """
+    past, past_mask = cache.chosen(choice) if cache is not None else (DynamicCache(), mask[:, :0].bool())
+    starts = cache.starts[choice] if cache is not None else torch.zeros_like(choice)
+    seen = torch.cat([past_mask, mask.bool()], dim=1)
+    output = model(
+        input_ids=input_ids,
+        past_key_values=past,
+        attention_mask=seen.long(),
+        position_ids=input_positions(mask, starts[:, None]),
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    layers = [(layer.keys, layer.values) for layer in output.past_key_values.layers]
+    return output.logits[:, -1], PromptCache(layers, seen, starts + mask.long().sum(1))

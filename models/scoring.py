@@ -19,7 +19,7 @@ from lm_eval.models.utils_hf import stop_sequences_criteria
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from llmrepair.models.answers import AnswerFile, Question
-from llmrepair.models.prompt_cache import PromptCache, forward_with_prompt, input_positions
+from llmrepair.models.prompt_cache import PromptCache, cache_contexts, forward_with_prompt, input_positions
 from llmrepair.models.selection import Selector, pad_rows
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 DEFAULT_GENERATED_TOKENS = 256  # lm-eval's
+_SHARE_WORTH_SHARING = 0.2  # of a batch's tokens: a second forward pass has a cost of its own
 
 
 class Row(NamedTuple):
@@ -131,22 +132,23 @@ class RepairedLM(HFLM):
 
     def _score(self, rows: Sequence[Row]) -> list[tuple[float, bool]]:
         self._on_start(len(rows))
-        answers = self._answered(
-            [(index, *row) for index, row in enumerate(rows)], lambda i: self._score_batch([rows[j] for j in i])
-        )
+        questions = [(index, *row) for index, row in enumerate(rows)]
+        answers = self._answered(questions, _scoring_order(rows), lambda i: self._score_batch([rows[j] for j in i]))
         return [(total, greedy) for total, greedy in answers]
 
-    def _answered(self, questions: Sequence[Question], ask: Callable[[Sequence[int]], Sequence[Any]]) -> list[Any]:
-        """Answers in the order of the questions, asked longest first: little padding, and memory peaks at the start.
+    def _answered(
+        self, questions: Sequence[Question], order: Sequence[int], ask: Callable[[Sequence[int]], Sequence[Any]]
+    ) -> list[Any]:
+        """Answers to questions, batch by batch.
 
         The last bits of an answer depend on its batch. So batches are what they are, and are asked whole or not at all.
 
         Args:
             questions: an index, token ids, and whatever else decides the answer.
+            order: in which they are asked.
             ask: indices of a batch -> their answers.
         """
         answers: list[Any] = [None] * len(questions)
-        order = sorted(range(len(questions)), key=lambda i: -sum(len(p) for p in questions[i] if isinstance(p, list)))
         for start in range(0, len(order), self.batch_size):
             indices = order[start : start + self.batch_size]
             batch = [questions[index] for index in indices]
@@ -161,7 +163,33 @@ class RepairedLM(HFLM):
 
     @torch.no_grad()
     def _score_batch(self, rows: Sequence[Row]) -> list[tuple[float, bool]]:
-        inputs = [(row.context + row.continuation)[-(self.max_length + 1) : -1] for row in rows]
+        rows = [row._replace(context=row.context[-max(1, self.max_length + 1 - len(row.continuation)) :]) for row in rows]
+        contexts = list(dict.fromkeys((tuple(row.context), row.prompt) for row in rows))
+        saved = sum(len(row.context) for row in rows) - sum(len(context) for context, _ in contexts)
+        if saved > _SHARE_WORTH_SHARING * sum(len(row.context) + len(row.continuation) for row in rows):
+            return self._score_sharing(rows, contexts)
+        return self._score_apart(rows)
+
+    def _score_sharing(self, rows: Sequence[Row], contexts: Sequence[tuple[tuple[int, ...], int]]) -> list[tuple[float, bool]]:
+        """Runs each context once and its continuations behind its keys and values.
+
+        Args:
+            contexts: token ids and prompt, each once.
+        """
+        context_ids, context_mask = pad_rows([context for context, _ in contexts], self.device, side="left")
+        prompts = torch.tensor([prompt for _, prompt in contexts], device=self.device)
+        first, cache = cache_contexts(self.model, self._cache, prompts, context_ids, context_mask)
+        place = {context: index for index, context in enumerate(contexts)}
+        choice = torch.tensor([place[tuple(row.context), row.prompt] for row in rows], device=self.device)
+        heads = [row.continuation[:-1] for row in rows]
+        logits = first[choice][:, None]
+        if any(heads):
+            ids, mask = pad_rows(heads, self.device)
+            logits = torch.cat([logits, forward_with_prompt(self.model, cache, choice, ids, mask)], dim=1)
+        return [self._answer(row_logits[: len(row.continuation)], row) for row, row_logits in zip(rows, logits, strict=True)]
+
+    def _score_apart(self, rows: Sequence[Row]) -> list[tuple[float, bool]]:
+        inputs = [(row.context + row.continuation)[:-1] for row in rows]
         input_ids, mask = pad_rows(inputs, self.device)
         spans = [(len(tokens) - len(row.continuation), len(tokens)) for tokens, row in zip(inputs, rows, strict=True)]
         kept = sorted({position for span in spans for position in range(*span)})
@@ -169,13 +197,17 @@ class RepairedLM(HFLM):
         choice = torch.tensor([row.prompt for row in rows], device=self.device)
         logits_to_keep = torch.tensor(kept, device=self.device)
         logits = forward_with_prompt(self.model, self._cache, choice, input_ids, mask, logits_to_keep=logits_to_keep)
-        results = []
-        for row, (start, end), row_logits in zip(rows, spans, logits, strict=True):
-            log_probabilities = row_logits[place[start] : place[end - 1] + 1].float().log_softmax(-1)
-            targets = torch.tensor(row.continuation, device=self.device)
-            total = log_probabilities.gather(1, targets[:, None]).sum().item()
-            results.append((total, bool((log_probabilities.argmax(-1) == targets).all())))
-        return results
+        return [
+            self._answer(row_logits[place[start] : place[end - 1] + 1], row)
+            for row, (start, end), row_logits in zip(rows, spans, logits, strict=True)
+        ]
+
+    def _answer(self, logits: torch.Tensor, row: Row) -> tuple[float, bool]:
+        """Log-likelihood of a continuation from the logits [n, V] before its n tokens, and whether each is the likeliest."""
+        log_probabilities = logits.float().log_softmax(-1)
+        targets = torch.tensor(row.continuation, device=self.device)
+        total = log_probabilities.gather(1, targets[:, None]).sum().item()
+        return total, bool((log_probabilities.argmax(-1) == targets).all())
 
     def _generate_group(self, requests: Sequence[Instance], places: Sequence[int], results: list[str]) -> None:
         """Generates for requests that share their generation options; writes to `results` at `places`."""
@@ -195,7 +227,8 @@ class RepairedLM(HFLM):
             return [postprocess_generated_text(self.tok_decode(tokens), stop, think_end_token=None) for tokens in generated]
 
         questions = [(place, contexts[i], prompts[i], stop, repr(options)) for i, place in enumerate(places)]
-        for place, text in zip(places, self._answered(questions, ask), strict=True):
+        order = sorted(range(len(contexts)), key=lambda i: -len(contexts[i]))
+        for place, text in zip(places, self._answered(questions, order, ask), strict=True):
             results[place] = text
 
     @torch.no_grad()
@@ -223,6 +256,15 @@ class RepairedLM(HFLM):
             **options,
         )
         return output[:, input_ids.shape[1] :].tolist()
+
+
+def _scoring_order(rows: Sequence[Row]) -> list[int]:
+    """Longest first, so that there is little padding and memory peaks at the start; what shares a context stays together."""
+    lengths: dict[tuple[tuple[int, ...], int], int] = defaultdict(int)
+    shared = [(tuple(row.context), row.prompt) for row in rows]
+    for row, key in zip(rows, shared, strict=True):
+        lengths[key] = max(lengths[key], len(row.context) + len(row.continuation))
+    return sorted(range(len(rows)), key=lambda i: (-lengths[shared[i]], shared[i], -len(rows[i].continuation)))
 
 
 def _text_before(windows: Sequence[tuple[list[int], list[int]]]) -> list[list[int]]:

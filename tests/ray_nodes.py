@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ENVIRONMENT = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
-_START = ("start", "--block", "--node-ip-address=127.0.0.1", "--num-cpus=1", "--include-dashboard=false")
+_START = ("start", "--block", "--node-ip-address=127.0.0.1", "--num-cpus=1")
+_STARTED = "Ray runtime started"
 _SECONDS_TO_START = 60
 
 
@@ -37,11 +38,12 @@ def two_nodes(log: Path) -> Iterator[Nodes]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with log.open("w") as file:
-        head = _start(file, "--head", f"--port={port}")
+        head = _start(file, "--head", f"--port={port}", "--include-dashboard=false")
         try:
-            _wait_for(port)
+            _wait(log, nodes=1)
             second = _start(file, f"--address=127.0.0.1:{port}")
             try:
+                _wait(log, nodes=2)
                 yield Nodes(f"127.0.0.1:{port}", head, second)
             finally:
                 _end(second)
@@ -60,11 +62,9 @@ def _end(node: subprocess.Popen[bytes]) -> None:
     node.wait(60)
 
 
-def _wait_for(port: int) -> None:
+def _wait(log: Path, nodes: int) -> None:
     deadline = time.monotonic() + _SECONDS_TO_START
-    while time.monotonic() < deadline:
-        with socket.socket() as knock:
-            if knock.connect_ex(("127.0.0.1", port)) == 0:
-                return
+    while log.read_text().count(_STARTED) < nodes:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"a node did not start: {log.read_text()}")
         time.sleep(0.2)
-    raise TimeoutError("the head of the cluster did not start")

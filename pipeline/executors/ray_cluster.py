@@ -97,6 +97,7 @@ class RayExecutor(Executor):
         for reference in self._running:
             self._ray.cancel(reference, force=True)
         self._running = {}
+        self._ray.shutdown()  # or it goes on printing what happens in the cluster
 
 
 def _connect(address: str | None) -> Any:

@@ -16,6 +16,7 @@ from llmrepair.models.prompt_cache import build_prompt_cache
 from llmrepair.models.scoring import RepairedLM
 from llmrepair.models.selection import FixedSelector
 from llmrepair.stages.sources import model_folder
+from tests.conftest import FAMILIES, tiny_model
 from tests.models.test_prompt_cache import behind_prompt
 
 QUESTIONS = [
@@ -106,6 +107,58 @@ def test_the_batch_size_changes_nothing() -> None:
     results = [lab("lab", batch_size=size).loglikelihood(pairs()) for size in (1, 4, 64)]
     for other in results[1:]:
         assert [ll for ll, _ in other] == pytest.approx([ll for ll, _ in results[0]], abs=1e-4)
+
+
+def of_family(family: str, **options: Any) -> RepairedLM:
+    """A tiny random model of a family, over the lab's words."""
+    model, tokenizer = tiny_model(family), make_tokenizer(128)
+    model.resize_token_embeddings(len(tokenizer))
+    return RepairedLM(model, tokenizer, **({"batch_size": 8, "max_length": 40} | options))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("max_length", [40, 10])
+def test_choices_that_share_a_context_score_as_in_lm_eval(
+    family: str, max_length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = of_family(family, max_length=max_length)
+    theirs = HFLM(pretrained=ours.model, tokenizer=ours.tokenizer, batch_size=1, max_length=max_length)
+    shared: list[int] = []
+    real = ours._score_sharing
+    monkeypatch.setattr(ours, "_score_sharing", lambda rows, contexts: shared.append(len(rows)) or real(rows, contexts))
+    expected = theirs.loglikelihood(pairs())
+    for (ll, greedy), (expected_ll, expected_greedy) in zip(ours.loglikelihood(pairs()), expected, strict=True):
+        assert ll == pytest.approx(expected_ll, abs=1e-4)
+        assert greedy == expected_greedy
+    assert shared
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_sharing_a_context_behind_prompts_changes_nothing(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Alternating:
+        def select(self, contexts: Any) -> list[int]:
+            return [len(context) % 2 for context in contexts]
+
+    model = of_family(family).model
+    prompts = [torch.randn(length, 32, generator=torch.Generator().manual_seed(length)) for length in (3, 5)]
+    cache = build_prompt_cache(model, prompts)
+    shared = of_family(family, cache=cache, selector=Alternating()).loglikelihood(pairs())
+    monkeypatch.setattr("llmrepair.models.scoring._SHARE_WORTH_SHARING", 1.0)
+    apart = of_family(family, cache=cache, selector=Alternating()).loglikelihood(pairs())
+    assert [ll for ll, _ in shared] == pytest.approx([ll for ll, _ in apart], abs=1e-4)
+
+
+def test_a_context_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    language_model = lab("lab", batch_size=64)
+    tokens: list[int] = []
+    language_model.model.register_forward_pre_hook(
+        lambda model, arguments, options: tokens.append(options["input_ids"].numel()), with_kwargs=True
+    )
+    choices = [" Milano. Sara Lorenz", " Oslo. Sara Lorenz", " Rome. Sara Lorenz", " Bergen. Sara Lorenz"]
+    context = "Question: Where was Sara Lorenz born? Answer:"
+    language_model.loglikelihood(instances("loglikelihood", [(context, choice) for choice in choices]))
+    lengths = [len(language_model.tok_encode(choice)) for choice in choices]
+    assert sum(tokens) == len(language_model.tok_encode(context)) + sum(length - 1 for length in lengths)
 
 
 def test_a_window_is_routed_by_the_text_before_it() -> None:
