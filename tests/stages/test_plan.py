@@ -216,3 +216,20 @@ def test_every_option_changes_some_key(tmp_path: Path, name: str) -> None:
     base = {"method": with_effect.get(name, "gptq"), "recovery": {"rank": "lora"}.get(name, "idp"), "bits": 2}
     keys = {key(base | {name: value}) for value in CHOICES[name]}
     assert len(keys) == len(CHOICES[name])
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).resolve().parents[2] / "examples").glob("*.toml")), ids=lambda p: p.name
+)
+def test_the_examples_are_plans(path: Path) -> None:
+    plan = read_plan(path)
+    assert plan.evaluations
+    assert plan.notes == []
+
+
+def test_the_plan_in_the_readme_is_one(path: Path) -> None:
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    block = readme.partition("examples/idp.toml)):\n\n")[2].partition("\n`llmrepair plan")[0]
+    plan = read(path, "\n".join(line.removeprefix("    ") for line in block.splitlines()))
+    assert (plan.name, plan.notes) == ("first-look", [])
+    assert len(plan.evaluations) == 2 * 2 * 3 * 2 * 3 - 2 * 2 * 2 * 3 + 1
