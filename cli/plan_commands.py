@@ -84,8 +84,8 @@ def run(
         typer.Option("--jobs", min=1, metavar="N", help="most stages at a time  \\[default: one per GPU, or per core]"),
     ] = None,
     ray_address: Annotated[
-        str | None, typer.Option("--ray-address", help="of a running cluster; without it one is started on this machine")
-    ] = None,
+        str, typer.Option("--ray-address", envvar="RAY_ADDRESS", help="of a running cluster; local: start one on this machine")
+    ] = "local",
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="allow a plan that says so to run code that comes with a model")
     ] = False,
@@ -143,7 +143,7 @@ def _tell_notes(runner: Runner, read: Plan) -> None:
         runner.reporter.note(note)
 
 
-def _executor(name: str, jobs: int | None, ray_address: str | None, runner: Runner, stages: int) -> Executor:
+def _executor(name: str, jobs: int | None, ray_address: str, runner: Runner, stages: int) -> Executor:
     if name == "ray":
         from llmrepair.pipeline.executors.ray_cluster import RayExecutor
 

@@ -27,14 +27,14 @@ class RayExecutor(Executor):
 
     Args:
         worker: module that a worker process runs.
-        address: of the cluster, as for `ray.init`; None starts one on this machine.
+        address: of the cluster, as for `ray.init`; `local` starts one on this machine.
         root: the folder of artifacts, which every node must see at the same path.
 
     Raises:
         RequestError: Ray is not installed, there is no such cluster, or a node does not see `root`.
     """
 
-    def __init__(self, worker: str, address: str | None, root: Path):
+    def __init__(self, worker: str, address: str, root: Path):
         self._ray = _connect(address)
         self._worker = worker
         self._running: dict[Any, Job] = {}
@@ -100,7 +100,7 @@ class RayExecutor(Executor):
         self._ray.shutdown()  # or it goes on printing what happens in the cluster
 
 
-def _connect(address: str | None) -> Any:
+def _connect(address: str) -> Any:
     try:
         import ray
     except ImportError as error:
@@ -119,9 +119,9 @@ def _connect(address: str | None) -> Any:
     return ray
 
 
-def _knock(address: str | None) -> None:
+def _knock(address: str) -> None:
     """Fails at once where nobody listens; Ray itself tries for minutes."""
-    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host, int(port)), timeout=_SECONDS_TO_CONNECT).close()
 

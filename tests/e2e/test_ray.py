@@ -6,16 +6,28 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from tests.ray_nodes import ENVIRONMENT, two_nodes
 
 
-def test_a_plan_runs_on_a_cluster(tmp_path: Path) -> None:
-    (tmp_path / "study.toml").write_text('[grid]\ncompressions = ["none", "rtn"]\n[defaults]\nlimit = 10\n')
-    run = [sys.executable, "-c", "from llmrepair.cli.main import main; main()", "run", "study.toml", "--json"]
-    with two_nodes(tmp_path / "ray.log") as nodes:
-        command = [*run, "--executor", "ray", "--ray-address", nodes.address]
-        done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+def run(folder: Path, plan: str, *options: str) -> Any:
+    """What `llmrepair run` with the ray executor answers."""
+    (folder / "study.toml").write_text(plan)
+    command = [sys.executable, "-c", "from llmrepair.cli.main import main; main()", "run", "study.toml", "--json"]
+    command += ["--executor", "ray", *options]
+    done = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert [stage["outcome"] for stage in json.loads(done.stdout)["stages"]] == ["done"] * 4
+    return json.loads(done.stdout)
+
+
+def test_a_plan_runs_on_a_cluster(tmp_path: Path) -> None:
+    with two_nodes(tmp_path / "ray.log") as nodes:
+        plan = '[grid]\ncompressions = ["none", "rtn"]\n[defaults]\nlimit = 10\n'
+        answer = run(tmp_path, plan, "--ray-address", nodes.address)
+    assert [stage["outcome"] for stage in answer["stages"]] == ["done"] * 4
     assert len(list((tmp_path / "runs" / "evaluate").iterdir())) == 2
+
+
+def test_without_an_address_a_cluster_is_started_on_this_machine(tmp_path: Path) -> None:
+    assert run(tmp_path, '[[include]]\nmethod = "none"\nlimit = 5\n')["done"] == 2
