@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-ENVIRONMENT = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+# Ray makes a token in the home folder when it starts on its own, and that file alone turns tokens on for the next head.
+ENVIRONMENT = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
 _START = ("start", "--block", "--node-ip-address=127.0.0.1", "--num-cpus=1")
 _STARTED = "Ray runtime started"
 _SECONDS_TO_START = 60

@@ -108,7 +108,7 @@ def _connect(address: str) -> Any:
     try:
         _knock(address)
         ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, logging_level=logging.ERROR)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise RequestError(
             Problem(
