@@ -35,10 +35,21 @@ class AnswerFile:
         return [self._known[name] for name in names] if all(name in self._known for name in names) else None
 
     def keep(self, questions: Sequence[Question], answers: Sequence[Any]) -> None:
-        if self._path is None:
-            return
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(dict(zip(map(_name, questions), answers, strict=True))) + "\n")
+        self._write(dict(zip(map(_name, questions), answers, strict=True)))
+
+    def was_too_large(self, questions: Sequence[Question]) -> bool:
+        """Whether a batch was found not to fit in memory."""
+        return _name(list(map(_name, questions))) in self._known
+
+    def keep_too_large(self, questions: Sequence[Question]) -> None:
+        """Whoever goes on does not try this batch: what fits may have changed, and answers depend on their batch."""
+        self._write({_name(list(map(_name, questions))): None})
+
+    def _write(self, answers: dict[str, Any]) -> None:
+        self._known |= answers
+        if self._path is not None:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(answers) + "\n")
 
 
 def _name(question: Question) -> str:

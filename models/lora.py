@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 
@@ -29,6 +29,7 @@ def save_adapter(adapted: PeftModel, folder: Path, base_model: str) -> None:
     (folder / _FOLDER / "README.md").unlink()  # an empty form, but for the path that the model was loaded from
 
 
-def with_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
+def with_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     """The model with a saved adapter beside its weights, not merged into them: they may be sparse."""
-    return PeftModel.from_pretrained(model, str(folder / _FOLDER)).eval()
+    adapted = PeftModel.from_pretrained(model, str(folder / _FOLDER)).eval()
+    return cast("PreTrainedModel", adapted.get_base_model())

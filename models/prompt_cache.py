@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -30,8 +31,6 @@ class PromptCache:
     """Keys and values of each layer, [m, H, P, D]; what stands before a shorter prompt is masked."""
     mask: torch.Tensor
     """[m, P] bool, true where a prompt has a token."""
-    starts: torch.Tensor
-    """[m], the position at which an input behind each of them starts: P for prompts, earlier behind padded contexts."""
 
     @property
     def size(self) -> int:
@@ -44,21 +43,43 @@ class PromptCache:
         return self.mask.shape[1]
 
     def chosen(self, choice: torch.Tensor) -> tuple[DynamicCache, torch.Tensor]:
-        """A cache in which sequence b sees prompt `choice[b]` alone, and its mask [B, P].
+        """A cache for one forward pass in which sequence b sees prompt `choice[b]` alone, and its mask [B, P].
 
-        A forward pass changes the cache it is given, so each call makes a new one.
+        It does not keep what the pass adds, and holds a layer's keys and values for the whole batch only while that layer
+        computes.
         """
-        if self.size == 1:
-            batch = len(choice)
-            return _cache([(k.expand(batch, -1, -1, -1), v.expand(batch, -1, -1, -1)) for k, v in self.layers]), (
-                self.mask.expand(batch, -1)
-            )
-        return _cache([(k[choice], v[choice]) for k, v in self.layers]), self.mask[choice]
+        cache = DynamicCache()
+        cache.layers = [_PromptLayer(keys, values, choice) for keys, values in self.layers]
+        return cache, self.mask[choice]
+
+    def growing(self, choice: torch.Tensor) -> tuple[DynamicCache, torch.Tensor]:
+        """The same as a cache that keeps what is added, for generation."""
+        return _cache([(keys[choice], values[choice]) for keys, values in self.layers]), self.mask[choice]
 
     def side_by_side(self, batch: int) -> tuple[DynamicCache, torch.Tensor]:
         """A cache in which every sequence sees all prompts, and its mask [B, m * P]. No prompt sees another."""
         flat = [(_side_by_side(k, batch), _side_by_side(v, batch)) for k, v in self.layers]
         return _cache(flat), self.mask.reshape(1, -1).expand(batch, -1)
+
+
+class _PromptLayer(DynamicLayer):
+    """Keys and values that stand in front of those of a forward pass."""
+
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor, choice: torch.Tensor):
+        super().__init__()
+        self.keys, self.values, self.is_initialized = keys, values, True
+        self._choice = choice
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *arguments: Any, **options: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        assert self.keys is not None and self.values is not None  # transformers' layers may start empty; these do not
+        keys, values = _rows(self.keys, self._choice), _rows(self.values, self._choice)
+        return torch.cat([keys, key_states], dim=-2), torch.cat([values, value_states], dim=-2)
+
+
+def _rows(states: torch.Tensor, choice: torch.Tensor) -> torch.Tensor:
+    return states[choice] if len(states) > 1 else states.expand(len(choice), -1, -1, -1)
 
 
 def _cache(layers: list[tuple[torch.Tensor, torch.Tensor]]) -> DynamicCache:
@@ -88,7 +109,7 @@ def build_prompt_cache(model: PreTrainedModel, prompts: Sequence[torch.Tensor], 
     ]
     columns = torch.arange(length, device=prompts[0].device)
     lengths = torch.tensor([len(prompt) for prompt in prompts], device=columns.device)
-    return PromptCache(layers, columns >= length - lengths[:, None], torch.full_like(lengths, length))
+    return PromptCache(layers, columns >= length - lengths[:, None])
 
 
 def _prefill(model: PreTrainedModel, prompt: torch.Tensor, length: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -100,13 +121,13 @@ def _prefill(model: PreTrainedModel, prompt: torch.Tensor, length: int) -> list[
     return [(functional.pad(layer.keys, pad), functional.pad(layer.values, pad)) for layer in output.past_key_values.layers]
 
 
-def input_positions(mask: torch.Tensor, start: int | torch.Tensor) -> torch.Tensor:
-    """Position ids [B, T] of an input padded on either side; its first real token stands at `start`, a number or [B, 1]."""
+def input_positions(mask: torch.Tensor, start: int) -> torch.Tensor:
+    """Position ids [B, T] of an input padded on either side; its first real token stands at `start`."""
     return start + (mask.long().cumsum(1) - 1).clamp(min=0)
 
 
 def forward_with_prompt(
-    model: torch.nn.Module,
+    model: PreTrainedModel,
     cache: PromptCache | None,
     choice: torch.Tensor,
     input_ids: torch.Tensor,
@@ -125,29 +146,26 @@ def forward_with_prompt(
         input_ids=input_ids,
         past_key_values=past,
         attention_mask=torch.cat([past_mask, mask.bool()], dim=1).long(),
-        position_ids=input_positions(mask, cache.starts[choice, None]),
+        position_ids=input_positions(mask, cache.length),
         **options,
     ).logits
 
 
-def cache_contexts(
-    model: torch.nn.Module, cache: PromptCache | None, choice: torch.Tensor, input_ids: torch.Tensor, mask: torch.Tensor
-) -> tuple[torch.Tensor, PromptCache]:
-    """Runs contexts [B, T], padded on the left, behind their prompts, for the continuations that share them.
-
-    Returns:
-        Logits [B, V] after each context, and a cache in which the B contexts stand where prompts would.
-    """
-    past, past_mask = cache.chosen(choice) if cache is not None else (DynamicCache(), mask[:, :0].bool())
-    starts = cache.starts[choice] if cache is not None else torch.zeros_like(choice)
-    seen = torch.cat([past_mask, mask.bool()], dim=1)
+@torch.no_grad()
+def extend_cache(model: PreTrainedModel, cache: PromptCache | None, prompt: int, tokens: Sequence[int]) -> PromptCache:
+    """A cache of one prompt: prompt `prompt` of `cache`, if there is one, and tokens behind it that many inputs begin with."""
+    input_ids = torch.tensor([tokens], device=model.device)
+    past, mask, start = DynamicCache(), torch.ones_like(input_ids, dtype=torch.bool), 0
+    if cache is not None:
+        past, past_mask = cache.growing(torch.tensor([prompt], device=model.device))
+        mask, start = torch.cat([past_mask, mask], dim=1), cache.length
+    positions = torch.arange(start, start + len(tokens), device=model.device)[None]
     output = model(
         input_ids=input_ids,
         past_key_values=past,
-        attention_mask=seen.long(),
-        position_ids=input_positions(mask, starts[:, None]),
+        attention_mask=mask.long(),
+        position_ids=positions,
         use_cache=True,
         logits_to_keep=1,
     )
-    layers = [(layer.keys, layer.values) for layer in output.past_key_values.layers]
-    return output.logits[:, -1], PromptCache(layers, seen, starts + mask.long().sum(1))
+    return PromptCache([(layer.keys, layer.values) for layer in output.past_key_values.layers], mask)

@@ -12,10 +12,10 @@ import torch
 from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 
+from llmrepair.models.harness import RepairedLM
 from llmrepair.models.lora import with_adapter
 from llmrepair.models.prompt_cache import PromptCache, build_prompt_cache
 from llmrepair.models.routing import Router, voting_layers
-from llmrepair.models.scoring import RepairedLM
 from llmrepair.models.selection import FixedSelector, RoutedSelector, Selector
 from llmrepair.models.soft_prompt import load_pool
 from llmrepair.pipeline.artifact import Artifact, write_json
@@ -84,7 +84,7 @@ def ask(language_model: RepairedLM, tasks: list[dict[str, Any]], config: Evaluat
 class Repair:
     """A model with its repair in place."""
 
-    model: torch.nn.Module
+    model: PreTrainedModel
     cache: PromptCache | None = None
     selector: Selector | None = None
     extra_parameters: int = 0

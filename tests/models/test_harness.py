@@ -11,9 +11,9 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 from llmrepair.lab.tokenizer import make_tokenizer
+from llmrepair.models.harness import RepairedLM
 from llmrepair.models.loading import load_model, load_tokenizer
 from llmrepair.models.prompt_cache import build_prompt_cache
-from llmrepair.models.scoring import RepairedLM
 from llmrepair.models.selection import FixedSelector
 from llmrepair.stages.sources import model_folder
 from tests.conftest import FAMILIES, tiny_model
@@ -118,34 +118,13 @@ def of_family(family: str, **options: Any) -> RepairedLM:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("max_length", [40, 10])
-def test_choices_that_share_a_context_score_as_in_lm_eval(
-    family: str, max_length: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_choices_that_share_a_context_score_as_in_lm_eval(family: str, max_length: int) -> None:
     ours = of_family(family, max_length=max_length)
     theirs = HFLM(pretrained=ours.model, tokenizer=ours.tokenizer, batch_size=1, max_length=max_length)
-    shared: list[int] = []
-    real = ours._score_sharing
-    monkeypatch.setattr(ours, "_score_sharing", lambda rows, contexts: shared.append(len(rows)) or real(rows, contexts))
     expected = theirs.loglikelihood(pairs())
     for (ll, greedy), (expected_ll, expected_greedy) in zip(ours.loglikelihood(pairs()), expected, strict=True):
         assert ll == pytest.approx(expected_ll, abs=1e-4)
         assert greedy == expected_greedy
-    assert shared
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_sharing_a_context_behind_prompts_changes_nothing(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Alternating:
-        def select(self, contexts: Any) -> list[int]:
-            return [len(context) % 2 for context in contexts]
-
-    model = of_family(family).model
-    prompts = [torch.randn(length, 32, generator=torch.Generator().manual_seed(length)) for length in (3, 5)]
-    cache = build_prompt_cache(model, prompts)
-    shared = of_family(family, cache=cache, selector=Alternating()).loglikelihood(pairs())
-    monkeypatch.setattr("llmrepair.models.scoring._SHARE_WORTH_SHARING", 1.0)
-    apart = of_family(family, cache=cache, selector=Alternating()).loglikelihood(pairs())
-    assert [ll for ll, _ in shared] == pytest.approx([ll for ll, _ in apart], abs=1e-4)
 
 
 def test_a_context_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:

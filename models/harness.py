@@ -1,0 +1,161 @@
+"""lm-eval's language model interface over a repaired model.
+
+Tokenisation, truncation and windows are those of lm-eval's own `HFLM`, from which this class inherits them, so that a model
+without a repair gets the same numbers. The work is done by `Scorer`; each item's choice of a prompt is kept.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
+from lm_eval.models.utils_hf import stop_sequences_criteria
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+from llmrepair.models.answers import AnswerFile
+from llmrepair.models.prompt_cache import PromptCache
+from llmrepair.models.scorer import DoesNotFit, Scorer
+from llmrepair.models.selection import Selector
+from llmrepair.models.trees import Text
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+DEFAULT_GENERATED_TOKENS = 256  # lm-eval's
+
+
+class RepairedLM(HFLM):
+    """A causal LM, the prompts in front of it, and what chooses among them.
+
+    Args:
+        model: on its device; a peft model as well.
+        batch_size: as many tokens at once as so many of the longest requests have; `auto`: as the memory allows.
+        max_length: most input tokens, the prompt's not counted.
+        cache: the prompts; None for none.
+        selector: chooses among them; None exactly where `cache` is.
+        answers: file that keeps answers as they come; what it holds is not asked again.
+        on_start: called with the number of requests that are about to be scored.
+        on_progress: called with the number of requests done since the last call.
+
+    Raises:
+        DoesNotFit: from the scoring methods.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        batch_size: int | Literal["auto"],
+        max_length: int,
+        cache: PromptCache | None = None,
+        selector: Selector | None = None,
+        answers: Path | None = None,
+        on_start: Callable[[int], None] = lambda requests: None,
+        on_progress: Callable[[int], None] = lambda requests: None,
+    ):
+        super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, max_length=max_length, backend="causal")
+        self._scorer = Scorer(model, cache, batch_size, AnswerFile(answers), on_progress)
+        self._selector = selector
+        self._on_start = on_start
+        self.selections: dict[tuple[str, int], list[int]] = defaultdict(list)
+        """(task, document) -> prompt of each choice made for it; empty without a selector."""
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """Log-likelihood in nats of each request's continuation, and whether greedy decoding gives it."""
+        pairs = [self._encoded(*request.args) for request in requests]
+        prompts = self._choose([context for context, _ in pairs])
+        self._keep(requests, prompts)
+        self._on_start(len(requests))
+        return self._scorer.score([self._text(*pair, prompt) for pair, prompt in zip(pairs, prompts, strict=True)])
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        """Log-likelihood in nats of whole texts, in windows of `max_length` that do not overlap.
+
+        A window's prompt is chosen by the window before it: choosing by the window itself would look at the answer.
+        """
+        windows = [self._windows(*request.args) for request in requests]
+        counts = [len(each) for each in windows]
+        prompts = iter(self._choose([seen for each in windows for seen in _text_before(each)]))
+        texts = [[self._text(context, continuation, next(prompts)) for context, continuation in each] for each in windows]
+        for request, each in zip(requests, texts, strict=True):
+            self._keep([request] * len(each), [text.prompt for text in each])
+        self._on_start(sum(counts))
+        scores = iter(self._scorer.score([text for each in texts for text in each]))
+        return [sum(next(scores)[0] for _ in range(count)) for count in counts]
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """What the model generates up to a stop string; greedy unless the task samples."""
+        self._on_start(len(requests))
+        results = [""] * len(requests)
+        groups: dict[str, list[int]] = defaultdict(list)
+        for index, request in enumerate(requests):
+            groups[repr(request.args[1])].append(index)
+        for indices in groups.values():
+            self._generate_group([requests[index] for index in indices], indices, results)
+        return results
+
+    def _encoded(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """Token ids of a pair; an empty context becomes the beginning-of-text token."""
+        if context:
+            return self._encode_pair(context, continuation)
+        tokens = self.tok_encode(continuation, add_special_tokens=False)
+        prefix = self.prefix_token_id
+        return (tokens[:1], tokens[1:]) if tokens[0] == prefix else ([prefix], tokens)
+
+    def _windows(self, text: str) -> list[tuple[list[int], list[int]]]:
+        windows = get_rolling_token_windows(
+            token_list=self.tok_encode(text), prefix_token=self.prefix_token_id, max_seq_len=self.max_length, context_len=1
+        )
+        return [make_disjoint_window(window) for window in windows]
+
+    def _text(self, context: list[int], continuation: list[int], prompt: int) -> Text:
+        """What is too long loses its beginning."""
+        if len(continuation) > self.max_length:
+            raise DoesNotFit(
+                f"an answer of {len(continuation)} tokens does not fit in the {self.max_length} that the model takes"
+            )
+        tokens = (*context, *continuation)[-(self.max_length + 1) :]
+        return Text(prompt, tokens, len(tokens) - len(continuation))
+
+    def _choose(self, contexts: Sequence[list[int]]) -> list[int]:
+        if self._selector is None:
+            return [0] * len(contexts)
+        return self._selector.select([context[-self.max_length :] for context in contexts])
+
+    def _keep(self, requests: Sequence[Instance], prompts: Sequence[int]) -> None:
+        if self._selector is None:
+            return
+        for request, prompt in zip(requests, prompts, strict=True):
+            assert request.task_name is not None and request.doc_id is not None
+            self.selections[request.task_name, request.doc_id].append(prompt)
+
+    def _generate_group(self, requests: Sequence[Instance], places: Sequence[int], results: list[str]) -> None:
+        """Generates for requests that share their generation options; writes to `results` at `places`."""
+        options = normalize_gen_kwargs(requests[0].args[1], DEFAULT_GENERATED_TOKENS)
+        # HFLM gives up where an answer may be longer than the model; half of the positions each is of more use.
+        longest = min(options.pop("max_gen_toks"), self.max_length // 2)
+        stop = handle_stop_sequences(options.pop("until"), eos=self.tok_decode(self.eot_token_id, skip_special_tokens=False))
+        if not options["do_sample"]:
+            options.pop("temperature", None)
+        contexts = [self.tok_encode(request.args[0], left_truncate_len=self.max_length - longest) for request in requests]
+        prompts = self._choose(contexts)
+        self._keep(requests, prompts)
+
+        def stopping(width: int, rows: int) -> Any:
+            return stop_sequences_criteria(self.tokenizer, stop, width, rows)
+
+        options |= {"pad_token_id": self.tokenizer.pad_token_id, "max_new_tokens": longest}
+        pairs = zip(prompts, contexts, strict=True)
+        generated = self._scorer.generate(pairs, options, stop, stopping)
+        for place, tokens in zip(places, generated, strict=True):
+            results[place] = postprocess_generated_text(self.tok_decode(tokens), stop, think_end_token=None)
+
+
+def _text_before(windows: Sequence[tuple[list[int], list[int]]]) -> list[list[int]]:
+    """What stands in front of each window: the window before it, and the prefix token before the first."""
+    return [context if index == 0 else windows[index - 1][1] for index, (context, _) in enumerate(windows)]

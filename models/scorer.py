@@ -1,0 +1,241 @@
+"""Log-likelihoods and generation for texts of token ids, behind the prompts of a pool.
+
+What texts share is computed once, and logits only where a token is scored (see `trees` and `tree_attention`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import count, repeat
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import torch
+
+from llmrepair.models.answers import AnswerFile, Question
+from llmrepair.models.memory import is_out_of_memory, most_generated_rows, most_tokens
+from llmrepair.models.prompt_cache import PromptCache, extend_cache, input_positions
+from llmrepair.models.selection import pad_rows
+from llmrepair.models.tree_attention import attention_window, logits_of_trees, takes_trees
+from llmrepair.models.trees import Forest, Group, Text, Tree, group_by_beginning, side_by_side
+
+if TYPE_CHECKING:
+    from transformers import GenerationMixin, PreTrainedModel
+
+Rows = list[list[Tree]]
+Ask = Callable[[PromptCache | None, torch.Tensor, Rows], list[Any]]
+"""A batch -> the answer to each of its texts: what is cached, [B] which of it stands before each row, and the rows."""
+
+_LOGITS_AT_ONCE = 2**20  # what the caches of a CPU hold
+
+
+class DoesNotFit(Exception):
+    """A text is longer than the model or the memory allows."""
+
+
+class Scorer:
+    """A frozen model and a pool of prompts.
+
+    The last bits of an answer depend on its batch. So batches are the same in every run, and are asked whole or not at all.
+
+    Args:
+        cache: the prompts; None for none.
+        batch_size: as many tokens at once as so many of the longest texts have; `auto`: as many as the memory allows.
+        answers: keeps answers as they come; what it holds is not computed again.
+        on_progress: called with the number of texts done since the last call.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        cache: PromptCache | None,
+        batch_size: int | Literal["auto"],
+        answers: AnswerFile,
+        on_progress: Callable[[int], None] = lambda texts: None,
+    ):
+        self._model = model
+        self._cache = cache
+        self._batch_size = batch_size
+        self._answers = answers
+        self._on_progress = on_progress
+        self._takes_trees = takes_trees(model)
+        self._halvings = 0
+        """How often a batch did not fit in memory."""
+
+    def score(self, texts: Sequence[Text]) -> list[tuple[float, bool]]:
+        """Log-likelihood in nats of what is scored in each text, and whether each of its tokens is the likeliest.
+
+        Raises:
+            DoesNotFit: one text alone is too much for the memory.
+        """
+        return [(total, greedy) for total, greedy in self._answered(texts, self._score_rows)]
+
+    def generate(
+        self,
+        contexts: Iterable[tuple[int, Sequence[int]]],
+        options: dict[str, Any],
+        key: Sequence[Any],
+        stopping: Callable[[int, int], Any],
+    ) -> list[list[int]]:
+        """Token ids that `model.generate` puts behind each context.
+
+        Args:
+            contexts: prompt and token ids.
+            options: for `generate`; `max_new_tokens` and `do_sample` among them.
+            key: what else decides the answers, as JSON values.
+            stopping: width and number of rows of a batch -> the criteria that stop it.
+
+        Raises:
+            DoesNotFit: one context alone is too much for the memory.
+        """
+
+        def ask(cache: PromptCache | None, choice: torch.Tensor, rows: Rows) -> list[list[int]]:
+            return self._generate_rows(cache, choice, rows, options, stopping)
+
+        # The last token of a text is never computed: a number there tells samples behind one context apart.
+        numbers = count() if options["do_sample"] else repeat(0)
+        texts = [
+            Text(prompt, (*context, number), len(context)) for (prompt, context), number in zip(contexts, numbers, strict=False)
+        ]
+        return self._answered(texts, ask, alone=True, room=options["max_new_tokens"], key=[*key, repr(options)])
+
+    def _answered(
+        self, texts: Sequence[Text], ask: Ask, alone: bool = False, room: int = 0, key: Sequence[Any] = ()
+    ) -> list[Any]:
+        """Answers to texts, each asked once.
+
+        Args:
+            alone: each text needs a row of its own.
+            room: tokens that are added to each.
+            key: what decides the answers beside the texts.
+        """
+        if not texts:
+            return []
+        times = Counter(texts)
+        past = room + (self._cache.length if self._cache is not None else 0)
+        longest = past + max(len(text.tokens) for text in times)
+        shared = self._takes_trees and longest <= (attention_window(self._model) or longest)
+        budget = self._budget(longest, generated=room > 0)
+        answers: dict[Text, Any] = {}
+        for group in group_by_beginning(times) if shared else [Group(0, sorted(times))]:
+            behind = _Behind(self._model, self._cache, group)
+            forest = Forest(group.texts, group.length, past + group.length, shared and not alone)
+            while forest:
+                rows = forest.take(budget >> self._halvings)
+                batch = [text for row in rows for tree in row for text in tree.paths]
+                known = self._known_or_asked([[*text, *key] for text in batch], partial(behind.ask, ask, rows))
+                if known is None:
+                    self._halvings += 1
+                    forest.put_back(rows)
+                else:
+                    answers |= zip(batch, known, strict=True)
+                    self._on_progress(sum(times[text] for text in batch))
+        return [answers[text] for text in texts]
+
+    def _budget(self, longest: int, generated: bool) -> int:
+        """Tokens of a batch, if the longest of its rows has so many in the end."""
+        if self._batch_size != "auto":
+            return self._batch_size * longest
+        return most_generated_rows(self._model, longest) * longest if generated else most_tokens(self._model)
+
+    def _known_or_asked(self, questions: Sequence[Question], ask: Callable[[], list[Any]]) -> list[Any] | None:
+        """Answers to a batch; None if it is too large for the memory, now or before an interruption."""
+        if (known := self._answers.known(questions)) is not None:
+            return known
+        if self._answers.was_too_large(questions):
+            return None
+        try:
+            answers = ask()
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        else:
+            self._answers.keep(questions, answers)
+            return answers
+        if len(questions) == 1:
+            raise DoesNotFit(f"one text of {len(questions[0][1])} tokens does not fit in memory")
+        self._answers.keep_too_large(questions)
+        return None
+
+    @torch.no_grad()
+    def _score_rows(self, cache: PromptCache | None, choice: torch.Tensor, rows: Rows) -> list[tuple[float, bool]]:
+        trees = [side_by_side(row) for row in rows]
+        width = max(map(len, trees))
+        spans = [
+            ([b * width + place for place in path], text.tokens[text.scored :])
+            for b, tree in enumerate(trees)
+            for text, path in tree.paths.items()
+        ]
+        places = sorted({place for path, _ in spans for place in path})
+        logits = logits_of_trees(self._model, cache, choice, trees, torch.tensor(places, device=choice.device))
+        index = {place: n for n, place in enumerate(places)}
+        which = [index[place] for path, _ in spans for place in path]
+        targets = [target for _, scored in spans for target in scored]
+        loglikelihoods, likeliest = token_loglikelihoods(
+            logits, torch.tensor(which, device=choice.device), torch.tensor(targets, device=choice.device)
+        )
+        lengths = [len(path) for path, _ in spans]
+        totals = [part.sum().item() for part in loglikelihoods.cpu().double().split(lengths)]
+        return list(zip(totals, [bool(part.all()) for part in likeliest.cpu().split(lengths)], strict=True))
+
+    @torch.no_grad()
+    def _generate_rows(
+        self,
+        cache: PromptCache | None,
+        choice: torch.Tensor,
+        rows: Rows,
+        options: dict[str, Any],
+        stopping: Callable[[int, int], Any],
+    ) -> list[list[int]]:
+        trees = [row[0] for row in rows]
+        torch.manual_seed(next(iter(trees[0].paths)).tokens[-1])  # samples are the same, whatever was asked before
+        input_ids, mask = pad_rows([tree.tokens for tree in trees], choice.device, side="left")
+        if cache is not None:
+            past, past_mask = cache.growing(choice)
+            # generate() takes what the cache already holds for the head of its input: stand-ins of the same length.
+            positions = torch.cat([torch.zeros_like(past_mask, dtype=torch.long), input_positions(mask, cache.length)], dim=1)
+            input_ids = torch.cat([torch.zeros_like(past_mask, dtype=torch.long), input_ids], dim=1)
+            mask = torch.cat([past_mask, mask], dim=1)
+            options = options | {"past_key_values": past, "position_ids": positions}
+        width = input_ids.shape[1]
+        criteria = stopping(width, len(rows))
+        model = cast("GenerationMixin", self._model)
+        output = model.generate(input_ids, attention_mask=mask.long(), stopping_criteria=criteria, **options)
+        return output[:, width:].tolist()
+
+
+class _Behind:
+    """What is cached in front of a group of texts; its beginning is computed when it is first needed."""
+
+    def __init__(self, model: PreTrainedModel, cache: PromptCache | None, group: Group):
+        self._model = model
+        self._cache = cache
+        self._group = group
+        self._extended: PromptCache | None = None
+
+    def ask(self, ask: Ask, rows: Rows) -> list[Any]:
+        device = self._model.device
+        if not self._group.length:
+            return ask(self._cache, torch.tensor([row[0].prompt for row in rows], device=device), rows)
+        if self._extended is None:
+            text = self._group.texts[0]
+            self._extended = extend_cache(self._model, self._cache, text.prompt, text.tokens[: self._group.length])
+        return ask(self._extended, torch.zeros(len(rows), dtype=torch.long, device=device), rows)
+
+
+def token_loglikelihoods(logits: torch.Tensor, which: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-likelihood of tokens, in float32, and whether each is the likeliest.
+
+    Args:
+        logits: [N, V] in any precision.
+        which: [K], the row of `logits` that predicts each token.
+        targets: [K], the tokens.
+
+    Returns:
+        [K] in nats, and [K] bool.
+    """
+    parts = logits.split(max(1, _LOGITS_AT_ONCE // logits.shape[1]))
+    normalisers = torch.cat([part.float().logsumexp(-1) for part in parts])
+    likeliest = torch.cat([part.max(-1).indices for part in parts])  # the first of equals, as argmax gives, in half the time
+    return logits[which, targets].float() - normalisers[which], likeliest[which] == targets
