@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import count, repeat
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -21,7 +21,7 @@ from llmrepair.models.tree_attention import attention_window, logits_of_trees, t
 from llmrepair.models.trees import Forest, Group, Text, Tree, group_by_beginning, side_by_side
 
 if TYPE_CHECKING:
-    from transformers import GenerationMixin, PreTrainedModel
+    from transformers import PreTrainedModel
 
 Rows = list[list[Tree]]
 Ask = Callable[[PromptCache | None, torch.Tensor, Rows], list[Any]]
@@ -200,7 +200,7 @@ class Scorer:
             options = options | {"past_key_values": past, "position_ids": positions}
         width = input_ids.shape[1]
         criteria = stopping(width, len(rows))
-        model = cast("GenerationMixin", self._model)
+        model: Any = self._model  # transformers adds generate() to its classes in a way that mypy does not follow
         output = model.generate(input_ids, attention_mask=mask.long(), stopping_criteria=criteria, **options)
         return output[:, width:].tolist()
 
