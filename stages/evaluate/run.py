@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
+import os
 import random
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from lm_eval.evaluator import evaluate
-from lm_eval.tasks import TaskManager
 
 from llmrepair.models.harness import RepairedLM
 from llmrepair.models.lora import with_adapter
@@ -21,22 +22,34 @@ from llmrepair.models.soft_prompt import load_pool
 from llmrepair.pipeline.artifact import Artifact, write_json
 from llmrepair.pipeline.stage import Context
 from llmrepair.stages.compressed import load_compressed
-from llmrepair.stages.evaluate.items import ITEMS_FILE, items_of_task, scores_of_task, selection_shares
-from llmrepair.stages.evaluate.tasks import load_config
+from llmrepair.stages.evaluate.files import RESULTS_FILE, samples_file
+from llmrepair.stages.evaluate.loading import load_tasks
+from llmrepair.stages.evaluate.results import results_document
+from llmrepair.stages.evaluate.samples import (
+    plain,
+    samples_with_ours,
+    scores_of_task,
+    selection_shares,
+    write_samples,
+)
 
 if TYPE_CHECKING:
+    from lm_eval.tasks.manager import TaskDict
     from transformers import PreTrainedModel
 
     from llmrepair.stages.evaluate.stage import Evaluate, EvaluateConfig
 
-_SEED = 1234
+SEEDS = {"random_seed": 0, "numpy_seed": 1234, "torch_seed": 1234, "fewshot_seed": 1234}
+"""Those of lm-eval's command line."""
+BOOTSTRAP_ITERATIONS = 1000
+"""For standard errors of what is no mean; lm-eval's 100,000 take minutes, and change them by about 2 %."""
 
 
 def run(stage: Evaluate, context: Context) -> dict[str, Any]:
     config = stage.config
     model, tokenizer = load_compressed(stage.compressed, context)
     repair = apply_repair(model, config, context.inputs.get("repair"), context.runtime.batch_size)
-    tasks = [load_config(task, config.tasks_data, stage.task_identities[task]) for task in config.tasks]
+    asked = load_tasks(config, stage.task_identities)
 
     with context.reporter.bar("scoring") as bar:
         language_model = RepairedLM(
@@ -50,34 +63,46 @@ def run(stage: Evaluate, context: Context) -> dict[str, Any]:
             on_start=bar.extend,
             on_progress=bar.advance,
         )
-        results = ask(language_model, tasks, config)
+        results = ask(language_model, asked, config)
 
-    items = [item for task in config.tasks for item in items_of_task(task, results, language_model.selections)]
-    with (context.folder / ITEMS_FILE).open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(item, ensure_ascii=False) + "\n" for item in items)
-    write_json(context.folder / "tasks.json", {task: _settings(results, task) for task in config.tasks})
-    return {
-        "tasks": {task: scores_of_task(task, results) for task in config.tasks},
+    settings = SEEDS | {"bootstrap_iters": BOOTSTRAP_ITERATIONS}
+    write_json(context.folder / RESULTS_FILE, plain(results_document(results, language_model, stage, settings)))
+    samples = {name: samples_with_ours(results["samples"][name], language_model.selections, name) for name in asked["tasks"]}
+    for name, of_task in samples.items():
+        write_samples(context.folder / samples_file(name), of_task)
+    metrics = {
+        "tasks": {name: scores_of_task(task, results) for name, task in asked["tasks"].items()},
+        "groups": results.get("groups", {}),
         "extra_parameters": repair.extra_parameters,
         "size_bytes": context.inputs["compressed"].metrics["size_bytes"],
         "max_length": language_model.max_length,
-        "prompt_shares": selection_shares(items, repair.cache.size) if repair.cache is not None else None,
+        "prompt_shares": selection_shares(samples.values(), repair.cache.size) if repair.cache is not None else None,
     }
+    return dict(plain(metrics))
 
 
-def ask(language_model: RepairedLM, tasks: list[dict[str, Any]], config: EvaluateConfig) -> dict[str, Any]:
-    """lm-eval's results of tasks given inline, seeded as `lm_eval` seeds on its command line."""
-    random.seed(0)
-    np.random.seed(_SEED)
-    torch.manual_seed(_SEED)
-    loaded = TaskManager(include_defaults=False).load(tasks)
-    for task in loaded["tasks"].values():
+def ask(language_model: RepairedLM, asked: TaskDict, config: EvaluateConfig) -> dict[str, Any]:
+    """lm-eval's results, with seeds, examples and chat turns as on its command line."""
+    random.seed(SEEDS["random_seed"])
+    np.random.seed(SEEDS["numpy_seed"])
+    torch.manual_seed(SEEDS["torch_seed"])
+    for task in asked["tasks"].values():
         if config.num_fewshot is not None and task.get_config("num_fewshot") != 0:
             task.set_config(key="num_fewshot", value=config.num_fewshot)
         elif task.get_config("num_fewshot") is None:
             task.set_config(key="num_fewshot", value=0)
-        task.set_fewshot_seed(seed=_SEED)
-    return evaluate(lm=language_model, task_dict=loaded, limit=config.limit, bootstrap_iters=0)  # the intervals are ours
+        task.set_fewshot_seed(seed=SEEDS["fewshot_seed"])
+    os.environ["DISABLE_MULTIPROC"] = "1"  # so few bootstrap iterations are not worth a pool of processes
+    with contextlib.redirect_stdout(sys.stderr):  # where lm-eval and some tasks print
+        return evaluate(
+            lm=language_model,
+            task_dict=asked,
+            limit=config.limit,
+            bootstrap_iters=BOOTSTRAP_ITERATIONS,
+            system_instruction=config.system,
+            apply_chat_template=config.apply_chat_template,
+            fewshot_as_multiturn=config.apply_chat_template,
+        )
 
 
 @dataclass(frozen=True)
@@ -116,9 +141,3 @@ def _max_length(model: PreTrainedModel, tokenizer: Any, repair: Repair) -> int:
     """Positions left for the input: a prompt takes its own."""
     positions = getattr(model.config, "max_position_embeddings", None) or min(tokenizer.model_max_length, 2048)
     return positions - (repair.cache.length if repair.cache is not None else 0)
-
-
-def _settings(results: dict[str, Any], task: str) -> dict[str, Any]:
-    """How lm-eval asked: few-shot examples, version, templates."""
-    config = {name: value for name, value in results["configs"][task].items() if not callable(value)}
-    return json.loads(json.dumps({"version": results["versions"].get(task), "config": config}, default=str))

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from llmrepair.pipeline.errors import Problem, RequestError
 from llmrepair.pipeline.keys import DigestCache
 from llmrepair.pipeline.stage import Context, Stage, StageConfig
 from llmrepair.stages.compress import Compress
-from llmrepair.stages.evaluate.tasks import data_problem, expand, task_identity, task_problem
+from llmrepair.stages.evaluate.own_tasks import GROUPS, OWN_TASKS
+from llmrepair.stages.evaluate.tasks import expand, task_identities
 from llmrepair.stages.fields import Names, invalid
 from llmrepair.stages.sources import load_config as model_config
 from llmrepair.stages.tuning import Tune
@@ -22,34 +23,44 @@ from llmrepair.stages.tuning import Tune
 class EvaluateConfig(StageConfig):
     """What a model is asked, and with which repair in place."""
 
-    references: ClassVar[frozenset[str]] = frozenset({"tasks_data"})
+    references: ClassVar[frozenset[str]] = frozenset({"include_path", "tasks_data"})
 
     recovery: Literal["none", "prompt", "idp", "lora"] = Field(
         "none", description="none; prompt: the pool's best on held-out loss; idp: one prompt chosen per input; lora"
     )
+    include_path: Path | None = Field(None, description="folder with YAML files of further tasks and groups, and their code")
     tasks: Names = Field(
-        ("lab_qa",), description="lm-eval tasks, lab_qa, lab_mc, lab_reverse, lab_text, or the groups lab and nine"
+        ("lab_qa",),
+        description=f"tasks, groups and tags of lm-eval or --include-path, patterns such as 'blimp_*', or ours: "
+        f"{', '.join((*OWN_TASKS, *GROUPS))}",
     )
     tasks_data: Path | None = Field(None, description="folder from which lm-eval tasks read <task>.jsonl instead of the Hub")
     limit: int | None = Field(None, ge=1, description="only the first so many documents of each task")
     num_fewshot: int | None = Field(None, ge=0, description="examples in front of each question  [default: the task's own]")
+    apply_chat_template: bool = Field(
+        False, description="ask in the turns of the tokenizer's chat template, examples too, as lm-eval does"
+    )
+    system: str | None = Field(None, description="system instruction in front of each question")
     idp_layers: str = Field("first", description="layers that vote: first, all, or a list such as 0,2")
     idp_reduce: Literal["mean", "sum"] = Field("mean", description="a prompt's vote over its tokens")
 
+    @field_validator("include_path", "tasks_data")
+    @classmethod
+    def _folder_exists(cls, folder: Path | None, info: ValidationInfo) -> Path | None:
+        if folder is not None and not folder.is_dir():
+            option = f"--{str(info.field_name).replace('_', '-')}"
+            raise invalid(Problem(f"there is no folder `{folder}`", f"give a folder with {option}"))
+        return folder
+
     @field_validator("tasks")
     @classmethod
-    def _tasks_exist(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        tasks = expand(names)
-        if problems := [problem for problem in map(task_problem, tasks) if problem]:
-            raise invalid(problems[0])
-        return tasks
-
-    @field_validator("tasks_data")
-    @classmethod
-    def _tasks_data_exists(cls, folder: Path | None) -> Path | None:
-        if folder is not None and not folder.is_dir():
-            raise invalid(Problem(f"there is no folder `{folder}`", "give a folder with --tasks-data"))
-        return folder
+    def _tasks_exist(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if "include_path" not in info.data:  # it is wrong itself, and names may be its
+            return names
+        try:
+            return expand(names, info.data["include_path"])
+        except RequestError as error:
+            raise invalid(error.problems[0]) from error
 
     @field_validator("idp_layers")
     @classmethod
@@ -79,12 +90,25 @@ class Evaluate(Stage):
 
     def sources(self, digests: DigestCache) -> dict[str, Any]:
         config = self.config
-        if problems := [problem for task in config.tasks if (problem := data_problem(task, config.tasks_data))]:
-            raise RequestError(*problems)
-        self.task_identities = {task: task_identity(task, config.tasks_data, digests.digest) for task in config.tasks}
+        self.task_identities = task_identities(config.tasks, config.include_path, config.tasks_data, digests.digest)
         return {"tasks": self.task_identities}
 
     def check(self) -> list[Problem]:
+        return self._chat_problems() + self._layer_problems()
+
+    def _chat_problems(self) -> list[Problem]:
+        if not self.config.apply_chat_template:
+            return []
+        from llmrepair.models.loading import load_tokenizer
+
+        model = self.compressed.model
+        template = load_tokenizer(model.location, model.revision, self.compressed.config.trust_remote_code).chat_template
+        if template and (isinstance(template, str) or "default" in template):
+            return []
+        hint = "leave --apply-chat-template out, or give an instruction-tuned model"
+        return [Problem(f"`{self.compressed.config.model}` has no chat template", hint, "apply_chat_template")]
+
+    def _layer_problems(self) -> list[Problem]:
         if self.config.recovery != "idp" or self.config.idp_layers in ("first", "all"):
             return []
         layers = model_config(self.compressed.model)["num_hidden_layers"]

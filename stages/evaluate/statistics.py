@@ -14,7 +14,7 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class Score:
-    """A metric over n items, its standard error, and a 95 % interval."""
+    """A metric over n items, its standard error, and a 95 % interval; NaN where they are not known."""
 
     value: float
     stderr: float
@@ -41,6 +41,11 @@ def wilson_interval(successes: int, n: int) -> tuple[float, float]:
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = Z_95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
     return min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))  # rounding must not leave the share out
+
+
+def reported_score(value: float, stderr: float, n: int) -> Score:
+    """A value with a standard error that others computed, NaN for none, and the normal interval."""
+    return Score(value, stderr, value - Z_95 * stderr, value + Z_95 * stderr, n)
 
 
 def rate_score(loglikelihoods: np.ndarray, weights: np.ndarray, exponential: bool) -> Score:

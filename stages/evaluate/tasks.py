@@ -1,134 +1,135 @@
-"""Finding lm-eval tasks and their data without lm-eval's own index, which takes ten seconds to build."""
+"""Names of tasks, groups and tags -> what is to be asked, what is wrong with it, and what pins it."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+import difflib
+import fnmatch
+import importlib.metadata
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmrepair.lab.tasks import LAB_TASKS, data_file, task_config
-from llmrepair.pipeline.errors import Problem
-from llmrepair.stages.sources import hub_commit, hub_data_location
+from llmrepair.pipeline.errors import Problem, RequestError
+from llmrepair.stages.evaluate.definitions import (
+    DefinitionError,
+    Definitions,
+    Group,
+    Read,
+    Task,
+    index_of,
+    lm_eval_tasks,
+    plain_yaml,
+)
+from llmrepair.stages.evaluate.obstacles import listed, obstacles, python_files
+from llmrepair.stages.evaluate.own_tasks import GROUPS, OWN_TASKS
+from llmrepair.stages.evaluate.task_data import data_identities, data_problems
 
-NINE = ("arc_easy", "arc_challenge", "sciq", "webqs", "triviaqa", "piqa", "hellaswag", "lambada_openai", "wikitext")
-"""World knowledge, commonsense and language: our choice, for the paper's abstract says nine tasks and names none."""
-GROUPS = {"nine": NINE, "lab": LAB_TASKS}
-
-
-def expand(names: Sequence[str]) -> tuple[str, ...]:
-    """Tasks and groups -> tasks, each once, sorted."""
-    return tuple(sorted({task for name in names for task in GROUPS.get(name, (name,))}))
-
-
-def task_problem(task: str) -> Problem | None:
-    """Says so if there is no such task."""
-    if task in LAB_TASKS or task_file(task) is not None:
-        return None
-    hint = f"give an lm-eval task, one of {', '.join(LAB_TASKS)}, or the group `nine`"
-    return Problem(f"there is no task `{task}`", hint)
+Identity = dict[str, Any]
 
 
-def data_problem(task: str, data: Path | None) -> Problem | None:
-    """Says so if the folder `data` lacks what a task of lm-eval would read from it."""
-    if task in LAB_TASKS or data is None or (data / f"{task}.jsonl").is_file():
-        return None
-    hint = "put the documents there, in the columns of the data set on the Hub, or leave --tasks-data out"
-    return Problem(f"`{data}` holds no {task}.jsonl", hint, "tasks_data")
-
-
-def task_identity(task: str, data: Path | None, digest: Callable[[Path], str]) -> dict[str, Any]:
-    """What pins a task and its data, for a key.
-
-    Raises:
-        RequestError: a data set that neither the Hub nor the local cache knows.
-    """
-    if task in LAB_TASKS:
-        return {"data": digest(data_file(task))}
-    import importlib.metadata
-
-    identity: dict[str, Any] = {"lm_eval": importlib.metadata.version("lm_eval")}
-    if data is not None:
-        return identity | {"data": {path.name: digest(path) for path in _local_files(task, data).values()}}
-    name = _stock_config(task).get("dataset_path")
-    return identity | {"dataset": name, "commit": hub_commit(name, None, "dataset") if name else None}
-
-
-def load_config(task: str, data: Path | None, identity: dict[str, Any]) -> dict[str, Any]:
-    """The task as lm-eval takes it inline.
+def expand(names: Sequence[str], include_path: Path | None) -> tuple[str, ...]:
+    """What the user gave -> tasks and groups of lm-eval, each once, sorted. Patterns, tags and our own groups become their members.
 
     Args:
-        data: folder with `<task>.jsonl`, and `<task>_train.jsonl` for few-shot examples; None for the Hub.
-        identity: what `task_identity` made of it.
+        names: tasks, groups, tags, patterns such as `blimp_*`.
+        include_path: folder with further definitions.
+
+    Raises:
+        RequestError: names that nothing has.
     """
-    if task in LAB_TASKS:
-        return task_config(task)
-    from lm_eval.tasks._yaml_loader import load_yaml
-
-    path = task_file(task)
-    assert path is not None  # was checked
-    config = load_yaml(path)
-    config.pop("tag", None)
-    if data is not None:
-        return config | _local_data(config, task, data)
-    if not identity["dataset"]:
-        return config
-    location = hub_data_location(identity["dataset"], identity["commit"])
-    kwargs = (config.get("dataset_kwargs") or {}) | {name: value for name, value in location.items() if name != "path"}
-    return config | {"dataset_path": location["path"], "dataset_kwargs": kwargs}
+    if set(names) <= GROUPS.keys() | OWN_TASKS.keys():  # spares reading lm-eval's index
+        return tuple(sorted({member for name in names for member in GROUPS.get(name, (name,))}))
+    index = {**index_of(include_path), **GROUPS, **dict.fromkeys(OWN_TASKS, Path())}
+    matches = {name: [name] if name in index else fnmatch.filter(index, name) for name in names}
+    if unknown := [name for name, found in matches.items() if not found]:
+        raise RequestError(_unknown(unknown, index))
+    expanded: set[str] = set()
+    for name in {each for found in matches.values() for each in found}:
+        members = index[name]
+        expanded |= {name} if isinstance(members, Path) else set(members)
+    return tuple(sorted(expanded))
 
 
-def _local_data(config: dict[str, Any], task: str, data: Path) -> dict[str, Any]:
-    """Puts local files in the place of a Hub data set: the same splits, the same columns."""
-    files = _local_files(task, data)
-    evaluated = "test_split" if config.get("test_split") else "validation_split"
-    splits = {evaluated: "test", "training_split": "train" if "train" in files else None}
-    unused = {"validation_split": None} if evaluated == "test_split" else {}
-    kwargs = {"data_files": {split: str(path) for split, path in files.items()}}
-    few_shot = {} if config.get("fewshot_split") is None else {"fewshot_split": None}
-    return {"dataset_path": "json", "dataset_name": None, "dataset_kwargs": kwargs} | splits | unused | few_shot
+def _unknown(names: Sequence[str], index: Mapping[str, Any]) -> Problem:
+    near = [match for name in names for match in difflib.get_close_matches(name, index, n=3)]
+    hint = f"did you mean {', '.join(f'`{name}`' for name in near)}? " if near else ""
+    hint += f"give tasks, groups or tags of lm-eval or of --include-path, or ours: {', '.join((*OWN_TASKS, *GROUPS))}"
+    return Problem(f"there is no task {' and no task '.join(f'`{name}`' for name in names)}", hint, "tasks")
 
 
-def _local_files(task: str, data: Path) -> dict[str, Path]:
-    files = {"test": data / f"{task}.jsonl", "train": data / f"{task}_train.jsonl"}
-    return {split: path for split, path in files.items() if path.is_file()}
+def definitions(names: Sequence[str], include_path: Path | None, read: Read) -> list[Task | Group]:
+    """Definitions of all that is asked and not ours.
+
+    Args:
+        names: what `expand` made of them.
+        read: see `Definitions`.
+
+    Raises:
+        RequestError: definitions that are none.
+    """
+    if not (theirs := [name for name in names if name not in OWN_TASKS]):
+        return []
+    source, found, problems = Definitions(index_of(include_path), read), list[Task | Group](), []
+    for name in theirs:
+        try:
+            found += source.of(name)
+        except DefinitionError as error:
+            problems.append(Problem(f"`{name}` cannot be read: {error}", "mend its definition, or leave it out", "tasks"))
+    if problems:
+        raise RequestError(*problems)
+    return found
 
 
-@cache
-def task_file(task: str) -> Path | None:
-    """The YAML file that defines a task of lm-eval; None if there is none."""
-    line = re.compile(rf"^task:\s*[\"']?{re.escape(task)}[\"']?\s*$", re.MULTILINE)
-    return next((path for path in _candidates(task) if line.search(path.read_text(encoding="utf-8"))), None)
+def task_identities(
+    names: Sequence[str], include_path: Path | None, data: Path | None, digest: Callable[[Path], str]
+) -> dict[str, Identity]:
+    """Every task that is asked, those of groups too -> what pins its definition and its documents, for a key.
+
+    Args:
+        data: folder from which tasks read their documents instead of the Hub.
+
+    Raises:
+        RequestError: with all that keeps any of them from running, as far as can be told before.
+    """
+    own = {name: OWN_TASKS[name] for name in names if name in OWN_TASKS}
+    problems = [problem for task in own.values() if (problem := task.problem(data))]
+    asked = definitions(names, include_path, plain_yaml)
+    tasks = list({task.name: task for task in leaves(asked)}.values())
+    problems += [*_asked_twice(asked), *obstacles(tasks), *data_problems(tasks, data)]
+    if problems:
+        raise RequestError(*problems)
+    found = data_identities(tasks, data, digest)
+    theirs = {task.name: _definition(task, include_path, digest) | found[task.name] for task in tasks}
+    ours = {name: {"data": {file: digest(path) for file, path in task.files(data).items()}} for name, task in own.items()}
+    return ours | theirs
 
 
-def _candidates(task: str) -> Iterator[Path]:
-    """lm-eval's YAML files, those in folders that the task may be named after first."""
-    import importlib.util
-
-    spec = importlib.util.find_spec("lm_eval")
-    assert spec is not None and spec.submodule_search_locations is not None
-    root = Path(next(iter(spec.submodule_search_locations))) / "tasks"
-    near = [folder for folder in sorted(root.iterdir()) if folder.is_dir() and task.startswith(folder.name)]
-    for folder in [*near, root]:
-        yield from sorted(folder.rglob("*.yaml"))
+def leaves(asked: Sequence[Task | Group]) -> Iterator[Task]:
+    """All tasks, those of groups too."""
+    for each in asked:
+        yield from each.tasks() if isinstance(each, Group) else (each,)
 
 
-def _stock_config(task: str) -> dict[str, Any]:
-    path = task_file(task)
-    return _read_with_includes(path) if path is not None else {}
+def _asked_twice(asked: Sequence[Task | Group]) -> list[Problem]:
+    counts = Counter(name for each in asked for name in {task.name for task in leaves([each])})
+    if not (twice := [name for name, count in counts.items() if count > 1]):
+        return []
+    hint = "give a task by itself or as a part of one group"
+    return [Problem(f"--tasks asks more than once for {listed(twice)}", hint, "tasks")]
 
 
-def _read_with_includes(path: Path) -> dict[str, Any]:
-    import yaml
+def _definition(task: Task, include_path: Path | None, digest: Callable[[Path], str]) -> Identity:
+    """lm-eval's version for what is its own; digests of a user's YAML files, and of the Python files beside their functions."""
+    theirs = [path for path in task.files if path.is_relative_to(lm_eval_tasks())]
+    identity: Identity = {"lm_eval": importlib.metadata.version("lm_eval")} if theirs else {}
+    if include_path is None or len(theirs) == len(task.files):
+        return identity
+    modules = [module for path in python_files(task) for module in path.parent.glob("*.py")]
+    files = {path for path in (*task.files, *modules) if not path.is_relative_to(lm_eval_tasks())}
+    return identity | {"definition": {_relative(path, include_path): digest(path) for path in sorted(files)}}
 
-    class PlainLoader(yaml.SafeLoader):
-        """Reads a task file as data: what it would import stays a string."""
 
-    PlainLoader.add_constructor("!function", lambda loader, node: str(node.value))
-    config: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), Loader=PlainLoader)
-    includes = config.pop("include", [])
-    merged: dict[str, Any] = {}
-    for include in includes if isinstance(includes, list) else [includes]:
-        merged |= _read_with_includes(path.parent / include)
-    return merged | config
+def _relative(path: Path, folder: Path) -> str:
+    return Path(os.path.relpath(path, folder)).as_posix()

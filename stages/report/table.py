@@ -9,7 +9,7 @@ import numpy as np
 
 from llmrepair.pipeline.keys import document_key
 from llmrepair.stages.compress.stage import method_label
-from llmrepair.stages.evaluate.items import ITEMS_FILE
+from llmrepair.stages.evaluate.files import samples_file
 from llmrepair.stages.report.comparison import paired_difference, rates
 
 if TYPE_CHECKING:
@@ -113,8 +113,8 @@ def headline(metrics: Sequence[str]) -> str:
 
 def _correct_items(evaluation: Evaluation, task: str) -> dict[Any, bool]:
     """Item -> whether it was answered right; empty for tasks without right and wrong."""
-    items = (item for item in evaluation.artifact.read_jsonl(ITEMS_FILE) if item["task"] == task)
-    return {(item["id"], item["filter"]): item["correct"] for item in items if item["correct"] is not None}
+    samples = evaluation.artifact.read_jsonl(samples_file(task))
+    return {(sample["doc_id"], sample["filter"]): sample["correct"] for sample in samples if sample["correct"] is not None}
 
 
 def _comparisons(

@@ -1,0 +1,70 @@
+"""Definitions -> lm-eval's own task and group objects, with their documents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lm_eval.tasks import TaskManager
+from lm_eval.tasks._index import Entry, Kind
+from lm_eval.tasks._yaml_loader import load_yaml
+
+from llmrepair.pipeline.errors import LlmrepairError, Problem, WorkError
+from llmrepair.stages.evaluate.definitions import Group, Task
+from llmrepair.stages.evaluate.own_tasks import OWN_TASKS
+from llmrepair.stages.evaluate.task_data import with_data
+from llmrepair.stages.evaluate.tasks import Identity, definitions
+
+if TYPE_CHECKING:
+    from lm_eval.tasks.manager import TaskDict
+
+    from llmrepair.stages.evaluate.stage import EvaluateConfig
+
+
+def load_tasks(config: EvaluateConfig, identities: Mapping[str, Identity]) -> TaskDict:
+    """All that is asked.
+
+    Raises:
+        WorkError: a definition's code, or its documents, are not what they should be.
+    """
+    manager = TaskManager(include_defaults=False)
+
+    def register(each: Task | Group) -> None:
+        if isinstance(each, Group):
+            for child in each.children:
+                register(child)
+            manager.task_index[each.name] = Entry(each.name, Kind.GROUP, None, each.config)
+        else:
+            data = with_data(each.config, each.name, config.tasks_data, identities[each.name])
+            manager.task_index[each.name] = _entry(each.name, data)
+
+    for name in config.tasks:
+        if name in OWN_TASKS:
+            manager.task_index[name] = _entry(name, OWN_TASKS[name].config(config.tasks_data))
+    with _told("the tasks"):
+        for each in definitions(config.tasks, config.include_path, _read):
+            register(each)
+        return manager.load(list(config.tasks))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    with _told(f"task file {path}"):
+        return load_yaml(path)
+
+
+def _entry(name: str, config: dict[str, Any]) -> Entry:
+    return Entry(name, Kind.PY_TASK if "class" in config else Kind.TASK, None, config)
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Loading runs code of the tasks' authors and reads data of any shape; whatever fails there is theirs to mend."""
+    try:
+        yield
+    except LlmrepairError:
+        raise
+    except Exception as error:
+        message = f"{what} cannot be loaded: {type(error).__name__}: {' '.join(str(error).split())}"
+        raise WorkError(Problem(message, "mend the task's definition, its functions or its data, or leave it out")) from error
