@@ -47,7 +47,8 @@ def flat(metrics: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     lines: list[tuple[str, str]] = []
     for name, value in metrics.items():
         if isinstance(value, Mapping) and "low" in value:
-            lines.append((f"{prefix}{name}", f"{value['value']:.4f} [{value['low']:.4f}, {value['high']:.4f}]  n {value['n']}"))
+            interval = f" [{value['low']:.4f}, {value['high']:.4f}]" if value["low"] is not None else ""
+            lines.append((f"{prefix}{name}", f"{value['value']:.4f}{interval}  n {value['n']}"))
         elif isinstance(value, Mapping):
             lines += flat(value, f"{prefix}{name}.")
         elif value is not None:

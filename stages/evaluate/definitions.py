@@ -87,7 +87,7 @@ class Definitions:
         return Task(config["task"], config, files)
 
     def _group(self, name: str, config: dict[str, Any], overrides: Mapping[str, Any], files: tuple[Path, ...]) -> Group:
-        overrides = {key: value for key, value in config.items() if key not in _GROUP_FIELDS} | overrides
+        overrides = {**{key: value for key, value in config.items() if key not in _GROUP_FIELDS}, **overrides}
         members = config.get("task")
         children = [
             child
@@ -232,7 +232,8 @@ def files_of(path: Path) -> Iterator[Path]:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    config = yaml.load(path.read_text(encoding="utf-8"), Loader=_loader())
+    with path.open("rb") as file:
+        config = yaml.load(file, Loader=_loader())
     if not isinstance(config, dict):
         raise DefinitionError(f"{path} holds no `name: value` lines")
     return config

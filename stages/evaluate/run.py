@@ -28,6 +28,7 @@ from llmrepair.stages.evaluate.results import results_document
 from llmrepair.stages.evaluate.samples import (
     plain,
     samples_with_ours,
+    scores_of_group,
     scores_of_task,
     selection_shares,
     write_samples,
@@ -72,7 +73,7 @@ def run(stage: Evaluate, context: Context) -> dict[str, Any]:
         write_samples(context.folder / samples_file(name), of_task)
     metrics = {
         "tasks": {name: scores_of_task(task, results) for name, task in asked["tasks"].items()},
-        "groups": results.get("groups", {}),
+        "groups": {name: scores_of_group(group) for name, group in results.get("groups", {}).items()},
         "extra_parameters": repair.extra_parameters,
         "size_bytes": context.inputs["compressed"].metrics["size_bytes"],
         "max_length": language_model.max_length,

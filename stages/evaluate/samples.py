@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,29 +72,42 @@ def _answer(sample: Sample) -> dict[str, Any]:
 
 
 def scores_of_task(task: Task, results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Metric -> its score; a metric under a named filter is called `metric,filter` as in lm-eval."""
-    scores = {}
-    samples, reported = results["samples"][task.task_name], results["results"][task.task_name]
-    filters = list(dict.fromkeys(sample["filter"] for sample in samples))
-    for name in filters:
-        filtered = [sample for sample in samples if sample["filter"] == name]
-        for metric in dict.fromkeys(metric for sample in filtered for metric in sample["metrics"]):
-            called = metric if len(filters) == 1 else f"{metric},{name}"
-            values = [sample[metric] for sample in filtered if metric in sample]
-            value, stderr = reported[f"{metric},{name}"], reported.get(f"{metric}_stderr,{name}")
-            if isinstance(value, (int, float, np.number)) and math.isfinite(value):
-                scores[called] = vars(_score(task.aggregation().get(metric, mean), values, value, stderr))
+    """Metric -> its score: from the samples where we have statistics for how they are aggregated, else what lm-eval says."""
+    samples, scores = results["samples"][task.task_name], {}
+    for called, metric, name, value, stderr in _reported(results["results"][task.task_name]):
+        values = [sample[metric] for sample in samples if sample["filter"] == name and metric in sample["metrics"]]
+        aggregation = task.aggregation().get(metric, mean)
+        scores[called] = vars(_score(values, aggregation) or reported_score(value, stderr, len(values)))
     return scores
 
 
-def _score(aggregation: Callable[..., Any], values: Sequence[Any], value: float, stderr: Any) -> Score:
-    """From the items where we have statistics for their aggregation, else what lm-eval says."""
+def scores_of_group(group: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Metric -> its score, from lm-eval's results of a group."""
+    return {
+        called: vars(reported_score(value, stderr, group["sample_count"][f"{metric},{name}"]))
+        for called, metric, name, value, stderr in _reported(group)
+    }
+
+
+def _reported(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, str, float, float]]:
+    """What lm-eval reports of a task or group: what we call it, metric, filter, value and standard error (NaN if unknown).
+
+    A metric under several filters is called `metric,filter` as in lm-eval.
+    """
+    names = [tuple(key.split(",", 1)) for key in metrics if "," in key and not key.split(",")[0].endswith("_stderr")]
+    filters = {name for _, name in names}
+    for metric, name in names:
+        value, stderr = metrics[f"{metric},{name}"], metrics.get(f"{metric}_stderr,{name}")
+        if isinstance(value, (int, float, np.number)) and math.isfinite(value):
+            known = isinstance(stderr, (int, float, np.number))
+            yield metric if len(filters) == 1 else f"{metric},{name}", metric, name, float(value), stderr if known else math.nan
+
+
+def _score(values: Sequence[Any], aggregation: Callable[..., Any]) -> Score | None:
     if aggregation in _RATES:
         pairs = np.array([each if isinstance(each, (list, tuple)) else (each, 1.0) for each in values], dtype=np.float64)
         return rate_score(pairs[:, 0], pairs[:, 1], exponential=_RATES[aggregation])
-    if aggregation is mean:
-        return mean_score(np.array(values, dtype=np.float64))
-    return reported_score(float(value), float(stderr) if isinstance(stderr, (float, np.floating)) else math.nan, len(values))
+    return mean_score(np.array(values, dtype=np.float64)) if aggregation is mean else None
 
 
 def write_samples(path: Path, samples: Sequence[Sample]) -> None:
@@ -116,7 +129,7 @@ def _serialisable(value: Any) -> Any:
 
 
 def selection_shares(samples: Iterable[Sequence[Sample]], prompts: int) -> list[float]:
-    """Share of all tasks' samples for which each prompt of the pool was chosen (of one in several windows, each prompt once)."""
+    """Share of all samples for which each prompt of the pool was chosen (of one in several windows, each prompt once)."""
     counts = Counter(prompt for of_task in samples for sample in of_task for prompt in sample["prompts"])
     total = sum(counts.values())
     return [round(counts[prompt] / total, 6) for prompt in range(prompts)]

@@ -1,4 +1,4 @@
-"""Where the documents of lm-eval's tasks are: on the Hub or in its local cache, in a user's folder, in files that a task names."""
+"""Where the documents of lm-eval's tasks are: on the Hub or in its cache, in a user's folder, in files that a task names."""
 
 from __future__ import annotations
 
@@ -99,7 +99,11 @@ def _own_files(config: Mapping[str, Any]) -> dict[str, list[Path]]:
         return {}
     kwargs = config.get("dataset_kwargs") or {}
     named = list(_strings(kwargs.get("data_files"))) or [f"{kwargs.get('data_dir', path)}/**"]
-    found = {pattern: glob.glob(pattern, recursive=True) for pattern in named if "://" not in pattern}
+    found = {
+        pattern: glob.glob(pattern, recursive=True)  # noqa: PTH207  # a pattern may be absolute
+        for pattern in named
+        if "://" not in pattern
+    }
     return {pattern: [Path(each) for each in sorted(paths) if Path(each).is_file()] for pattern, paths in found.items()}
 
 
@@ -119,13 +123,23 @@ def _files_in(folder: Path, task: str) -> dict[str, Path]:
 
 
 def _from_folder(config: Mapping[str, Any], files: Mapping[str, Path]) -> dict[str, Any]:
-    """Puts local files in the place of a Hub data set: the same splits, the same columns."""
-    evaluated = "test_split" if config.get("test_split") else "validation_split"
-    splits = {evaluated: "test", "training_split": "train" if "train" in files else None}
-    unused = {"validation_split": None} if evaluated == "test_split" else {}
-    kwargs = {"data_files": {split: str(path) for split, path in files.items()}}
-    few_shot = {} if config.get("fewshot_split") is None else {"fewshot_split": None}
-    return {"dataset_path": "json", "dataset_name": None, "dataset_kwargs": kwargs} | splits | unused | few_shot
+    """Puts local files in the place of a Hub data set: the same columns, one split that is asked and one for examples.
+
+    Without the latter examples come from the documents that are asked, never the one itself.
+    """
+    examples = config.get("fewshot_config") or {}
+    if "samples" not in examples:
+        examples = {**examples, "split": "train" if "train" in files else "test"}
+    return {
+        "dataset_path": "json",
+        "dataset_name": None,
+        "dataset_kwargs": {"data_files": {split: str(path) for split, path in files.items()}},
+        "test_split": "test",
+        "validation_split": None,
+        "training_split": "train" if "train" in files else None,
+        "fewshot_split": None,
+        "fewshot_config": examples,
+    }
 
 
 def _commits(tasks: Sequence[Task]) -> dict[tuple[str, str | None], str]:

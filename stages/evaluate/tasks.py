@@ -30,7 +30,7 @@ Identity = dict[str, Any]
 
 
 def expand(names: Sequence[str], include_path: Path | None) -> tuple[str, ...]:
-    """What the user gave -> tasks and groups of lm-eval, each once, sorted. Patterns, tags and our own groups become their members.
+    """What the user gave -> tasks and groups, each once, sorted. Patterns, tags and our own groups become their members.
 
     Args:
         names: tasks, groups, tags, patterns such as `blimp_*`.

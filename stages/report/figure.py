@@ -24,7 +24,8 @@ def score_figure(table: Mapping[str, Any]) -> str:
     for axis, column in zip(axes[0], columns, strict=True):
         for place, row in enumerate(rows):
             if score := row["scores"].get(column["name"]):
-                errors = [[score["value"] - score["low"]], [score["high"] - score["value"]]]
+                is_known = score["low"] is not None
+                errors = [[score["value"] - score["low"]], [score["high"] - score["value"]]] if is_known else None
                 colour = _COLOURS[row["recovery"]]
                 axis.errorbar(score["value"], place, xerr=errors, fmt="o", markersize=5, capsize=3, color=colour)
         axis.set_title(column["title"], fontsize=10)

@@ -11,8 +11,10 @@ def score_text(score: Mapping[str, Any] | None, column: Mapping[str, Any]) -> st
     if score is None:
         return ""
     factor = 100 if column["metric"].split(",")[0] in ("exact_match", "acc", "acc_norm") else 1
+    digits = 1 if factor == 100 or score["value"] >= 100 else 3
+    if score["low"] is None:
+        return f"{factor * score['value']:.{digits}f}"
     value, low, high = (factor * score[name] for name in ("value", "low", "high"))
-    digits = 1 if factor == 100 or value >= 100 else 3
     return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 

@@ -33,6 +33,11 @@ def evaluate(llmrepair: CommandLine, runs: Path, *options: object) -> dict[str, 
     return dict(answer.json)
 
 
+def read_samples(answer: dict[str, Any], task: str) -> list[dict[str, Any]]:
+    lines = (Path(answer["path"]) / f"samples_{task}.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
 def stages(answer: Answer) -> list[str]:
     return [line.split()[0] for line in answer.err.splitlines() if line.split()]
 
@@ -48,19 +53,19 @@ def test_every_recovery_on_every_task(llmrepair: CommandLine, runs: Path, model:
     assert extra in {"none": [0], "prompt": [4 * 64, 6 * 64], "idp": [10 * 64]}.get(recovery, [extra])
     assert (extra == 0) == (recovery == "none")
 
-    items = [json.loads(line) for line in (Path(answer["path"]) / "items.jsonl").read_text().splitlines()]
-    assert len(items) == 4 * 40
+    samples = {task: read_samples(answer, task) for task in answer["metrics"]["tasks"]}
     for task in ("lab_qa", "lab_mc", "lab_reverse"):
-        correct = [item["correct"] for item in items if item["task"] == task]
+        correct = [sample["correct"] for sample in samples[task]]
         metric = next(iter(answer["metrics"]["tasks"][task].values()))
         assert metric["value"] == pytest.approx(sum(correct) / 40)
         assert metric["low"] <= metric["value"] <= metric["high"]
-    for item in items:
-        assert (item["prompts"] is not None) == (recovery in ("prompt", "idp"))
-        assert (item["loglikelihoods"] is None) == (item["task"] in ("lab_qa", "lab_reverse"))
-    multiple_choice = [item for item in items if item["task"] == "lab_mc"]
-    assert all(len(item["loglikelihoods"]) == 4 for item in multiple_choice)
-    assert all(item["correct"] == (item["prediction"] == item["target"]) for item in multiple_choice)
+    for task, of_task in samples.items():
+        assert len(of_task) == 40
+        for sample in of_task:
+            assert bool(sample["prompts"]) == (recovery in ("prompt", "idp"))
+            assert (sample["loglikelihoods"] is None) == (task in ("lab_qa", "lab_reverse"))
+    assert all(len(sample["loglikelihoods"]) == 4 for sample in samples["lab_mc"])
+    assert all(sample["correct"] == (sample["prediction"] == int(sample["target"])) for sample in samples["lab_mc"])
 
 
 def test_a_second_run_is_cached_and_runtime_options_do_not_change_that(llmrepair: CommandLine, runs: Path) -> None:
@@ -196,7 +201,8 @@ def test_evaluation_goes_on_where_it_was_killed(
     assert sum(batches) == 24
     assert sum(resumed_batches) == rows - 24
     assert resumed["key"] == whole["key"]
-    assert (Path(resumed["path"]) / "items.jsonl").read_bytes() == (Path(whole["path"]) / "items.jsonl").read_bytes()
+    for name in ("results.json", f"samples_{task}.jsonl"):
+        assert (Path(resumed["path"]) / name).read_bytes() == (Path(whole["path"]) / name).read_bytes()
     record = json.loads((Path(resumed["path"]) / "record.json").read_text())
     assert record["interrupted_before"]
     assert record["after_interruption"] == "goes on from the items already scored"
