@@ -99,8 +99,8 @@ def _reported(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, str, float
     for metric, name in names:
         value, stderr = metrics[f"{metric},{name}"], metrics.get(f"{metric}_stderr,{name}")
         if isinstance(value, (int, float, np.number)) and math.isfinite(value):
-            known = isinstance(stderr, (int, float, np.number))
-            yield metric if len(filters) == 1 else f"{metric},{name}", metric, name, float(value), stderr if known else math.nan
+            called = metric if len(filters) == 1 else f"{metric},{name}"
+            yield called, metric, name, float(value), float(stderr) if isinstance(stderr, (float, np.floating)) else math.nan
 
 
 def _score(values: Sequence[Any], aggregation: Callable[..., Any]) -> Score | None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from llmrepair.pipeline.keys import document_key
 from llmrepair.stages.compress.stage import method_label
-from llmrepair.stages.evaluate.files import samples_file
+from llmrepair.stages.evaluate.files import RESULTS_FILE, samples_file
 from llmrepair.stages.report.comparison import paired_difference, rates
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ def build_table(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
         row["keys"].append(evaluation.artifact.name)
         for column_name, column in _columns(evaluation).items():
             columns[column_name] = column
-            row["scores"][column_name] = evaluation.artifact.metrics["tasks"][column["task"]][column["metric"]]
-            correct[row_name, column_name] = _correct_items(evaluation, column["task"])
+            row["scores"][column_name] = _scores(evaluation, column["asked"])[column["metric"]]
+            correct[row_name, column_name] = _correct_items(evaluation, column["tasks"])
     _add_details(list(rows.values()))
     return {
         "columns": [{"name": name, **column} for name, column in sorted(columns.items())],
@@ -88,22 +88,53 @@ def _add_details(rows: list[dict[str, Any]]) -> None:
 
 
 def _columns(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
-    """A column is a task asked in one way of the same data."""
+    """A column is a task, or a group with a score of its own, asked in one way of the same data."""
     document = evaluation.artifact.key_document
-    config = document["config"]
-    limit = f", first {config['limit']}" if config["limit"] else ""
-    few_shot = f", {config['num_fewshot']}-shot" if config["num_fewshot"] is not None else ""
+    way = _way(document["config"])
     columns = {}
-    for task, scores in evaluation.artifact.metrics["tasks"].items():
+    for asked, tasks in _asked(evaluation).items():
+        if not (scores := _scores(evaluation, asked)):
+            continue
         metric = headline(list(scores))
-        source = document["sources"]["tasks"][task]
-        columns[f"{task}{limit}{few_shot} {document_key(source)}"] = {
-            "title": f"{task}{limit}{few_shot}",
-            "task": task,
+        source = {task: document["sources"]["tasks"][task] for task in tasks}
+        columns[f"{asked}{way} {document_key(source)}"] = {
+            "title": f"{asked}{way}",
+            "asked": asked,
+            "tasks": tasks,
             "metric": metric,
             "higher_is_better": not any(name in metric for name in _LOWER_IS_BETTER),
         }
     return columns
+
+
+def _way(config: Mapping[str, Any]) -> str:
+    """How the tasks were asked, where not as they are."""
+    limit = f", first {config['limit']}" if config["limit"] else ""
+    few_shot = f", {config['num_fewshot']}-shot" if config["num_fewshot"] is not None else ""
+    chat = ", chat" if config["apply_chat_template"] else ""
+    return limit + few_shot + chat + (f", system: {config['system']}" if config["system"] else "")
+
+
+def _asked(evaluation: Evaluation) -> dict[str, list[str]]:
+    """What was asked for -> its tasks; a group without a score of its own is its members."""
+    members = evaluation.artifact.read_json(RESULTS_FILE)["group_subtasks"]
+
+    def tasks(name: str) -> list[str]:
+        return [task for child in members[name] for task in tasks(child)] if name in members else [name]
+
+    def columns(name: str) -> dict[str, list[str]]:
+        if name in evaluation.artifact.metrics["groups"] or name not in members:
+            return {name: tasks(name)}
+        return {column: those for child in members[name] for column, those in columns(child).items()}
+
+    asked = evaluation.artifact.key_document["config"]["tasks"]
+    return {column: those for name in asked for column, those in columns(name).items()}
+
+
+def _scores(evaluation: Evaluation, asked: str) -> Mapping[str, Any]:
+    """Metric -> score of a group or task."""
+    metrics = evaluation.artifact.metrics
+    return dict(metrics["groups"].get(asked) or metrics["tasks"][asked])
 
 
 def headline(metrics: Sequence[str]) -> str:
@@ -111,10 +142,14 @@ def headline(metrics: Sequence[str]) -> str:
     return next((m for wanted in _HEADLINES for m in metrics if m.split(",")[0] == wanted), metrics[0])
 
 
-def _correct_items(evaluation: Evaluation, task: str) -> dict[Any, bool]:
-    """Item -> whether it was answered right; empty for tasks without right and wrong."""
-    samples = evaluation.artifact.read_jsonl(samples_file(task))
-    return {(sample["doc_id"], sample["filter"]): sample["correct"] for sample in samples if sample["correct"] is not None}
+def _correct_items(evaluation: Evaluation, tasks: Sequence[str]) -> dict[Any, bool]:
+    """Sample of any of the tasks -> whether it was answered right; empty for tasks without right and wrong."""
+    return {
+        (task, sample["doc_id"], sample["filter"]): sample["correct"]
+        for task in tasks
+        for sample in evaluation.artifact.read_jsonl(samples_file(task))
+        if sample["correct"] is not None
+    }
 
 
 def _comparisons(

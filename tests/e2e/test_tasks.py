@@ -192,7 +192,7 @@ def test_every_number_is_lm_evals(llmrepair: CommandLine, tmp_path: Path, folder
 
 
 def read_samples(tmp_path: Path, task: str) -> list[dict[str, Any]]:
-    (file,) = (tmp_path / "runs" / "evaluate").glob(f"[0-9a-f]*/samples_{task}.jsonl")
+    file = next((tmp_path / "runs" / "evaluate").glob(f"[0-9a-f]*/samples_{task}.jsonl"))
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
@@ -231,7 +231,7 @@ def test_results_are_the_same_bytes_every_time(llmrepair: CommandLine, tmp_path:
 
 def test_what_a_task_is_made_from_is_in_the_key(llmrepair: CommandLine, tmp_path: Path, folder: Path) -> None:
     def key(include: Path = folder) -> str:
-        options = ["--include-path", include, "--tasks", "quiz_cities", "--limit", 3, "--runs", tmp_path / "runs"]
+        options = ["--include-path", include, "--tasks", "quiz", "--limit", 3, "--runs", tmp_path / "runs"]
         answer = evaluated(llmrepair, *options)
         assert answer.code == 0, answer.err
         return str(answer.json["key"])
@@ -243,13 +243,30 @@ def test_what_a_task_is_made_from_is_in_the_key(llmrepair: CommandLine, tmp_path
         "_choices": ("quiz_choices", "other_tag"),
         "mc.jsonl": ("Question", "question"),
         "cities.yaml": ("task: quiz_cities", "task: quiz_cities\nmetadata: {version: 3}"),
+        "_quiz.yaml": ("weight_by_size: true", "weight_by_size: false"),
     }
     for name, (old, new) in edits.items():
         (folder / name).write_text((folder / name).read_text().replace(old, new))
         keys.append(key())
-    (folder / "two.yaml").write_text("task: something_else\n")
+    (folder / "qa.yaml").write_text("task: something_else\n")
     assert key() == keys[-1]
     assert len(set(keys)) == len(edits) + 1
+
+
+def test_the_report_has_a_column_for_a_group(llmrepair: CommandLine, tmp_path: Path, folder: Path) -> None:
+    options = ["--include-path", folder, "--tasks", "quiz,quiz_qa", "--runs", tmp_path / "runs", "--json"]
+    for method in ("none", "rtn"):
+        assert llmrepair("eval", "--method", method, "--bits", 2, *options).code == 0
+    report = llmrepair("report", "--runs", tmp_path / "runs", "--json").json
+    table = json.loads((Path(report["path"]) / "report.json").read_text())
+    columns = {column["title"]: column for column in table["columns"]}
+    assert set(columns) == {"quiz", "quiz_qa"}
+    assert columns["quiz"]["tasks"] == ["quiz_one", "quiz_two", "quiz_cities"]
+    (comparison,) = [each for each in table["comparisons"] if each["column"] == columns["quiz"]["name"]]
+    cities = len(read_samples(tmp_path, "quiz_cities"))
+    assert comparison["difference"]["n"] == 24 + 12 + cities
+    dense, compressed = (row["scores"][columns["quiz"]["name"]]["value"] for row in table["rows"])
+    assert comparison["difference"]["value"] == pytest.approx(compressed - dense)
 
 
 def test_tags_patterns_and_groups_stand_for_their_tasks(llmrepair: CommandLine, tmp_path: Path, folder: Path) -> None:

@@ -168,6 +168,8 @@ CHOICES: dict[str, list[Any]] = {
     "tasks": [["lab_qa"], ["lab_mc"]],
     "limit": [None, 3],
     "num_fewshot": [None, 1],
+    "apply_chat_template": [False, True],
+    "system": [None, "Be brief."],
     "idp_layers": ["first", "all"],
     "idp_reduce": ["mean", "sum"],
     "tuning_samples": [20, 21],
