@@ -198,6 +198,31 @@ def test_a_data_set_that_is_nowhere(tmp_path: Path, hub_cache: dict[str, str]) -
         assert "Traceback" not in answer.stderr
 
 
+def test_all_data_sets_that_are_nowhere_are_told_once(tmp_path: Path, hub_cache: dict[str, str]) -> None:
+    answer = in_process_of_its_own(hub_cache, "eval", "--tasks", "mmlu_stem,sciq,ai2_arc", "--runs", tmp_path / "runs")
+    assert answer.returncode == 2
+    assert [answer.stderr.count(f"data set `{name}`") for name in ("cais/mmlu", "allenai/sciq", "allenai/ai2_arc")] == [1, 1, 1]
+
+
+def test_a_group_works_offline_from_the_cache(tmp_path: Path, hub_cache: dict[str, str]) -> None:
+    rows = [{"text": "Ada Abel comes from Oslo"}, {"text": "Sara Lorenz was born in Milano"}]
+    cached_data_set(Path(hub_cache["HF_HOME"]), "EleutherAI/lambada_openai", "test.jsonl", rows)
+    (tmp_path / "tasks").mkdir()
+    group = "group: words\ntask: [lambada_openai]\naggregate_metric_list: [{metric: acc}]\n"
+    (tmp_path / "tasks" / "words.yaml").write_text(group)
+    options = ["--include-path", tmp_path / "tasks", "--tasks", "words", "--runs", tmp_path / "runs", "--json"]
+    answer = in_process_of_its_own(hub_cache, "eval", "--method", "none", *options)
+    assert answer.returncode == 0, answer.stderr
+    path = Path(json.loads(answer.stdout)["path"])
+    source = json.loads((path / "key.json").read_text())["sources"]["tasks"]["lambada_openai"]
+    assert source["commit"] == COMMIT
+    assert list(source["definition"]) == ["words.yaml"]
+    results = json.loads((path / "results.json").read_text())
+    assert results["groups"]["words"]["sample_len"] == 2
+    assert results["configs"]["lambada_openai"]["dataset_path"] == "EleutherAI/lambada_openai"
+    assert hub_cache["HF_HOME"] not in json.dumps(results)
+
+
 def test_a_hub_id_that_is_nowhere(tmp_path: Path, hub_cache: dict[str, str]) -> None:
     answer = in_process_of_its_own(hub_cache, "eval", "--model", "someone/else", "--runs", tmp_path / "runs")
     assert answer.returncode == 2
