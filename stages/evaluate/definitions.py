@@ -82,7 +82,7 @@ class Definitions:
         if "group" in config and "class" not in config:
             return self._group(name, config, overrides, files)
         config |= overrides
-        if not isinstance(config["task"], str):
+        if not isinstance(config.get("task"), str):
             raise DefinitionError(f"a group gives task `{name}` another list of tasks")
         return Task(config["task"], config, files)
 
@@ -159,12 +159,10 @@ def _index_below(root: Path) -> dict[str, Path | tuple[str, ...]]:
     return index
 
 
-def _yaml_files(folder: str) -> Iterator[str]:
-    for entry in os.scandir(folder):
-        if entry.is_dir():
-            yield from _yaml_files(entry.path) if entry.name not in _IGNORED_FOLDERS else ()
-        elif entry.name.endswith(".yaml"):
-            yield entry.path
+def _yaml_files(root: str) -> Iterator[str]:
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if name not in _IGNORED_FOLDERS]
+        yield from (f"{folder}/{name}" for name in names if name.endswith(".yaml"))
 
 
 def _keys(path: str, known: dict[str, Keys]) -> Keys:

@@ -45,7 +45,7 @@ def _obstacle(task: Task) -> tuple[str, str] | None:
     if not any(config.get(name) for name in ("dataset_path", "custom_dataset", "class")):
         return "its definition names no data", "give it a `dataset_path`"
     missing = sorted({name for path in python_files(task) for name in _imports(path) if not _is_installed(name)})
-    return (f"it needs {listed(missing)}, which is not installed", "install it with pip") if missing else None
+    return (f"it needs what is not installed: {listed(missing)}", "install that with pip") if missing else None
 
 
 def python_files(task: Task) -> list[Path]:

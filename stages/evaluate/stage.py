@@ -28,6 +28,7 @@ class EvaluateConfig(StageConfig):
     recovery: Literal["none", "prompt", "idp", "lora"] = Field(
         "none", description="none; prompt: the pool's best on held-out loss; idp: one prompt chosen per input; lora"
     )
+    # stands before `tasks`, whose names it helps to understand
     include_path: Path | None = Field(None, description="folder with YAML files of further tasks and groups, and their code")
     tasks: Names = Field(
         ("lab_qa",),

@@ -97,7 +97,7 @@ def task_identities(
     problems = [problem for task in own.values() if (problem := task.problem(data))]
     asked = definitions(names, include_path, plain_yaml)
     tasks = list({task.name: task for task in leaves(asked)}.values())
-    problems += [*_asked_twice(asked), *obstacles(tasks), *data_problems(tasks, data)]
+    problems += [*_empty(asked), *_asked_twice(asked), *obstacles(tasks), *data_problems(tasks, data)]
     if problems:
         raise RequestError(*problems)
     found = data_identities(tasks, data, digest)
@@ -110,6 +110,11 @@ def leaves(asked: Sequence[Task | Group]) -> Iterator[Task]:
     """All tasks, those of groups too."""
     for each in asked:
         yield from each.tasks() if isinstance(each, Group) else (each,)
+
+
+def _empty(asked: Sequence[Task | Group]) -> list[Problem]:
+    names = [each.name for each in asked if isinstance(each, Group) and not any(each.tasks())]
+    return [Problem(f"group `{name}` has no tasks", "list them in its file under `task:`", "tasks") for name in names]
 
 
 def _asked_twice(asked: Sequence[Task | Group]) -> list[Problem]:

@@ -312,7 +312,8 @@ WRONG = {
     "t0_eval": "names neither a task nor a group",
     "hellasawg,squud": "no task `hellasawg` and no task `squud`",
     "broken": "broken.yaml",
-    "hungry": "it needs `no_such_package`",
+    "hungry": "it needs what is not installed: `no_such_package`",
+    "hollow": "group `hollow` has no tasks",
     "lost": "nowhere.jsonl",
     "odd_output": "`loglikelyhood` is no output type",
 }
@@ -325,6 +326,7 @@ def test_what_cannot_run_is_refused_by_name(
     (tmp_path / "broken.yaml").write_text("task: broken\ndoc_to_text: [\n")
     (tmp_path / "hungry.yaml").write_text("task: hungry\ndataset_path: a/b\nprocess_docs: !function hungry.process\n")
     (tmp_path / "hungry.py").write_text("import json\nimport no_such_package.sub\n")
+    (tmp_path / "hollow.yaml").write_text("group: hollow\ntask: []\n")
     files = "dataset_path: json\ndataset_kwargs: {data_files: nowhere.jsonl}\n"
     (tmp_path / "lost.yaml").write_text(f"task: lost\n{files}")
     (tmp_path / "odd.yaml").write_text("task: odd_output\noutput_type: loglikelyhood\ndataset_path: a/b\n")
