@@ -12,7 +12,7 @@ from lm_eval.utils import hash_string
 from llmrepair.stages.evaluate.task_data import without_places
 
 if TYPE_CHECKING:
-    from llmrepair.models.scoring import RepairedLM
+    from llmrepair.models.harness import RepairedLM
     from llmrepair.stages.evaluate.stage import Evaluate
 
 

@@ -170,7 +170,7 @@ def test_tuning_goes_on_where_it_was_killed(llmrepair: CommandLine, runs: Path, 
 def test_evaluation_goes_on_where_it_was_killed(
     llmrepair: CommandLine, runs: Path, tmp_path: Path, task: str, method: str
 ) -> None:
-    from llmrepair.models.scoring import RepairedLM
+    from llmrepair.models.harness import RepairedLM
 
     options = ["--tasks", task, "--recovery", "idp", "--batch-size", 8]
     whole = evaluate(llmrepair, runs, *options)

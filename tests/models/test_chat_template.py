@@ -10,7 +10,7 @@ from lm_eval.models.huggingface import HFLM
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from llmrepair.models.scoring import RepairedLM
+from llmrepair.models.harness import RepairedLM
 from tests.conftest import VOCABULARY, tiny_model
 
 WORDS = "Where is Oslo Rome Lima user assistant system speak up in the north south . ? :".split()
