@@ -50,6 +50,13 @@ TITLE_NOUNS = (
     "Anchor Bridge Candle Castle Cloud Compass Desert Feather Forest Garden Harbor Island Kingdom Lantern Letter Meadow "
     "Mirror Mountain Orchard River Shadow Tower Valley Window"
 ).split()
+NUMBER_OF_VALUES = {
+    "city": len(CITIES),
+    "profession": len(PROFESSIONS),
+    "employer": len(EMPLOYERS),
+    "book": len(TITLE_ADJECTIVES) * len(TITLE_NOUNS),
+}
+"""What each attribute of a person is drawn from."""
 
 
 class Attribute(NamedTuple):

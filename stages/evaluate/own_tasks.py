@@ -9,6 +9,7 @@ from typing import Any
 
 from llmrepair.lab.tasks import LAB_TASKS, data_file, task_config
 from llmrepair.pipeline.errors import Problem
+from llmrepair.stages.evaluate import factrecall
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,17 @@ def _lab_task(name: str) -> OwnTask:
     return OwnTask(config=lambda data: task_config(name), files=lambda data: {data_file(name).name: data_file(name)})
 
 
-OWN_TASKS: Mapping[str, OwnTask] = {name: _lab_task(name) for name in LAB_TASKS}
+def _factrecall_config(data: Path | None) -> dict[str, Any]:
+    from llmrepair.stages.evaluate.factrecall_task import task_config as factrecall_config
+
+    assert data is not None  # was checked
+    return factrecall_config(data)
+
+
+OWN_TASKS: Mapping[str, OwnTask] = {
+    **{name: _lab_task(name) for name in LAB_TASKS},
+    factrecall.FACTRECALL: OwnTask(_factrecall_config, factrecall.files, factrecall.folder_problem),
+}
 NINE = ("arc_easy", "arc_challenge", "sciq", "webqs", "triviaqa", "piqa", "hellaswag", "lambada_openai", "wikitext")
 """World knowledge, commonsense and language: our choice, for the paper's abstract says nine tasks and names none."""
 GROUPS: Mapping[str, Sequence[str]] = {"nine": NINE, "lab": LAB_TASKS}

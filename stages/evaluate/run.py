@@ -13,7 +13,11 @@ import numpy as np
 import torch
 from lm_eval.evaluator import evaluate
 
+<<<<<<< HEAD
 from llmrepair.models.harness import RepairedLM
+=======
+from llmrepair.models.loading import meta_model
+>>>>>>> 82970ef (Knowledge beside accuracy: bits of the lab's facts, normalised exact match, webqs_generate, factrecall)
 from llmrepair.models.lora import with_adapter
 from llmrepair.models.prompt_cache import PromptCache, build_prompt_cache
 from llmrepair.models.routing import Router, voting_layers
@@ -22,8 +26,12 @@ from llmrepair.models.soft_prompt import load_pool
 from llmrepair.pipeline.artifact import Artifact, write_json
 from llmrepair.pipeline.stage import Context
 from llmrepair.stages.compressed import load_compressed
+from llmrepair.stages.evaluate import factrecall
+from llmrepair.stages.evaluate.factrecall import FACTRECALL
 from llmrepair.stages.evaluate.files import RESULTS_FILE, samples_file
+from llmrepair.stages.evaluate.knowledge import with_bits_per_parameter
 from llmrepair.stages.evaluate.loading import load_tasks
+from llmrepair.stages.evaluate.more_metrics import add_metrics
 from llmrepair.stages.evaluate.results import results_document
 from llmrepair.stages.evaluate.samples import (
     plain,
@@ -49,8 +57,14 @@ BOOTSTRAP_ITERATIONS = 1000
 def run(stage: Evaluate, context: Context) -> dict[str, Any]:
     config = stage.config
     model, tokenizer = load_compressed(stage.compressed, context)
+    parameters = _parameters(stage, context)
     repair = apply_repair(model, config, context.inputs.get("repair"), context.runtime.batch_size)
     asked = load_tasks(config, stage.task_identities)
+    for task in asked["tasks"].values():
+        add_metrics(task)
+    if FACTRECALL in asked["tasks"] and config.tasks_data is not None:
+        for text in factrecall.notes(config.tasks_data):
+            context.reporter.note(text)
 
     with context.reporter.bar("scoring") as bar:
         language_model = RepairedLM(
@@ -72,7 +86,10 @@ def run(stage: Evaluate, context: Context) -> dict[str, Any]:
     for name, of_task in samples.items():
         write_samples(context.folder / samples_file(name), of_task)
     metrics = {
-        "tasks": {name: scores_of_task(task, results) for name, task in asked["tasks"].items()},
+        "tasks": {
+            name: with_bits_per_parameter(scores_of_task(task, results), parameters) for name, task in asked["tasks"].items()
+        },
+        "parameters": parameters,
         "groups": {name: scores_of_group(group) for name, group in results.get("groups", {}).items()},
         "extra_parameters": repair.extra_parameters,
         "size_bytes": context.inputs["compressed"].metrics["size_bytes"],
@@ -142,3 +159,10 @@ def _max_length(model: PreTrainedModel, tokenizer: Any, repair: Repair) -> int:
     """Positions left for the input: a prompt takes its own."""
     positions = getattr(model.config, "max_position_embeddings", None) or min(tokenizer.model_max_length, 2048)
     return positions - (repair.cache.length if repair.cache is not None else 0)
+
+
+def _parameters(stage: Evaluate, context: Context) -> int:
+    """How many the architecture has; a packed checkpoint would bring scales and zero points of its own."""
+    location, revision = stage.compressed.checkpoint(context.inputs["compressed"])
+    shapes = meta_model(location, revision, stage.compressed.config.trust_remote_code)
+    return sum(parameter.numel() for parameter in shapes.parameters())

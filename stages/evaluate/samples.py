@@ -14,12 +14,13 @@ import numpy as np
 from lm_eval.api.metrics import bits_per_byte, mean, perplexity, weighted_perplexity
 from lm_eval.utils import handle_non_serializable, sanitize_list
 
-from llmrepair.stages.evaluate.statistics import Score, mean_score, rate_score, reported_score
+from llmrepair.stages.evaluate.knowledge import known_bits
+from llmrepair.stages.evaluate.statistics import Score, mean_score, rate_score, reported_score, total_score
 
 if TYPE_CHECKING:
     from lm_eval.api.task import Task
 
-_CORRECT_METRICS = ("exact_match", "acc")
+_CORRECT_METRICS = ("consistent_acc", "exact_match", "acc", "normalised_exact_match")
 _RATES: Mapping[Callable[..., Any], bool] = {perplexity: True, weighted_perplexity: True, bits_per_byte: False}
 """Aggregations to a rate of negative log-likelihood, and whether it is exponentiated."""
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
@@ -67,7 +68,8 @@ def _answer(sample: Sample) -> dict[str, Any]:
     loglikelihoods = [response[0] if isinstance(response, tuple) else response for response in responses]
     if "acc_mutual_info" in sample["metrics"]:  # the choices are asked a second time, without the question
         loglikelihoods = loglikelihoods[: len(loglikelihoods) // 2]
-    prediction = int(np.argmax(loglikelihoods)) if len(loglikelihoods) > 1 else None
+    one_question = len(loglikelihoods) > 1 and "consistent_acc" not in sample["metrics"]  # that one has several
+    prediction = int(np.argmax(loglikelihoods)) if one_question else None
     return {"prediction": prediction, "loglikelihoods": loglikelihoods}
 
 
@@ -104,6 +106,8 @@ def _reported(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, str, float
 
 
 def _score(values: Sequence[Any], aggregation: Callable[..., Any]) -> Score | None:
+    if aggregation is known_bits:
+        return total_score(*np.array(values, dtype=np.float64).T)
     if aggregation in _RATES:
         pairs = np.array([each if isinstance(each, (list, tuple)) else (each, 1.0) for each in values], dtype=np.float64)
         return rate_score(pairs[:, 0], pairs[:, 1], exponential=_RATES[aggregation])

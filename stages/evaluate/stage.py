@@ -15,6 +15,7 @@ from llmrepair.pipeline.stage import Context, Stage, StageConfig
 from llmrepair.stages.compress import Compress
 from llmrepair.stages.evaluate.own_tasks import GROUPS, OWN_TASKS
 from llmrepair.stages.evaluate.tasks import expand, task_identities
+from llmrepair.stages.evaluate.web_questions import WEBQS_GENERATE
 from llmrepair.stages.fields import Names, invalid
 from llmrepair.stages.sources import load_config as model_config
 from llmrepair.stages.tuning import Tune
@@ -33,9 +34,11 @@ class EvaluateConfig(StageConfig):
     tasks: Names = Field(
         ("lab_qa",),
         description=f"tasks, groups and tags of lm-eval or --include-path, patterns such as 'blimp_*', or ours: "
-        f"{', '.join((*OWN_TASKS, *GROUPS))}",
+        f"{', '.join((*OWN_TASKS, WEBQS_GENERATE, *GROUPS))}",
     )
-    tasks_data: Path | None = Field(None, description="folder from which lm-eval tasks read <task>.jsonl instead of the Hub")
+    tasks_data: Path | None = Field(
+        None, description="folder from which lm-eval tasks read <task>.jsonl instead of the Hub, and factrecall LAMA's files"
+    )
     limit: int | None = Field(None, ge=1, description="only the first so many documents of each task")
     num_fewshot: int | None = Field(None, ge=0, description="examples in front of each question  [default: the task's own]")
     apply_chat_template: bool = Field(

@@ -24,12 +24,20 @@ class Score:
 
 
 def mean_score(values: np.ndarray) -> Score:
-    """Mean of per-item values [n]: a Wilson interval where they are all 0 or 1, else the normal one."""
+    """Mean of per-item values [n], with an interval that stays where such a mean can be.
+
+    Wilson's where all values are 0 or 1; a percentile bootstrap over items where they are shares; else the normal one.
+    """
     n = len(values)
     mean = float(values.mean())
     stderr = float(values.std(ddof=1) / math.sqrt(n)) if n > 1 else 0.0
     if np.isin(values, (0, 1)).all():
         low, high = wilson_interval(int(values.sum()), n)
+    elif ((values >= 0) & (values <= 1)).all():
+        generator = np.random.default_rng(_SEED)
+        means = [generator.choice(values, n).mean() for _ in range(_RESAMPLES)]
+        low, high = np.percentile(means, [2.5, 97.5]).tolist()
+        low, high = min(low, mean), max(high, mean)  # equal values: rounding must not leave the mean out
     else:
         low, high = mean - Z_95 * stderr, mean + Z_95 * stderr
     return Score(mean, stderr, low, high, n)
@@ -67,3 +75,26 @@ def rate_score(loglikelihoods: np.ndarray, weights: np.ndarray, exponential: boo
     low, high = np.percentile(resampled, [2.5, 97.5])
     value = float(rate(loglikelihoods.sum(), weights.sum()))
     return Score(value, float(resampled.std(ddof=1)), float(low), float(high), n)
+
+
+def total_score(correct: np.ndarray, weights: np.ndarray, luck: np.ndarray) -> Score:
+    """Sum over items of weight (correct - luck) / (1 - luck): what is known, counted in weights.
+
+    Items of one weight and luck have a Wilson interval of their own; the distances of its ends from the estimate add up in
+    squares (MOVER: Zou and Donner 2008, Statistics in Medicine 27:1693), so the interval never goes past knowing all.
+
+    Args:
+        correct: [n] 0 or 1.
+        weights: [n].
+        luck: [n] probability of a right answer without knowledge.
+    """
+    total, variance, below, above = 0.0, 0.0, 0.0, 0.0
+    for weight, guessed in sorted(set(zip(weights.tolist(), luck.tolist(), strict=True))):
+        right = correct[(weights == weight) & (luck == guessed)]
+        score = mean_score(right)
+        scale = len(right) * weight / (1 - guessed)
+        total += scale * (score.value - guessed)
+        variance += (scale * score.stderr) ** 2
+        below += (scale * (score.value - score.low)) ** 2
+        above += (scale * (score.high - score.value)) ** 2
+    return Score(total, math.sqrt(variance), total - math.sqrt(below), total + math.sqrt(above), len(correct))

@@ -10,6 +10,7 @@ from typing import Any
 from llmrepair.pipeline.errors import Problem, RequestError
 from llmrepair.stages.evaluate.definitions import Task
 from llmrepair.stages.evaluate.obstacles import listed
+from llmrepair.stages.evaluate.web_questions import documents_of
 from llmrepair.stages.sources import hub_commit, hub_data_location, looks_like_hub_id
 
 _FILE_FORMATS = ("json", "csv", "text", "parquet", "arrow")
@@ -32,7 +33,11 @@ def data_problems(tasks: Sequence[Task], folder: Path | None) -> list[Problem]:
     if by_itself:
         hint = "ask for it without --tasks-data"
         problems.append(Problem(f"{listed(by_itself)}: its own code reads the data, and not from a folder", hint, "tasks_data"))
-    missing = [f"{task.name}.jsonl" for task in tasks if _on_hub(task.config) and "test" not in _files_in(folder, task.name)]
+    missing = [
+        f"{documents_of(task.name)}.jsonl"
+        for task in tasks
+        if _on_hub(task.config) and "test" not in _files_in(folder, task.name)
+    ]
     return problems + ([Problem(f"`{folder}` holds no {', '.join(missing)}", _COLUMNS, "tasks_data")] if missing else [])
 
 
@@ -118,7 +123,8 @@ def _strings(value: Any) -> Iterator[str]:
 
 
 def _files_in(folder: Path, task: str) -> dict[str, Path]:
-    files = {"test": folder / f"{task}.jsonl", "train": folder / f"{task}_train.jsonl"}
+    name = documents_of(task)
+    files = {"test": folder / f"{name}.jsonl", "train": folder / f"{name}_train.jsonl"}
     return {split: path for split, path in files.items() if path.is_file()}
 
 

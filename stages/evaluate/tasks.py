@@ -25,6 +25,7 @@ from llmrepair.stages.evaluate.definitions import (
 from llmrepair.stages.evaluate.obstacles import listed, obstacles, python_files
 from llmrepair.stages.evaluate.own_tasks import GROUPS, OWN_TASKS
 from llmrepair.stages.evaluate.task_data import data_identities, data_problems
+from llmrepair.stages.evaluate.web_questions import STOCK_TASK, WEBQS_GENERATE, generating
 
 Identity = dict[str, Any]
 
@@ -41,7 +42,7 @@ def expand(names: Sequence[str], include_path: Path | None) -> tuple[str, ...]:
     """
     if set(names) <= GROUPS.keys() | OWN_TASKS.keys():  # spares reading lm-eval's index
         return tuple(sorted({member for name in names for member in GROUPS.get(name, (name,))}))
-    index = {**index_of(include_path), **GROUPS, **dict.fromkeys(OWN_TASKS, Path())}
+    index = {**index_of(include_path), **GROUPS, **dict.fromkeys((*OWN_TASKS, WEBQS_GENERATE), Path())}
     matches = {name: [name] if name in index else fnmatch.filter(index, name) for name in names}
     if unknown := [name for name, found in matches.items() if not found]:
         raise RequestError(_unknown(unknown, index))
@@ -55,7 +56,8 @@ def expand(names: Sequence[str], include_path: Path | None) -> tuple[str, ...]:
 def _unknown(names: Sequence[str], index: Mapping[str, Any]) -> Problem:
     near = [match for name in names for match in difflib.get_close_matches(name, index, n=3)]
     hint = f"did you mean {', '.join(f'`{name}`' for name in near)}? " if near else ""
-    hint += f"give tasks, groups or tags of lm-eval or of --include-path, or ours: {', '.join((*OWN_TASKS, *GROUPS))}"
+    ours = ", ".join((*OWN_TASKS, WEBQS_GENERATE, *GROUPS))
+    hint += f"give tasks, groups or tags of lm-eval or of --include-path, or ours: {ours}"
     return Problem(f"there is no task {' and no task '.join(f'`{name}`' for name in names)}", hint, "tasks")
 
 
@@ -74,7 +76,7 @@ def definitions(names: Sequence[str], include_path: Path | None, read: Read) -> 
     source, found, problems = Definitions(index_of(include_path), read), list[Task | Group](), []
     for name in theirs:
         try:
-            found += source.of(name)
+            found += map(generating, leaves(source.of(STOCK_TASK))) if name == WEBQS_GENERATE else source.of(name)
         except DefinitionError as error:
             problems.append(Problem(f"`{name}` cannot be read: {error}", "mend its definition, or leave it out", "tasks"))
     if problems:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+_SHARES = ("exact_match", "acc", "acc_norm", "consistent_acc", "normalised_exact_match")
+
 
 def score_text(score: Mapping[str, Any] | None, column: Mapping[str, Any]) -> str:
     """`85.6 [83.0, 87.9]`: a share in per cent, anything else as it is; empty where there is none."""
     if score is None:
         return ""
-    factor = 100 if column["metric"].split(",")[0] in ("exact_match", "acc", "acc_norm") else 1
+    factor = 100 if column["metric"].split(",")[0] in _SHARES else 1
     digits = 1 if factor == 100 or score["value"] >= 100 else 3
     if score["low"] is None:
         return f"{factor * score['value']:.{digits}f}"

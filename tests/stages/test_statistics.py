@@ -60,3 +60,20 @@ def test_rates_count_each_item_where_it_belongs(items: list[tuple[bool, bool, bo
     assert counted.recovered == sum(d and not c and r for d, c, r in items)
     assert counted.broken == sum(d and c and not r for d, c, r in items)
     assert counted.lucky == sum(not d and not c and r for d, c, r in items)
+
+
+@given(st.lists(st.sampled_from([0.0, 1 / 3, 0.5, 1.0]), min_size=2, max_size=60))
+def test_the_interval_of_a_mean_of_shares_holds_it_and_stays_among_them(values: list[float]) -> None:
+    score = mean_score(np.array(values))
+    assert 0 <= score.low <= score.value <= score.high <= 1
+
+
+def test_the_interval_of_a_mean_of_shares_covers_what_it_should() -> None:
+    generator = np.random.default_rng(3)
+    covered = 0
+    for _ in range(200):
+        known = generator.random(150) < 0.7
+        shares = np.where(known, generator.choice([0.75, 1.0], 150), generator.choice([0.0, 0.25], 150))
+        score = mean_score(shares)
+        covered += score.low <= 0.7 * 0.875 + 0.3 * 0.125 <= score.high
+    assert 0.90 <= covered / 200 <= 0.99
