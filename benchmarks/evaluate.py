@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import logging
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +20,6 @@ from typing import Any
 import torch
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
-from lm_eval.tasks import TaskManager
 from peft import PromptTuningConfig, TaskType, get_peft_model
 from tokenizers import ByteLevelBPETokenizer
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -29,7 +27,6 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from llmrepair.models.harness import RepairedLM
 from llmrepair.models.prompt_cache import build_prompt_cache
 from llmrepair.models.selection import FixedSelector
-from llmrepair.stages.evaluate.tasks import load_config
 
 PROMPT_TOKENS = 100
 CASES: dict[str, tuple[str, int, bool]] = {
@@ -39,7 +36,7 @@ CASES: dict[str, tuple[str, int, bool]] = {
     "arc_easy 5-shot": ("arc_easy", 5, False),
     "hellaswag 5-shot": ("hellaswag", 5, False),
     "arc_easy 0-shot, soft prompt": ("arc_easy", 0, True),
-    "wikitext": ("wikitext", 0, False),  # pages of some thousand tokens: a twentieth of the items
+    "wikitext": ("wikitext", 0, False),
     "triviaqa generation": ("triviaqa", 0, False),
 }
 
@@ -59,7 +56,8 @@ def random_llama() -> LlamaForCausalLM:
 
 
 def loaded(task: str, data: Path, shots: int) -> dict[str, Any]:
-    tasks = TaskManager(include_defaults=False).load([load_config(task, data, {})])
+    config = EvaluateConfig(tasks=(task,), tasks_data=data)
+    tasks = load_tasks(config, task_identities((task,), None, data, str))
     for each in tasks["tasks"].values():
         each.set_config(key="num_fewshot", value=shots)
         each.set_fewshot_seed(seed=1234)
@@ -82,11 +80,54 @@ def counting(model: torch.nn.Module) -> Iterator[list[int]]:
         hook.remove()
 
 
-def timed(language_model: HFLM, tasks: Callable[[], dict[str, Any]], limit: int) -> tuple[float, dict[str, Any]]:
-    task_dict = tasks()
-    start = time.perf_counter()
-    results = evaluate(lm=language_model, task_dict=task_dict, limit=limit, bootstrap_iters=0)
-    return time.perf_counter() - start, results["results"]
+class Side(NamedTuple):
+    """One of the two that are compared."""
+
+    name: str
+    make: Callable[[], HFLM]
+
+
+def run_once(side: Side, model: LlamaForCausalLM, tasks: dict[str, Any], limit: int) -> tuple[float, int]:
+    """Seconds of an evaluation, and tokens computed in it."""
+    language_model = side.make()
+    with counting(model) as counts:
+        start = time.perf_counter()
+        evaluate(lm=language_model, task_dict=tasks, limit=limit, bootstrap_iters=0)
+        return time.perf_counter() - start, sum(counts)
+
+
+def sides(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, prompted: bool, batch_size: int) -> list[Side]:
+    """Ours with its own choice of a batch, and lm-eval's with `batch_size`."""
+    if not prompted:
+        return [
+            Side("ours", lambda: RepairedLM(model, tokenizer, None, MAX_LENGTH)),
+            Side("lm-eval", lambda: HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, max_length=MAX_LENGTH)),
+        ]
+    config = PromptTuningConfig(task_type=TaskType.CAUSAL_LM, num_virtual_tokens=PROMPT_TOKENS)
+    peft_model = get_peft_model(model, config).eval()
+    with torch.no_grad():
+        cache = build_prompt_cache(model, [peft_model.get_prompt(1)[0]])
+    return [
+        Side("ours", lambda: RepairedLM(model, tokenizer, None, MAX_LENGTH, cache, FixedSelector(0))),
+        Side("lm-eval", lambda: HFLM(pretrained=peft_model, tokenizer=tokenizer, batch_size=batch_size, max_length=MAX_LENGTH)),
+    ]
+
+
+def unique_tokens(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, tasks: dict[str, Any], limit: int) -> int:
+    """Tokens of a task with each common beginning counted once, over all of its texts."""
+    unique = 0
+
+    class Counting(Scorer):
+        def score(self, texts: Sequence[Text]) -> list[tuple[float, bool]]:
+            nonlocal unique
+            ordered = sorted({text.tokens[:-1] for text in texts})
+            unique = sum(map(len, ordered)) - sum(common_length(a, b) for a, b in pairwise(ordered))
+            return [(0.0, False)] * len(texts)
+
+    language_model = RepairedLM(model, tokenizer, None, MAX_LENGTH)
+    language_model._scorer = Counting(model, None, None, AnswerFile(None))
+    evaluate(lm=language_model, task_dict=tasks, limit=limit, bootstrap_iters=0)
+    return unique
 
 
 def main() -> None:
@@ -95,43 +136,27 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=16, help="of lm-eval's model")
-    parser.add_argument("--only", default="")
+    parser.add_argument("--only", default="", help="cases whose name holds this")
     options = parser.parse_args()
     logging.disable(logging.WARNING)
     tokenizer, model = train_tokenizer(options.data), random_llama()
-    prompt = model.get_input_embeddings().weight[:PROMPT_TOKENS].detach().clone()
-    for name, (task, shots, prompted) in CASES.items():
-        if options.only not in name:
+    print(f"{torch.get_num_threads()} threads; {options.limit} items, lm-eval in batches of {options.batch_size}")
+    for case, (task, shots, prompted) in CASES.items():
+        if options.only not in case:
             continue
-        cache = None
-        theirs_model = model
-        if prompted:
-            with torch.no_grad():
-                cache = build_prompt_cache(model, [prompt])
-            config = PromptTuningConfig(task_type=TaskType.CAUSAL_LM, num_virtual_tokens=PROMPT_TOKENS)
-            theirs_model = get_peft_model(model, config).eval()
-            theirs_model.prompt_encoder["default"].embedding.weight.data = prompt
-        times: dict[str, list[float]] = {"ours": [], "theirs": []}
-        scores = {}
+        limit = max(1, options.limit // 20) if task == "wikitext" else options.limit  # its items are long
+        times, tokens = defaultdict(list), {}
         for _ in range(options.repeats):
-            for side in times:
-                if side == "ours":
-                    lm: HFLM = RepairedLM(model, tokenizer, "auto", 1900, cache, FixedSelector(0) if cache else None)
-                else:
-                    lm = HFLM(pretrained=theirs_model, tokenizer=tokenizer, batch_size=options.batch_size, max_length=1900)
-                with counting(model) as counts:
-                    seconds, scores[side] = timed(
-                        lm,
-                        lambda: loaded(task, options.data, shots),
-                        max(1, options.limit // (20 if task == "wikitext" else 1)),
-                    )
-                times[side].append(seconds)
-                if len(times[side]) == 1:
-                    print(f"    {side}: {seconds:.2f} s, {sum(counts)} tokens in {len(counts)} passes", file=sys.stderr)
-        ratio = statistics.median(b / a for a, b in zip(times["ours"], times["theirs"], strict=True))
-        print(
-            f"{name:32} ours {min(times['ours']):6.2f} s  lm-eval {min(times['theirs']):6.2f} s  ratio {ratio:.2f}", flush=True
-        )
+            for side in sides(model, tokenizer, prompted, options.batch_size):
+                seconds, tokens[side.name] = run_once(side, model, loaded(task, options.data, shots), limit)
+                times[side.name].append(seconds)
+        ratio = statistics.median(theirs / ours for ours, theirs in zip(times["ours"], times["lm-eval"], strict=True))
+        line = f"{case:30} {min(times['ours']):7.2f} s  lm-eval {min(times['lm-eval']):7.2f} s  ratio {ratio:5.2f}"
+        line += f"  tokens {tokens['ours']}, lm-eval {tokens['lm-eval']}"
+        if task != "triviaqa":
+            unique = unique_tokens(model, tokenizer, loaded(task, options.data, shots), limit)
+            line += f", unique {unique} ({tokens['ours'] / unique:.2f})"
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

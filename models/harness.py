@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
@@ -34,7 +34,7 @@ class RepairedLM(HFLM):
 
     Args:
         model: on its device; a peft model as well.
-        batch_size: as many tokens at once as so many of the longest requests have; `auto`: as the memory allows.
+        batch_size: as many tokens at once as so many of the longest requests have; None: as many as the memory allows.
         max_length: most input tokens, the prompt's not counted.
         cache: the prompts; None for none.
         selector: chooses among them; None exactly where `cache` is.
@@ -50,7 +50,7 @@ class RepairedLM(HFLM):
         self,
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
-        batch_size: int | Literal["auto"],
+        batch_size: int | None,
         max_length: int,
         cache: PromptCache | None = None,
         selector: Selector | None = None,
@@ -58,7 +58,9 @@ class RepairedLM(HFLM):
         on_start: Callable[[int], None] = lambda requests: None,
         on_progress: Callable[[int], None] = lambda requests: None,
     ):
-        super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, max_length=max_length, backend="causal")
+        super().__init__(
+            pretrained=model, tokenizer=tokenizer, batch_size=batch_size or "auto", max_length=max_length, backend="causal"
+        )
         self._scorer = Scorer(model, cache, batch_size, AnswerFile(answers), on_progress)
         self._selector = selector
         self._on_start = on_start
@@ -116,9 +118,8 @@ class RepairedLM(HFLM):
     def _text(self, context: list[int], continuation: list[int], prompt: int) -> Text:
         """What is too long loses its beginning."""
         if len(continuation) > self.max_length:
-            raise DoesNotFit(
-                f"an answer of {len(continuation)} tokens does not fit in the {self.max_length} that the model takes"
-            )
+            message = f"an answer of {len(continuation)} tokens does not fit in the {self.max_length} that the model takes"
+            raise DoesNotFit(message, "leave the task out, or take shorter prompts or a model with more positions")
         tokens = (*context, *continuation)[-(self.max_length + 1) :]
         return Text(prompt, tokens, len(tokens) - len(continuation))
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import count, repeat
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -31,7 +31,16 @@ _LOGITS_AT_ONCE = 2**20  # what the caches of a CPU hold
 
 
 class DoesNotFit(Exception):
-    """A text is longer than the model or the memory allows."""
+    """A text is longer than the model or the memory allows.
+
+    Args:
+        message: what is wrong.
+        hint: what helps.
+    """
+
+    def __init__(self, message: str, hint: str):
+        super().__init__(message)
+        self.hint = hint
 
 
 class Scorer:
@@ -41,7 +50,7 @@ class Scorer:
 
     Args:
         cache: the prompts; None for none.
-        batch_size: as many tokens at once as so many of the longest texts have; `auto`: as many as the memory allows.
+        batch_size: as many tokens at once as so many of the longest texts have; None: as many as the memory allows.
         answers: keeps answers as they come; what it holds is not computed again.
         on_progress: called with the number of texts done since the last call.
     """
@@ -50,7 +59,7 @@ class Scorer:
         self,
         model: PreTrainedModel,
         cache: PromptCache | None,
-        batch_size: int | Literal["auto"],
+        batch_size: int | None,
         answers: AnswerFile,
         on_progress: Callable[[int], None] = lambda texts: None,
     ):
@@ -135,7 +144,7 @@ class Scorer:
 
     def _budget(self, longest: int, generated: bool) -> int:
         """Tokens of a batch, if the longest of its rows has so many in the end."""
-        if self._batch_size != "auto":
+        if self._batch_size is not None:
             return self._batch_size * longest
         return most_generated_rows(self._model, longest) * longest if generated else most_tokens(self._model)
 
@@ -154,7 +163,8 @@ class Scorer:
             self._answers.keep(questions, answers)
             return answers
         if len(questions) == 1:
-            raise DoesNotFit(f"one text of {len(questions[0][1])} tokens does not fit in memory")
+            message = f"one text of {len(questions[0][1])} tokens does not fit in memory"
+            raise DoesNotFit(message, "take a device with more memory, or --dtype bfloat16")
         self._answers.keep_too_large(questions)
         return None
 

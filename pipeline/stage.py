@@ -51,7 +51,16 @@ class Runtime(BaseModel):
         pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
         description="where to compute: auto (the first GPU, else the CPU), cpu, cuda, cuda:1",
     )
-    batch_size: int = Field(32, ge=1, description="sequences computed at once; less needs less memory")
+    batch_size: str = Field(
+        "auto",
+        pattern=r"^(auto|[1-9]\d*)$",
+        description="sequences computed at once: auto (what memory allows) or a number; less needs less memory",
+    )
+
+    @property
+    def sequences(self) -> int | None:
+        """How many sequences at once; None for what memory allows."""
+        return None if self.batch_size == "auto" else int(self.batch_size)
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from llmrepair.stages.tuning import Tune, TuningConfig
 
 _VALIDATION_SHARE = 0.1
+_MICRO_BATCH = 32
 
 
 @dataclass
@@ -47,6 +48,8 @@ class Setup:
     validation: torch.Tensor
     objective: Objective
     special_ids: list[int]
+    micro_batch: int
+    """Rows computed at once."""
     tested_people: int | None
 
 
@@ -66,6 +69,7 @@ def set_up(stage: Tune, context: Context) -> Setup:
         validation=validation.to(model.device),
         objective=_objective(config, compressed, model.device),
         special_ids=tokenizer.all_special_ids,
+        micro_batch=context.runtime.sequences or _MICRO_BATCH,
         tested_people=_tested_people(compressed.config.model, [*training, *validation], tokenizer),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,11 +12,13 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import Entry, Kind
 from lm_eval.tasks._yaml_loader import load_yaml
 
+from llmrepair.models.scorer import DoesNotFit
 from llmrepair.pipeline.errors import LlmrepairError, Problem, WorkError
 from llmrepair.stages.evaluate.definitions import Group, Task
 from llmrepair.stages.evaluate.own_tasks import OWN_TASKS
 from llmrepair.stages.evaluate.task_data import with_data
 from llmrepair.stages.evaluate.tasks import Identity, definitions
+from llmrepair.stages.evaluate.web_questions import STOCK_TASK, shown_answer
 
 if TYPE_CHECKING:
     from lm_eval.tasks.manager import TaskDict
@@ -38,19 +41,21 @@ def load_tasks(config: EvaluateConfig, identities: Mapping[str, Identity]) -> Ta
             manager.task_index[each.name] = Entry(each.name, Kind.GROUP, None, each.config)
         else:
             data = with_data(each.config, each.name, config.tasks_data, identities[each.name])
+            if each.name == STOCK_TASK:
+                data |= {"fewshot_config": {"doc_to_target": shown_answer}}
             manager.task_index[each.name] = _entry(each.name, data)
 
     for name in config.tasks:
         if name in OWN_TASKS:
             manager.task_index[name] = _entry(name, OWN_TASKS[name].config(config.tasks_data))
-    with _told("the tasks"):
+    with told("the tasks cannot be loaded"):
         for each in definitions(config.tasks, config.include_path, _read):
             register(each)
         return manager.load(list(config.tasks))
 
 
 def _read(path: Path) -> dict[str, Any]:
-    with _told(f"task file {path}"):
+    with told(f"task file {path} cannot be loaded"):
         return load_yaml(path)
 
 
@@ -59,12 +64,17 @@ def _entry(name: str, config: dict[str, Any]) -> Entry:
 
 
 @contextmanager
-def _told(what: str) -> Iterator[None]:
-    """Loading runs code of the tasks' authors and reads data of any shape; whatever fails there is theirs to mend."""
+def told(what: str) -> Iterator[None]:
+    """Tasks are code of their authors over data of any shape; what fails there, and not in our models, is theirs to mend."""
     try:
         yield
     except LlmrepairError:
         raise
+    except DoesNotFit as error:
+        raise WorkError(Problem(str(error), error.hint)) from error
     except Exception as error:
-        message = f"{what} cannot be loaded: {type(error).__name__}: {' '.join(str(error).split())}"
+        modules = (frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(error.__traceback__))
+        if any(module.startswith("llmrepair.models") for module in modules):
+            raise
+        message = f"{what}: {type(error).__name__}: {' '.join(str(error).split())}"
         raise WorkError(Problem(message, "mend the task's definition, its functions or its data, or leave it out")) from error

@@ -13,11 +13,8 @@ import numpy as np
 import torch
 from lm_eval.evaluator import evaluate
 
-<<<<<<< HEAD
 from llmrepair.models.harness import RepairedLM
-=======
 from llmrepair.models.loading import meta_model
->>>>>>> 82970ef (Knowledge beside accuracy: bits of the lab's facts, normalised exact match, webqs_generate, factrecall)
 from llmrepair.models.lora import with_adapter
 from llmrepair.models.prompt_cache import PromptCache, build_prompt_cache
 from llmrepair.models.routing import Router, voting_layers
@@ -30,7 +27,7 @@ from llmrepair.stages.evaluate import factrecall
 from llmrepair.stages.evaluate.factrecall import FACTRECALL
 from llmrepair.stages.evaluate.files import RESULTS_FILE, samples_file
 from llmrepair.stages.evaluate.knowledge import with_bits_per_parameter
-from llmrepair.stages.evaluate.loading import load_tasks
+from llmrepair.stages.evaluate.loading import load_tasks, told
 from llmrepair.stages.evaluate.more_metrics import add_metrics
 from llmrepair.stages.evaluate.results import results_document
 from llmrepair.stages.evaluate.samples import (
@@ -50,6 +47,7 @@ if TYPE_CHECKING:
 
 SEEDS = {"random_seed": 0, "numpy_seed": 1234, "torch_seed": 1234, "fewshot_seed": 1234}
 """Those of lm-eval's command line."""
+_ROUTED_AT_ONCE = 32
 BOOTSTRAP_ITERATIONS = 1000
 """For standard errors of what is no mean; lm-eval's 100,000 take minutes, and change them by about 2 %."""
 
@@ -58,7 +56,7 @@ def run(stage: Evaluate, context: Context) -> dict[str, Any]:
     config = stage.config
     model, tokenizer = load_compressed(stage.compressed, context)
     parameters = _parameters(stage, context)
-    repair = apply_repair(model, config, context.inputs.get("repair"), context.runtime.batch_size)
+    repair = apply_repair(model, config, context.inputs.get("repair"), context.runtime.sequences or _ROUTED_AT_ONCE)
     asked = load_tasks(config, stage.task_identities)
     for task in asked["tasks"].values():
         add_metrics(task)
@@ -70,7 +68,7 @@ def run(stage: Evaluate, context: Context) -> dict[str, Any]:
         language_model = RepairedLM(
             repair.model,
             tokenizer,
-            context.runtime.batch_size,
+            context.runtime.sequences,
             _max_length(model, tokenizer, repair),
             repair.cache,
             repair.selector,
@@ -111,7 +109,7 @@ def ask(language_model: RepairedLM, asked: TaskDict, config: EvaluateConfig) -> 
             task.set_config(key="num_fewshot", value=0)
         task.set_fewshot_seed(seed=SEEDS["fewshot_seed"])
     os.environ["DISABLE_MULTIPROC"] = "1"  # so few bootstrap iterations are not worth a pool of processes
-    with contextlib.redirect_stdout(sys.stderr):  # where lm-eval and some tasks print
+    with told("the tasks cannot be asked"), contextlib.redirect_stdout(sys.stderr):  # lm-eval and some tasks print
         return evaluate(
             lm=language_model,
             task_dict=asked,

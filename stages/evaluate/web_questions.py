@@ -6,12 +6,19 @@ normalisation, as open-domain question answering reports it (DrQA, arXiv 1704.00
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from llmrepair.stages.evaluate.definitions import Task
 
 WEBQS_GENERATE = "webqs_generate"
 STOCK_TASK = "webqs"
+
+
+def shown_answer(document: Mapping[str, Any]) -> str:
+    """The first answer in the order of the alphabet, as that of an example: lm-eval 0.4.13 fails to show one with several."""
+    return str(min(document["answers"]))
 
 
 def documents_of(task: str) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def run(stage: TuneLora, context: Context) -> dict[str, Any]:
     config = stage.config
     setup = set_up(stage, context)
-    plain = mean_loss(plain_loss(setup.model, setup.objective), setup.validation, context.runtime.batch_size)
+    plain = mean_loss(plain_loss(setup.model, setup.objective), setup.validation, setup.micro_batch)
 
     torch.manual_seed(config.seed)
     adapted = new_adapter(setup.model, config.rank)
@@ -30,7 +30,7 @@ def run(stage: TuneLora, context: Context) -> dict[str, Any]:
             setup.training,
             setup.validation,
             recipes(config, config.seed),
-            context.runtime.batch_size,
+            setup.micro_batch,
             context.work,
             told_steps(bar),
         )

@@ -35,7 +35,7 @@ def run(stage: TunePrompts, context: Context) -> dict[str, Any]:
                 setup.training,
                 setup.validation,
                 recipes(config, seed),
-                context.runtime.batch_size,
+                setup.micro_batch,
                 work,
                 told_steps(bar),
             )
@@ -46,7 +46,7 @@ def run(stage: TunePrompts, context: Context) -> dict[str, Any]:
     pool = {"input_position": start, "validation_losses": losses}
     save_pool(context.folder, prompts, pool, setup.model, setup.base_name)
 
-    plain = mean_loss(plain_loss(setup.model, setup.objective), setup.validation, context.runtime.batch_size)
+    plain = mean_loss(plain_loss(setup.model, setup.objective), setup.validation, setup.micro_batch)
     return {
         "validation_loss": {"without": plain, "prompts": losses},
         "learning_rates": [trial.learning_rate for trial in best],

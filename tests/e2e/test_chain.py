@@ -34,7 +34,7 @@ def evaluate(llmrepair: CommandLine, runs: Path, *options: object) -> dict[str, 
 
 
 def read_samples(answer: dict[str, Any], task: str) -> list[dict[str, Any]]:
-    lines = (Path(answer["path"]) / f"samples_{task}.jsonl").read_text().splitlines()
+    lines = (Path(answer["path"]) / f"samples_{task}_llmrepair.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
 
 
@@ -201,7 +201,7 @@ def test_evaluation_goes_on_where_it_was_killed(
     assert sum(batches) == 24
     assert sum(resumed_batches) == rows - 24
     assert resumed["key"] == whole["key"]
-    for name in ("results.json", f"samples_{task}.jsonl"):
+    for name in ("results_llmrepair.json", f"samples_{task}_llmrepair.jsonl"):
         assert (Path(resumed["path"]) / name).read_bytes() == (Path(whole["path"]) / name).read_bytes()
     record = json.loads((Path(resumed["path"]) / "record.json").read_text())
     assert record["interrupted_before"]

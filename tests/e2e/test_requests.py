@@ -217,7 +217,7 @@ def test_a_group_works_offline_from_the_cache(tmp_path: Path, hub_cache: dict[st
     source = json.loads((path / "key.json").read_text())["sources"]["tasks"]["lambada_openai"]
     assert source["commit"] == COMMIT
     assert list(source["definition"]) == ["words.yaml"]
-    results = json.loads((path / "results.json").read_text())
+    results = json.loads((path / "results_llmrepair.json").read_text())
     assert results["groups"]["words"]["sample_len"] == 2
     assert results["configs"]["lambada_openai"]["dataset_path"] == "EleutherAI/lambada_openai"
     assert hub_cache["HF_HOME"] not in json.dumps(results)

@@ -16,7 +16,7 @@ from datasets import load_dataset
 from lm_eval import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
-from lm_eval.utils import get_sample_results_filenames, make_table
+from lm_eval.utils import get_file_task_name, get_results_filenames, get_sample_results_filenames, make_table
 
 from llmrepair.lab.tasks import data_file
 from llmrepair.models.loading import load_model, load_tokenizer
@@ -129,7 +129,7 @@ def evaluated(llmrepair: CommandLine, *options: object) -> Answer:
 
 def results_of(answer: Answer) -> dict[str, Any]:
     assert answer.code == 0, answer.err
-    return dict(json.loads((Path(answer.json["path"]) / "results.json").read_text()))
+    return dict(json.loads((Path(answer.json["path"]) / "results_llmrepair.json").read_text()))
 
 
 def in_lm_eval(model: Path, tasks: list[str], folder: Path, **options: Any) -> dict[str, Any]:
@@ -192,7 +192,7 @@ def test_every_number_is_lm_evals(llmrepair: CommandLine, tmp_path: Path, folder
 
 
 def read_samples(tmp_path: Path, task: str) -> list[dict[str, Any]]:
-    file = next((tmp_path / "runs" / "evaluate").glob(f"[0-9a-f]*/samples_{task}.jsonl"))
+    file = next((tmp_path / "runs" / "evaluate").glob(f"[0-9a-f]*/samples_{task}_llmrepair.jsonl"))
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
@@ -205,13 +205,14 @@ def test_lm_evals_own_tools_read_what_is_left(llmrepair: CommandLine, tmp_path: 
     assert f"{results['results']['quiz_one']['acc_stderr,none']:.4f}" in table
     assert "Quiz" in make_table(results, "groups")
 
+    assert get_results_filenames([str(file) for file in path.iterdir()]) == [str(path / "results_llmrepair.json")]
     files = get_sample_results_filenames([str(file) for file in path.iterdir()])
     assert {Path(file).name for file in files} == {
-        f"samples_{task}.jsonl" for task in ("quiz_one", "quiz_two", "quiz_cities", "quiz_qa", "quiz_text")
+        f"samples_{task}_llmrepair.jsonl" for task in ("quiz_one", "quiz_two", "quiz_cities", "quiz_qa", "quiz_text")
     }
     for file in files:
         samples = load_dataset("json", data_files=file, split="train", cache_dir=str(tmp_path / "cache"))
-        task = Path(file).stem.removeprefix("samples_")
+        task = get_file_task_name(Path(file).name)
         assert len(samples) == results["n-samples"][task]["effective"]
         for metric in samples[0]["metrics"] if task != "quiz_text" else ():
             values = [sample[metric] for sample in samples]
@@ -226,7 +227,7 @@ def test_results_are_the_same_bytes_every_time(llmrepair: CommandLine, tmp_path:
     names = {file.name for file in first.iterdir() if file.name.startswith(("results", "samples"))}
     assert len(names) == 6
     assert all((first / name).read_bytes() == (second / name).read_bytes() for name in names)
-    assert str(data_file("lab_mc").parent) not in (first / "results.json").read_text()
+    assert str(data_file("lab_mc").parent) not in (first / "results_llmrepair.json").read_text()
 
 
 def test_what_a_task_is_made_from_is_in_the_key(llmrepair: CommandLine, tmp_path: Path, folder: Path) -> None:

@@ -41,7 +41,7 @@ def expected(model: PreTrainedModel, text: Text) -> float:
     return float(logits.log_softmax(-1).gather(1, targets[:, None]).sum())
 
 
-def scored(model: PreTrainedModel, texts: list[Text], batch_size: Any = "auto", **options: Any) -> list[float]:
+def scored(model: PreTrainedModel, texts: list[Text], batch_size: int | None = None, **options: Any) -> list[float]:
     scorer = Scorer(model, options.pop("cache", None), batch_size, AnswerFile(options.pop("answers", None)), **options)
     return [total for total, _ in scorer.score(texts)]
 
@@ -57,9 +57,9 @@ def counted(model: PreTrainedModel) -> Iterator[list[int]]:
     hook.remove()
 
 
-@pytest.mark.parametrize("batch_size", ["auto", 1, 2, 7])
+@pytest.mark.parametrize("batch_size", [None, 1, 2, 7])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_text_gets_what_the_model_gives_it_alone(family: str, batch_size: Any) -> None:
+def test_every_text_gets_what_the_model_gives_it_alone(family: str, batch_size: int | None) -> None:
     model, texts = tiny_model(family), questions(20)
     assert scored(model, texts, batch_size) == pytest.approx([expected(model, text) for text in texts], abs=1e-4)
 
@@ -67,7 +67,7 @@ def test_every_text_gets_what_the_model_gives_it_alone(family: str, batch_size: 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_shared_examples_are_computed_once_and_change_nothing(family: str) -> None:
     model, texts = tiny_model(family), questions(20, shared=40)
-    scorer = Scorer(model, None, "auto", AnswerFile(None))
+    scorer = Scorer(model, None, None, AnswerFile(None))
     with counted(model) as counts:
         answers = scorer.score(texts)
     assert [total for total, _ in answers] == pytest.approx([expected(model, text) for text in texts], abs=1e-4)
@@ -176,7 +176,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(interrupted_after: int, tmp
 def generated(
     model: PreTrainedModel, contexts: list[tuple[int, list[int]]], answers: Path | None = None, **options: Any
 ) -> Any:
-    scorer = Scorer(model, None, options.pop("batch_size", "auto"), AnswerFile(answers))
+    scorer = Scorer(model, None, None, AnswerFile(answers))
     settings = {"max_new_tokens": 5, "do_sample": False, "pad_token_id": 2} | options
     return scorer.generate(contexts, settings, ["stop"], lambda width, rows: StoppingCriteriaList())
 

@@ -175,7 +175,7 @@ def loglikelihood(model: Any, tokenizer: Any, prompt: str, choice: str) -> float
 
 
 def items_of(answer: Any) -> Rows:
-    return [json.loads(line) for line in (Path(answer["path"]) / "samples_factrecall.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (Path(answer["path"]) / "samples_factrecall_llmrepair.jsonl").read_text().splitlines()]
 
 
 def by_hand(items: Rows, documents: Rows) -> dict[str, float]:

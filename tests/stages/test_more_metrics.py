@@ -40,7 +40,10 @@ def evaluate(llmrepair: CommandLine, folder: Path, *options: object) -> tuple[di
     answer = llmrepair("eval", "--method", "none", "--runs", folder / "runs", "--json", *options)
     assert answer.code == 0, answer.err
     files = Path(answer.json["path"]).glob("samples_*.jsonl")
-    items = {file.stem.removeprefix("samples_"): list(map(json.loads, file.read_text().splitlines())) for file in files}
+    items = {
+        file.stem.removeprefix("samples_").removesuffix("_llmrepair"): list(map(json.loads, file.read_text().splitlines()))
+        for file in files
+    }
     return answer.json["metrics"], items
 
 
