@@ -12,10 +12,12 @@ import argparse
 import logging
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lm_eval.evaluator import evaluate
@@ -24,10 +26,17 @@ from peft import PromptTuningConfig, TaskType, get_peft_model
 from tokenizers import ByteLevelBPETokenizer
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from llmrepair.models.answers import AnswerFile
 from llmrepair.models.harness import RepairedLM
 from llmrepair.models.prompt_cache import build_prompt_cache
+from llmrepair.models.scorer import Scorer
 from llmrepair.models.selection import FixedSelector
+from llmrepair.models.trees import Text, common_length
+from llmrepair.stages.evaluate.loading import load_tasks
+from llmrepair.stages.evaluate.stage import EvaluateConfig
+from llmrepair.stages.evaluate.tasks import task_identities
 
+MAX_LENGTH = 1900
 PROMPT_TOKENS = 100
 CASES: dict[str, tuple[str, int, bool]] = {
     "arc_easy 0-shot": ("arc_easy", 0, False),
