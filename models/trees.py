@@ -22,6 +22,7 @@ Tokens = tuple[int, ...]
 
 _LEAST_BEGINNING = 16  # tokens: a shorter one costs more as cached keys and values than as tokens
 _COST_OF_BEGINNING = 512  # tokens: a forward pass of its own, and batches that are less full
+_LEAST_WIDTH = 256  # tokens: a row this wide can be filled with short trees
 _WIDTH = 512  # tokens: the cost of attention grows with the square of a row
 
 
@@ -225,13 +226,14 @@ class Forest:
     def take(self, budget: int) -> list[list[Tree]]:
         """The next batch: rows of trees, those of a row behind one prompt, the longest trees first.
 
-        Rows are as wide as the longest tree, and where they can be filled at least as wide as what is cached, which every row
-        pays for.
+        Rows are as wide as the longest tree; within the budget they are wider where short trees fill them better, or where much
+        is cached, which every row pays for.
 
         Args:
             budget: most tokens of a batch, cached ones and padding included; there is one row even so.
         """
-        width = max(self._past if self._shared else 0, *(len(trees[-1]) for trees in self._trees.values() if trees))
+        least = min(max(self._past, _LEAST_WIDTH), budget - self._past) if self._shared else 0
+        width = max(least, *(len(trees[-1]) for trees in self._trees.values() if trees))
         rows: list[list[Tree]] = []
         while self and (not rows or (len(rows) + 1) * (self._past + width) <= budget):
             longest = max(filter(None, self._trees.values()), key=lambda trees: len(trees[-1]))

@@ -166,40 +166,36 @@ def test_tuning_goes_on_where_it_was_killed(llmrepair: CommandLine, runs: Path, 
         assert (runs / weights).read_bytes() == (tmp_path / weights).read_bytes()
 
 
-@pytest.mark.parametrize("task, method", [("lab_mc", "_score_batch"), ("lab_qa", "_generate_batch")])
+@pytest.mark.parametrize("task, method", [("lab_mc", "_score_rows"), ("lab_qa", "_generate_rows")])
 def test_evaluation_goes_on_where_it_was_killed(
     llmrepair: CommandLine, runs: Path, tmp_path: Path, task: str, method: str
 ) -> None:
-    from llmrepair.models.harness import RepairedLM
+    from llmrepair.models.scorer import Scorer
 
-    options = ["--tasks", task, "--recovery", "idp", "--batch-size", 8]
+    options = ["--tasks", task, "--recovery", "idp", "--batch-size", 4]
     whole = evaluate(llmrepair, runs, *options)
     for stage in ("compress", "tune-prompts"):
         shutil.copytree(runs / stage, tmp_path / stage)
-    batches: list[int] = []
-    real = getattr(RepairedLM, method)
+    real = getattr(Scorer, method)
+    texts: list[Any] = []
 
-    def dying(self: RepairedLM, *arguments: Any) -> Any:
-        if len(batches) == 3:
+    def counting(self: Scorer, cache: Any, choice: Any, rows: Any, *others: Any) -> Any:
+        answers = real(self, cache, choice, rows, *others)
+        texts.extend(text for row in rows for tree in row for text in tree.paths)
+        return answers
+
+    def dying(*arguments: Any) -> Any:
+        if texts:
             raise KeyboardInterrupt
-        batches.append(len(arguments[0]))
-        return real(self, *arguments)
+        return counting(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RepairedLM, method, dying)
+        patch.setattr(Scorer, method, dying)
         assert llmrepair("eval", "--runs", tmp_path, "--limit", 40, *QUICK, *options).code == 130
-    resumed_batches: list[int] = []
-
-    def counting(self: RepairedLM, *arguments: Any) -> Any:
-        resumed_batches.append(len(arguments[0]))
-        return real(self, *arguments)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RepairedLM, method, counting)
+        before = len(texts)
+        patch.setattr(Scorer, method, counting)
         resumed = evaluate(llmrepair, tmp_path, *options)
-    rows = 40 * (4 if task == "lab_mc" else 1)
-    assert sum(batches) == 24
-    assert sum(resumed_batches) == rows - 24
+    assert 0 < before < len(texts) == len(set(texts))
     assert resumed["key"] == whole["key"]
     for name in ("results_llmrepair.json", f"samples_{task}_llmrepair.jsonl"):
         assert (Path(resumed["path"]) / name).read_bytes() == (Path(whole["path"]) / name).read_bytes()

@@ -117,8 +117,7 @@ def test_a_forest_gives_each_text_once(given_texts: list[Text], budget: int, pas
     seen = []
     while forest:
         rows = forest.take(budget)
-        width = max(past if shared else 0, *(sum(map(len, row)) for row in rows))
-        assert len(rows) == 1 or len(rows) * (past + width) <= budget
+        assert len(rows) == 1 or len(rows) * (past + max(sum(map(len, row)) for row in rows)) <= budget
         assert all(len({tree.prompt for tree in row}) == 1 for row in rows)
         assert shared or all(len(row) == 1 and len(row[0].paths) == 1 for row in rows)
         seen += [text for row in rows for tree in row for text in tree.paths]
