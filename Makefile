@@ -12,7 +12,7 @@ test: .venv/installed
 
 # The long ones: 200 kills, 16 processes at once, full disks, a Ray cluster. Run as root, or the full disks are skipped.
 stress: .venv/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/stress -m stress $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m stress $(PYTEST_ARGS)
 
 # mypy does not follow the package mapping of an editable install, so it checks a copy laid out as installed.
 lint: .venv/installed

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from llmrepair.models.prompt_cache import build_prompt_cache
 from llmrepair.models.tree_attention import attention_window, logits_of_trees, takes_trees
@@ -35,9 +35,7 @@ TEXTS = [
 
 def random_model(family: str, **sizes: Any) -> PreTrainedModel:
     torch.manual_seed(0)
-    config = getattr(transformers, f"{family}Config")(**sizes)
-    architecture = "Gemma3ForCausalLM" if family == "Gemma3Text" else f"{family}ForCausalLM"
-    model: PreTrainedModel = getattr(transformers, architecture)(config)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(getattr(transformers, f"{family}Config")(**sizes))
     return model.eval().requires_grad_(False)
 
 
