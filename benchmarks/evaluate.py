@@ -2,19 +2,23 @@
 
 python benchmarks/evaluate.py --data FOLDER [--limit 100] [--repeats 3] [--only hellaswag]
 
-FOLDER holds <task>.jsonl in the columns of the data sets on the Hub. The model is a random Llama of 28 M parameters with a
-vocabulary of 32,000, its tokenizer trained on the questions. Both sides run what `lm_eval.evaluate` runs.
+FOLDER holds <task>.jsonl in the columns of the data sets on the Hub. The model is a random Llama with a vocabulary of
+32,000, its tokenizer trained on the questions. Both sides run what `lm_eval.evaluate` runs.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import logging
+import resource
 import statistics
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,6 +42,10 @@ from llmrepair.stages.evaluate.tasks import task_identities
 
 MAX_LENGTH = 1900
 PROMPT_TOKENS = 100
+SIZES = {
+    "23m": {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 6, "num_attention_heads": 6},
+    "1b": {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 22, "num_attention_heads": 16},
+}
 CASES: dict[str, tuple[str, int, bool]] = {
     "arc_easy 0-shot": ("arc_easy", 0, False),
     "arc_challenge 0-shot": ("arc_challenge", 0, False),
@@ -56,12 +64,10 @@ def train_tokenizer(data: Path) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer._tokenizer, bos_token="<s>", eos_token="<s>", pad_token="<s>")
 
 
-def random_llama() -> LlamaForCausalLM:
+def random_llama(size: str, device: str) -> LlamaForCausalLM:
     torch.manual_seed(0)
-    sizes = {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 6, "num_attention_heads": 6}
-    return LlamaForCausalLM(
-        LlamaConfig(vocab_size=32_000, max_position_embeddings=2048, tie_word_embeddings=True, **sizes)
-    ).eval()
+    config = LlamaConfig(vocab_size=32_000, max_position_embeddings=2048, tie_word_embeddings=True, **SIZES[size])
+    return LlamaForCausalLM(config).to(device, torch.bfloat16 if device == "cuda" else torch.float32).eval()
 
 
 def loaded(task: str, data: Path, shots: int) -> dict[str, Any]:
@@ -89,37 +95,68 @@ def counting(model: torch.nn.Module) -> Iterator[list[int]]:
         hook.remove()
 
 
-class Side(NamedTuple):
-    """One of the two that are compared."""
+@contextmanager
+def peak_memory(device: str) -> Iterator[list[int]]:
+    """Most bytes in use above those at the start, on the GPU, or of the process as seen every 2 ms."""
+    peaks = [0]
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        yield peaks
+        peaks[0] = torch.cuda.max_memory_allocated() - before
+        return
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    before, done = resident_bytes(), threading.Event()
 
-    name: str
-    make: Callable[[], HFLM]
+    def watch() -> None:
+        while not done.wait(0.002):
+            peaks[0] = max(peaks[0], resident_bytes() - before)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    yield peaks
+    done.set()
+    watcher.join()
 
 
-def run_once(side: Side, model: LlamaForCausalLM, tasks: dict[str, Any], limit: int) -> tuple[float, int]:
-    """Seconds of an evaluation, and tokens computed in it."""
-    language_model = side.make()
-    with counting(model) as counts:
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+class Result(NamedTuple):
+    """One evaluation."""
+
+    seconds: float
+    tokens: int
+    peak_bytes: int
+
+
+def run_once(language_model: HFLM, model: LlamaForCausalLM, tasks: dict[str, Any], limit: int) -> Result:
+    with counting(model) as counts, peak_memory(model.device.type) as peak:
         start = time.perf_counter()
         evaluate(lm=language_model, task_dict=tasks, limit=limit, bootstrap_iters=0)
-        return time.perf_counter() - start, sum(counts)
+        seconds = time.perf_counter() - start
+    return Result(seconds, sum(counts), peak[0])
 
 
-def sides(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, prompted: bool, batch_size: int) -> list[Side]:
-    """Ours with its own choice of a batch, and lm-eval's with `batch_size`."""
-    if not prompted:
-        return [
-            Side("ours", lambda: RepairedLM(model, tokenizer, None, MAX_LENGTH)),
-            Side("lm-eval", lambda: HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, max_length=MAX_LENGTH)),
-        ]
-    config = PromptTuningConfig(task_type=TaskType.CAUSAL_LM, num_virtual_tokens=PROMPT_TOKENS)
-    peft_model = get_peft_model(model, config).eval()
-    with torch.no_grad():
-        cache = build_prompt_cache(model, [peft_model.get_prompt(1)[0]])
-    return [
-        Side("ours", lambda: RepairedLM(model, tokenizer, None, MAX_LENGTH, cache, FixedSelector(0))),
-        Side("lm-eval", lambda: HFLM(pretrained=peft_model, tokenizer=tokenizer, batch_size=batch_size, max_length=MAX_LENGTH)),
-    ]
+def sides(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, prompted: bool, batch_size: int
+) -> dict[str, Callable[[], HFLM]]:
+    """Ours with its own choice of a batch and with lm-eval's, and lm-eval's model."""
+    theirs: torch.nn.Module = model
+    cache = None
+    if prompted:
+        theirs = get_peft_model(
+            model, PromptTuningConfig(task_type=TaskType.CAUSAL_LM, num_virtual_tokens=PROMPT_TOKENS)
+        ).eval()
+        with torch.no_grad():
+            cache = build_prompt_cache(model, [theirs.get_prompt(1)[0].to(model.dtype)])
+    selector = FixedSelector(0) if prompted else None
+    return {
+        "ours": lambda: RepairedLM(model, tokenizer, None, MAX_LENGTH, cache, selector),
+        "same batch": lambda: RepairedLM(model, tokenizer, batch_size, MAX_LENGTH, cache, selector),
+        "lm-eval": lambda: HFLM(pretrained=theirs, tokenizer=tokenizer, batch_size=batch_size, max_length=MAX_LENGTH),
+    }
 
 
 def unique_tokens(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, tasks: dict[str, Any], limit: int) -> int:
@@ -145,27 +182,35 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=16, help="of lm-eval's model")
+    parser.add_argument("--size", choices=tuple(SIZES), default="23m")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="float32 on a CPU, bfloat16 on a GPU")
     parser.add_argument("--only", default="", help="cases whose name holds this")
     options = parser.parse_args()
     logging.disable(logging.WARNING)
-    tokenizer, model = train_tokenizer(options.data), random_llama()
-    print(f"{torch.get_num_threads()} threads; {options.limit} items, lm-eval in batches of {options.batch_size}")
+    tokenizer, model = train_tokenizer(options.data), random_llama(options.size, options.device)
+    print(
+        f"{options.size}, {options.device}, {torch.get_num_threads()} threads, {options.limit} items; lm-eval in batches of {options.batch_size}"
+    )
     for case, (task, shots, prompted) in CASES.items():
-        if options.only not in case:
-            continue
-        limit = max(1, options.limit // 20) if task == "wikitext" else options.limit  # its items are long
-        times, tokens = defaultdict(list), {}
-        for _ in range(options.repeats):
-            for side in sides(model, tokenizer, prompted, options.batch_size):
-                seconds, tokens[side.name] = run_once(side, model, loaded(task, options.data, shots), limit)
-                times[side.name].append(seconds)
-        ratio = statistics.median(theirs / ours for ours, theirs in zip(times["ours"], times["lm-eval"], strict=True))
-        line = f"{case:30} {min(times['ours']):7.2f} s  lm-eval {min(times['lm-eval']):7.2f} s  ratio {ratio:5.2f}"
-        line += f"  tokens {tokens['ours']}, lm-eval {tokens['lm-eval']}"
-        if task != "triviaqa":
-            unique = unique_tokens(model, tokenizer, loaded(task, options.data, shots), limit)
-            line += f", unique {unique} ({tokens['ours'] / unique:.2f})"
-        print(line, flush=True)
+        if options.only in case:
+            limit = max(1, options.limit // 20) if task == "wikitext" else options.limit  # its items are long
+            tasks = partial(loaded, task, options.data, shots)
+            results: dict[str, list[Result]] = defaultdict(list)
+            for _ in range(options.repeats):
+                for name, make in sides(model, tokenizer, prompted, options.batch_size).items():
+                    results[name].append(run_once(make(), model, tasks(), limit))
+            unique = unique_tokens(model, tokenizer, tasks(), limit) if task != "triviaqa" else None
+            print(line(case, results, unique), flush=True)
+
+
+def line(case: str, results: dict[str, list[Result]], unique: int | None) -> str:
+    ours, same, theirs = results["ours"], results["same batch"], results["lm-eval"]
+    ratio = statistics.median(b.seconds / a.seconds for a, b in zip(ours, theirs, strict=True))
+    computed = f"{ours[0].tokens} tokens, lm-eval {theirs[0].tokens}"
+    computed += f", unique {unique} ({ours[0].tokens / unique:.2f})" if unique else ""
+    peak = f"same batch: peak {same[0].peak_bytes / 1e6:.0f} MB, lm-eval {theirs[0].peak_bytes / 1e6:.0f} MB"
+    seconds = f"{min(a.seconds for a in ours):.2f} s, lm-eval {min(b.seconds for b in theirs):.2f} s"
+    return f"{case:29} {ratio:5.2f} x  ({seconds})  {computed}  {peak}"
 
 
 if __name__ == "__main__":

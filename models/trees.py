@@ -23,6 +23,7 @@ Tokens = tuple[int, ...]
 _LEAST_BEGINNING = 16  # tokens: a shorter one costs more as cached keys and values than as tokens
 _COST_OF_BEGINNING = 512  # tokens: a forward pass of its own, and batches that are less full
 _LEAST_WIDTH = 256  # tokens: a row this wide can be filled with short trees
+_WORTH_SHARING = 4  # tokens, between two questions
 _WIDTH = 512  # tokens: the cost of attention grows with the square of a row
 
 
@@ -164,7 +165,7 @@ def shared_beginnings(texts: Sequence[Tokens]) -> list[Beginning]:
 
 
 def grow_trees(texts: Iterable[Text], skip: int = 0) -> list[Tree]:
-    """One tree for all texts with the same context, or with most of it the same, and the same prompt.
+    """Trees of texts with the same prompt and the same context or most of it, and small ones of texts that begin alike.
 
     Args:
         skip: the first tokens of all texts, cached elsewhere.
@@ -185,8 +186,11 @@ def grow_trees(texts: Iterable[Text], skip: int = 0) -> list[Tree]:
 def _belong_together(one: Text, other: Text, shared: int, skip: int, size: int) -> bool:
     """Whether a text that shares so many tokens with the last of a tree is better added to it than computed apart."""
     context = min(one.scored, other.scored) - skip
-    fits = size + len(other.tokens) - skip - shared <= max(_WIDTH, 2 * (len(other.tokens) - skip))
-    return one.prompt == other.prompt and shared >= max(2, context / 2) and fits
+    length = len(other.tokens) - skip
+    grown = size + length - shared
+    same_question = shared >= max(2, context / 2) and grown <= max(_WIDTH, 2 * length)
+    begins_alike = shared >= _WORTH_SHARING and grown <= _LEAST_WIDTH / 2  # larger trees would leave gaps in rows
+    return one.prompt == other.prompt and (same_question or begins_alike)
 
 
 class Forest:
