@@ -188,9 +188,8 @@ def main() -> None:
     options = parser.parse_args()
     logging.disable(logging.WARNING)
     tokenizer, model = train_tokenizer(options.data), random_llama(options.size, options.device)
-    print(
-        f"{options.size}, {options.device}, {torch.get_num_threads()} threads, {options.limit} items; lm-eval in batches of {options.batch_size}"
-    )
+    where = f"{options.size}, {options.device}, {torch.get_num_threads()} threads"
+    print(f"{where}, {options.limit} items; lm-eval in batches of {options.batch_size}")
     for case, (task, shots, prompted) in CASES.items():
         if options.only in case:
             limit = max(1, options.limit // 20) if task == "wikitext" else options.limit  # its items are long
