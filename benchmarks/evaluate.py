@@ -3,7 +3,7 @@
 python benchmarks/evaluate.py --data FOLDER [--limit 100] [--repeats 3] [--only hellaswag]
 
 FOLDER holds <task>.jsonl in the columns of the data sets on the Hub. The model is a random Llama with a vocabulary of
-32,000, its tokenizer trained on the questions. Both sides run what `lm_eval.evaluate` runs.
+32,000, its tokenizer trained on the questions; then `lab`. Both sides run what `lm_eval.evaluate` runs.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 from peft import PromptTuningConfig, TaskType, get_peft_model
 from tokenizers import ByteLevelBPETokenizer
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from llmrepair.models.answers import AnswerFile
 from llmrepair.models.harness import RepairedLM
+from llmrepair.models.loading import load_model, load_tokenizer
 from llmrepair.models.prompt_cache import build_prompt_cache
 from llmrepair.models.scorer import Scorer
 from llmrepair.models.selection import FixedSelector
@@ -39,6 +40,7 @@ from llmrepair.models.trees import Text, common_length
 from llmrepair.stages.evaluate.loading import load_tasks
 from llmrepair.stages.evaluate.stage import EvaluateConfig
 from llmrepair.stages.evaluate.tasks import task_identities
+from llmrepair.stages.sources import model_folder
 
 MAX_LENGTH = 1900
 PROMPT_TOKENS = 100
@@ -46,16 +48,34 @@ SIZES = {
     "23m": {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 6, "num_attention_heads": 6},
     "1b": {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 22, "num_attention_heads": 16},
 }
-CASES: dict[str, tuple[str, int, bool]] = {
-    "arc_easy 0-shot": ("arc_easy", 0, False),
-    "arc_challenge 0-shot": ("arc_challenge", 0, False),
-    "hellaswag 0-shot": ("hellaswag", 0, False),
-    "arc_easy 5-shot": ("arc_easy", 5, False),
-    "hellaswag 5-shot": ("hellaswag", 5, False),
-    "arc_easy 0-shot, soft prompt": ("arc_easy", 0, True),
-    "wikitext": ("wikitext", 0, False),
-    "triviaqa generation": ("triviaqa", 0, False),
+
+
+class Case(NamedTuple):
+    task: str
+    shots: int = 0
+    prompted: bool = False
+    generates: bool = False
+
+
+CASES = {
+    "arc_easy 0-shot": Case("arc_easy"),
+    "arc_challenge 0-shot": Case("arc_challenge"),
+    "hellaswag 0-shot": Case("hellaswag"),
+    "arc_easy 5-shot": Case("arc_easy", shots=5),
+    "hellaswag 5-shot": Case("hellaswag", shots=5),
+    "arc_easy 0-shot, soft prompt": Case("arc_easy", prompted=True),
+    "wikitext": Case("wikitext"),
+    "triviaqa generation": Case("triviaqa", generates=True),
 }
+LAB_CASES = {"lab_mc": Case("lab_mc"), "lab_text": Case("lab_text"), "lab_qa generation": Case("lab_qa", generates=True)}
+
+
+class Subject(NamedTuple):
+    """What is evaluated."""
+
+    model: LlamaForCausalLM
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int
 
 
 def train_tokenizer(data: Path) -> PreTrainedTokenizerFast:
@@ -70,11 +90,11 @@ def random_llama(size: str, device: str) -> LlamaForCausalLM:
     return LlamaForCausalLM(config).to(device, torch.bfloat16 if device == "cuda" else torch.float32).eval()
 
 
-def loaded(task: str, data: Path, shots: int) -> dict[str, Any]:
-    config = EvaluateConfig(tasks=(task,), tasks_data=data)
-    tasks = load_tasks(config, task_identities((task,), None, data, str))
+def loaded(case: Case, data: Path) -> dict[str, Any]:
+    config = EvaluateConfig(tasks=(case.task,), tasks_data=data)
+    tasks = load_tasks(config, task_identities((case.task,), None, data, str))
     for each in tasks["tasks"].values():
-        each.set_config(key="num_fewshot", value=shots)
+        each.set_config(key="num_fewshot", value=case.shots)
         each.set_fewshot_seed(seed=1234)
     return tasks
 
@@ -139,10 +159,9 @@ def run_once(language_model: HFLM, model: LlamaForCausalLM, tasks: dict[str, Any
     return Result(seconds, sum(counts), peak[0])
 
 
-def sides(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, prompted: bool, batch_size: int
-) -> dict[str, Callable[[], HFLM]]:
+def sides(subject: Subject, prompted: bool, batch_size: int) -> dict[str, Callable[[], HFLM]]:
     """Ours with its own choice of a batch and with lm-eval's, and lm-eval's model."""
+    model, tokenizer, max_length = subject
     theirs: torch.nn.Module = model
     cache = None
     if prompted:
@@ -153,13 +172,13 @@ def sides(
             cache = build_prompt_cache(model, [theirs.get_prompt(1)[0].to(model.dtype)])
     selector = FixedSelector(0) if prompted else None
     return {
-        "ours": lambda: RepairedLM(model, tokenizer, None, MAX_LENGTH, cache, selector),
-        "same batch": lambda: RepairedLM(model, tokenizer, batch_size, MAX_LENGTH, cache, selector),
-        "lm-eval": lambda: HFLM(pretrained=theirs, tokenizer=tokenizer, batch_size=batch_size, max_length=MAX_LENGTH),
+        "ours": lambda: RepairedLM(model, tokenizer, None, max_length, cache, selector),
+        "same batch": lambda: RepairedLM(model, tokenizer, batch_size, max_length, cache, selector),
+        "lm-eval": lambda: HFLM(pretrained=theirs, tokenizer=tokenizer, batch_size=batch_size, max_length=max_length),
     }
 
 
-def unique_tokens(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, tasks: dict[str, Any], limit: int) -> int:
+def unique_tokens(subject: Subject, tasks: dict[str, Any], limit: int) -> int:
     """Tokens of a task with each common beginning counted once, over all of its texts."""
     unique = 0
 
@@ -170,10 +189,30 @@ def unique_tokens(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, t
             unique = sum(map(len, ordered)) - sum(common_length(a, b) for a, b in pairwise(ordered))
             return [(0.0, False)] * len(texts)
 
-    language_model = RepairedLM(model, tokenizer, None, MAX_LENGTH)
-    language_model._scorer = Counting(model, None, None, AnswerFile(None))
+    language_model = RepairedLM(subject.model, subject.tokenizer, None, subject.max_length)
+    language_model._scorer = Counting(subject.model, None, None, AnswerFile(None))
     evaluate(lm=language_model, task_dict=tasks, limit=limit, bootstrap_iters=0)
     return unique
+
+
+def measure(subject: Subject, name: str, case: Case, options: argparse.Namespace) -> None:
+    limit = max(1, options.limit // 20) if case.task == "wikitext" else options.limit  # its items are long
+    tasks = partial(loaded, case, options.data)
+    results: dict[str, list[Result]] = defaultdict(list)
+    for _ in range(options.repeats):
+        for side, make in sides(subject, case.prompted, options.batch_size).items():
+            results[side].append(run_once(make(), subject.model, tasks(), limit))
+    print(line(name, results, None if case.generates else unique_tokens(subject, tasks(), limit)), flush=True)
+
+
+def line(case: str, results: dict[str, list[Result]], unique: int | None) -> str:
+    ours, same, theirs = results["ours"], results["same batch"], results["lm-eval"]
+    ratio = statistics.median(b.seconds / a.seconds for a, b in zip(ours, theirs, strict=True))
+    computed = f"{ours[0].tokens} tokens, lm-eval {theirs[0].tokens}"
+    computed += f", unique {unique} ({ours[0].tokens / unique:.2f})" if unique else ""
+    peak = f"same batch: peak {same[0].peak_bytes / 1e6:.0f} MB, lm-eval {theirs[0].peak_bytes / 1e6:.0f} MB"
+    seconds = f"{min(a.seconds for a in ours):.2f} s, lm-eval {min(b.seconds for b in theirs):.2f} s"
+    return f"{case:29} {ratio:5.2f} x  ({seconds})  {computed}  {peak}"
 
 
 def main() -> None:
@@ -187,29 +226,15 @@ def main() -> None:
     parser.add_argument("--only", default="", help="cases whose name holds this")
     options = parser.parse_args()
     logging.disable(logging.WARNING)
-    tokenizer, model = train_tokenizer(options.data), random_llama(options.size, options.device)
+    random = Subject(random_llama(options.size, options.device), train_tokenizer(options.data), MAX_LENGTH)
     where = f"{options.size}, {options.device}, {torch.get_num_threads()} threads"
     print(f"{where}, {options.limit} items; lm-eval in batches of {options.batch_size}")
-    for case, (task, shots, prompted) in CASES.items():
-        if options.only in case:
-            limit = max(1, options.limit // 20) if task == "wikitext" else options.limit  # its items are long
-            tasks = partial(loaded, task, options.data, shots)
-            results: dict[str, list[Result]] = defaultdict(list)
-            for _ in range(options.repeats):
-                for name, make in sides(model, tokenizer, prompted, options.batch_size).items():
-                    results[name].append(run_once(make(), model, tasks(), limit))
-            unique = unique_tokens(model, tokenizer, tasks(), limit) if task != "triviaqa" else None
-            print(line(case, results, unique), flush=True)
-
-
-def line(case: str, results: dict[str, list[Result]], unique: int | None) -> str:
-    ours, same, theirs = results["ours"], results["same batch"], results["lm-eval"]
-    ratio = statistics.median(b.seconds / a.seconds for a, b in zip(ours, theirs, strict=True))
-    computed = f"{ours[0].tokens} tokens, lm-eval {theirs[0].tokens}"
-    computed += f", unique {unique} ({ours[0].tokens / unique:.2f})" if unique else ""
-    peak = f"same batch: peak {same[0].peak_bytes / 1e6:.0f} MB, lm-eval {theirs[0].peak_bytes / 1e6:.0f} MB"
-    seconds = f"{min(a.seconds for a in ours):.2f} s, lm-eval {min(b.seconds for b in theirs):.2f} s"
-    return f"{case:29} {ratio:5.2f} x  ({seconds})  {computed}  {peak}"
+    folder = str(model_folder("lab"))
+    lab = Subject(load_model(folder, None, "float32", torch.device(options.device)), load_tokenizer(folder, None), 128)
+    for subject, cases in ((random, CASES), (lab, LAB_CASES)):
+        for name, case in cases.items():
+            if options.only in name:
+                measure(subject, name, case, options)
 
 
 if __name__ == "__main__":
