@@ -17,7 +17,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -37,7 +37,7 @@ from llmrepair.models.prompt_cache import build_prompt_cache
 from llmrepair.models.scorer import Scorer
 from llmrepair.models.selection import FixedSelector
 from llmrepair.models.trees import Text, common_length
-from llmrepair.stages.evaluate.loading import load_tasks
+from llmrepair.stages.evaluate.loading import load_tasks, templates_compiled_once
 from llmrepair.stages.evaluate.stage import EvaluateConfig
 from llmrepair.stages.evaluate.tasks import task_identities
 from llmrepair.stages.sources import model_folder
@@ -152,7 +152,8 @@ class Result(NamedTuple):
 
 
 def run_once(language_model: HFLM, model: LlamaForCausalLM, tasks: dict[str, Any], limit: int) -> Result:
-    with counting(model) as counts, peak_memory(model.device.type) as peak:
+    ours = templates_compiled_once() if isinstance(language_model, RepairedLM) else nullcontext()
+    with counting(model) as counts, peak_memory(model.device.type) as peak, ours:
         start = time.perf_counter()
         evaluate(lm=language_model, task_dict=tasks, limit=limit, bootstrap_iters=0)
         seconds = time.perf_counter() - start

@@ -177,14 +177,11 @@ class Scorer:
             for b, tree in enumerate(trees)
             for text, path in tree.paths.items()
         ]
-        places = sorted({place for path, _ in spans for place in path})
-        logits = logits_of_trees(self._model, cache, choice, trees, torch.tensor(places, device=choice.device))
-        index = {place: n for n, place in enumerate(places)}
-        which = [index[place] for path, _ in spans for place in path]
-        targets = [target for _, scored in spans for target in scored]
-        loglikelihoods, likeliest = token_loglikelihoods(
-            logits, torch.tensor(which, device=choice.device), torch.tensor(targets, device=choice.device)
-        )
+        scored = torch.tensor([place for path, _ in spans for place in path], device=choice.device)
+        targets = torch.tensor([target for _, targets in spans for target in targets], device=choice.device)
+        places, which = scored.unique(return_inverse=True)
+        logits = logits_of_trees(self._model, cache, choice, trees, places)
+        loglikelihoods, likeliest = token_loglikelihoods(logits, which, targets)
         lengths = [len(path) for path, _ in spans]
         totals = [part.sum().item() for part in loglikelihoods.cpu().double().split(lengths)]
         return list(zip(totals, [bool(part.all()) for part in likeliest.cpu().split(lengths)], strict=True))

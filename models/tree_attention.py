@@ -37,6 +37,8 @@ def logits_of_trees(
     ids, mask = pad_rows([tree.tokens for tree in trees], choice.device)
     with _logits_only_at(model, places):
         if all(tree.is_chain for tree in trees):
+            if cache is None:  # no token sees the padding behind it, and without a mask attention is faster
+                return model(input_ids=ids, use_cache=False).logits[0]
             return forward_with_prompt(model, cache, choice, ids, mask)[0]
         depths, _ = pad_rows([tree.depths for tree in trees], choice.device)
         ends, _ = pad_rows([tree.ends for tree in trees], choice.device)

@@ -22,9 +22,10 @@ Tokens = tuple[int, ...]
 
 _LEAST_BEGINNING = 16  # tokens: a shorter one costs more as cached keys and values than as tokens
 _COST_OF_BEGINNING = 512  # tokens: a forward pass of its own, and batches that are less full
-_LEAST_WIDTH = 256  # tokens: a row this wide can be filled with short trees
+_ROW_WIDTH = 256  # tokens: wide enough to be filled with short trees
+_MOSTLY_SHORT = 0.75  # mean length of trees over the greatest
 _WORTH_SHARING = 4  # tokens, between two questions
-_WIDTH = 512  # tokens: the cost of attention grows with the square of a row
+_LARGEST_TREE = 512  # tokens: the cost of attention grows with the square of a row
 
 
 class Text(NamedTuple):
@@ -188,8 +189,8 @@ def _belong_together(one: Text, other: Text, shared: int, skip: int, size: int) 
     context = min(one.scored, other.scored) - skip
     length = len(other.tokens) - skip
     grown = size + length - shared
-    same_question = shared >= max(2, context / 2) and grown <= max(_WIDTH, 2 * length)
-    begins_alike = shared >= _WORTH_SHARING and grown <= _LEAST_WIDTH / 2  # larger trees would leave gaps in rows
+    same_question = context > 1 and shared >= context / 2 and grown <= max(_LARGEST_TREE, 2 * length)
+    begins_alike = shared >= _WORTH_SHARING and grown <= _ROW_WIDTH / 2  # larger ones would leave gaps
     return one.prompt == other.prompt and (same_question or begins_alike)
 
 
@@ -230,14 +231,16 @@ class Forest:
     def take(self, budget: int) -> list[list[Tree]]:
         """The next batch: rows of trees, those of a row behind one prompt, the longest trees first.
 
-        Rows are as wide as the longest tree; within the budget they are wider where short trees fill them better, or where much
-        is cached, which every row pays for.
+        A row has room for one longest tree; where most are shorter, for several: they fill a wide row better, and every row
+        pays for what is cached.
 
         Args:
             budget: most tokens of a batch, cached ones and padding included; there is one row even so.
         """
-        least = min(max(self._past, _LEAST_WIDTH), budget - self._past) if self._shared else 0
-        width = max(least, *(len(trees[-1]) for trees in self._trees.values() if trees))
+        lengths = [len(tree) for trees in self._trees.values() for tree in trees]
+        width = max(lengths)
+        if self._shared and sum(lengths) < _MOSTLY_SHORT * width * len(lengths):
+            width *= max(1, min(max(self._past, _ROW_WIDTH), budget - self._past) // width)
         rows: list[list[Tree]] = []
         while self and (not rows or (len(rows) + 1) * (self._past + width) <= budget):
             longest = max(filter(None, self._trees.values()), key=lambda trees: len(trees[-1]))

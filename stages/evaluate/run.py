@@ -27,7 +27,7 @@ from llmrepair.stages.evaluate import factrecall
 from llmrepair.stages.evaluate.factrecall import FACTRECALL
 from llmrepair.stages.evaluate.files import RESULTS_FILE, samples_file
 from llmrepair.stages.evaluate.knowledge import with_bits_per_parameter
-from llmrepair.stages.evaluate.loading import load_tasks, told
+from llmrepair.stages.evaluate.loading import load_tasks, templates_compiled_once, told
 from llmrepair.stages.evaluate.more_metrics import add_metrics
 from llmrepair.stages.evaluate.results import results_document
 from llmrepair.stages.evaluate.samples import (
@@ -109,7 +109,8 @@ def ask(language_model: RepairedLM, asked: TaskDict, config: EvaluateConfig) -> 
             task.set_config(key="num_fewshot", value=0)
         task.set_fewshot_seed(seed=SEEDS["fewshot_seed"])
     os.environ["DISABLE_MULTIPROC"] = "1"  # so few bootstrap iterations are not worth a pool of processes
-    with told("the tasks cannot be asked"), contextlib.redirect_stdout(sys.stderr):  # lm-eval and some tasks print
+    # lm-eval and some tasks print
+    with told("the tasks cannot be asked"), templates_compiled_once(), contextlib.redirect_stdout(sys.stderr):
         return evaluate(
             lm=language_model,
             task_dict=asked,
