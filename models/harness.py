@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
-from lm_eval.models.utils_hf import stop_sequences_criteria
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+from transformers import StoppingCriteria
 
 from llmrepair.models.answers import AnswerFile
 from llmrepair.models.prompt_cache import PromptCache
@@ -147,14 +149,27 @@ class RepairedLM(HFLM):
         prompts = self._choose(contexts)
         self._keep(requests, prompts)
 
-        def stopping(width: int, rows: int) -> Any:
-            return stop_sequences_criteria(self.tokenizer, stop, width, rows)
-
         options |= {"pad_token_id": self.tokenizer.pad_token_id, "max_new_tokens": longest}
         pairs = zip(prompts, contexts, strict=True)
-        generated = self._scorer.generate(pairs, options, stop, stopping)
+        generated = self._scorer.generate(pairs, options, stop, partial(_StopsAt, self.tokenizer, stop))
         for place, tokens in zip(places, generated, strict=True):
             results[place] = postprocess_generated_text(self.tok_decode(tokens), stop, think_end_token=None)
+
+
+class _StopsAt(StoppingCriteria):
+    """Ends a sequence whose text holds a stop string.
+
+    lm-eval's own criterion decodes the last tokens alone, in which half a character can look like a stop string.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str], width: int):
+        self._tokenizer = tokenizer
+        self._stop = stop
+        self._width = width
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **options: Any) -> torch.Tensor:
+        texts = self._tokenizer.batch_decode(input_ids[:, self._width :])
+        return torch.tensor([any(stop in text for stop in self._stop) for text in texts], device=input_ids.device)
 
 
 def _text_before(windows: Sequence[tuple[list[int], list[int]]]) -> list[list[int]]:

@@ -12,6 +12,7 @@ from itertools import count, repeat
 from typing import TYPE_CHECKING, Any
 
 import torch
+from transformers import StoppingCriteria, StoppingCriteriaList
 
 from llmrepair.models.answers import AnswerFile, Question
 from llmrepair.models.memory import is_out_of_memory, most_generated_rows, most_tokens
@@ -85,7 +86,7 @@ class Scorer:
         contexts: Iterable[tuple[int, Sequence[int]]],
         options: dict[str, Any],
         key: Sequence[Any],
-        stopping: Callable[[int, int], Any],
+        stopping: Callable[[int], StoppingCriteria],
     ) -> list[list[int]]:
         """Token ids that `model.generate` puts behind each context.
 
@@ -93,7 +94,7 @@ class Scorer:
             contexts: prompt and token ids.
             options: for `generate`; `max_new_tokens` and `do_sample` among them.
             key: what else decides the answers, as JSON values.
-            stopping: width and number of rows of a batch -> the criteria that stop it.
+            stopping: tokens in front of what is generated -> the criterion that ends a sequence.
 
         Raises:
             DoesNotFit: one context alone is too much for the memory.
@@ -193,7 +194,7 @@ class Scorer:
         choice: torch.Tensor,
         rows: Rows,
         options: dict[str, Any],
-        stopping: Callable[[int, int], Any],
+        stopping: Callable[[int], StoppingCriteria],
     ) -> list[list[int]]:
         trees = [row[0] for row in rows]
         torch.manual_seed(next(iter(trees[0].paths)).tokens[-1])  # samples are the same, whatever was asked before
@@ -206,7 +207,7 @@ class Scorer:
             mask = torch.cat([past_mask, mask], dim=1)
             options = options | {"past_key_values": past, "position_ids": positions}
         width = input_ids.shape[1]
-        criteria = stopping(width, len(rows))
+        criteria = StoppingCriteriaList([stopping(width)])
         model: Any = self._model  # transformers adds generate() to its classes in a way that mypy does not follow
         output = model.generate(input_ids, attention_mask=mask.long(), stopping_criteria=criteria, **options)
         return output[:, width:].tolist()

@@ -67,11 +67,18 @@ def same(found: dict[str, Any], expected: dict[str, Any]) -> None:
             assert one["arguments"] == other["arguments"]
             for answer, reference in zip(one["filtered_resps"], other["filtered_resps"], strict=True):
                 # lm-eval adds up whole pages in float32, whose steps are 1e-4 at some thousand nats
-                near = reference if isinstance(reference, str) else pytest.approx(reference, abs=1e-4, rel=1e-6)
-                assert answer == near
+                if isinstance(reference, str):
+                    assert answer == reference or cut_in_a_character(answer, reference)
+                else:
+                    assert answer == pytest.approx(reference, abs=1e-4, rel=1e-6)
         numbers = {key: value for key, value in expected["results"][task].items() if isinstance(value, float)}
         assert numbers
         assert {key: found["results"][task][key] for key in numbers} == pytest.approx(numbers, rel=1e-5)
+
+
+def cut_in_a_character(text: str, other: str) -> bool:
+    """lm-eval decodes the last tokens alone, and ends a batch if half a character among them looks like a stop string."""
+    return (text.startswith(other) or other.startswith(text)) and "\ufffd" in text + other
 
 
 @pytest.mark.parametrize("shots", [0, 5])

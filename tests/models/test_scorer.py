@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import PreTrainedModel, StoppingCriteriaList
+from transformers import MaxLengthCriteria, PreTrainedModel
 
 from llmrepair.models import scorer as scorer_module
 from llmrepair.models.answers import AnswerFile
@@ -179,7 +179,7 @@ def generated(
 ) -> Any:
     scorer = Scorer(model, None, None, AnswerFile(answers))
     settings = {"max_new_tokens": 5, "do_sample": False, "pad_token_id": 2} | options
-    return scorer.generate(contexts, settings, ["stop"], lambda width, rows: StoppingCriteriaList())
+    return scorer.generate(contexts, settings, ["stop"], lambda width: MaxLengthCriteria(1000))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
