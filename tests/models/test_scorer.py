@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import MaxLengthCriteria, PreTrainedModel
+from transformers import PreTrainedModel, StoppingCriteria
 
 from llmrepair.models import scorer as scorer_module
 from llmrepair.models.answers import AnswerFile
@@ -174,12 +174,20 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(interrupted_after: int, tmp
     assert file.read_bytes().splitlines()[: len(lines)] == lines
 
 
+class Never(StoppingCriteria):
+    def __init__(self, width: int):
+        pass
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **options: Any) -> torch.Tensor:
+        return torch.zeros(len(input_ids), dtype=torch.bool)
+
+
 def generated(
     model: PreTrainedModel, contexts: list[tuple[int, list[int]]], answers: Path | None = None, **options: Any
 ) -> Any:
     scorer = Scorer(model, None, None, AnswerFile(answers))
     settings = {"max_new_tokens": 5, "do_sample": False, "pad_token_id": 2} | options
-    return scorer.generate(contexts, settings, ["stop"], lambda width: MaxLengthCriteria(1000))
+    return scorer.generate(contexts, settings, ["stop"], Never)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
