@@ -127,27 +127,15 @@ def input_positions(mask: torch.Tensor, start: int) -> torch.Tensor:
 
 
 def forward_with_prompt(
-    model: PreTrainedModel,
-    cache: PromptCache | None,
-    choice: torch.Tensor,
-    input_ids: torch.Tensor,
-    mask: torch.Tensor,
-    **options: object,
+    model: PreTrainedModel, cache: PromptCache, choice: torch.Tensor, input_ids: torch.Tensor, mask: torch.Tensor
 ) -> torch.Tensor:
-    """Logits of inputs [B, T] (padded on either side, mask [B, T]), sequence b behind prompt `choice[b]`.
-
-    Without a cache this is the plain model. `options` go to the model, such as `logits_to_keep`.
-    """
-    if cache is None:
-        positions = input_positions(mask, 0)
-        return model(input_ids=input_ids, attention_mask=mask.long(), position_ids=positions, use_cache=False, **options).logits
+    """Logits of inputs [B, T] (padded on either side, mask [B, T]), sequence b behind prompt `choice[b]`."""
     past, past_mask = cache.chosen(choice)
     return model(
         input_ids=input_ids,
         past_key_values=past,
         attention_mask=torch.cat([past_mask, mask.bool()], dim=1).long(),
         position_ids=input_positions(mask, cache.length),
-        **options,
     ).logits
 
 

@@ -6,7 +6,7 @@ What texts share is computed once, and logits only where a token is scored (see 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import count, repeat
 from typing import TYPE_CHECKING, Any
@@ -131,17 +131,24 @@ class Scorer:
         for group in group_by_beginning(times) if shared else [Group(0, sorted(times))]:
             behind = _Behind(self._model, self._cache, group)
             forest = Forest(group.texts, group.length, past + group.length, shared and not alone)
-            while forest:
-                rows = forest.take(budget >> self._halvings)
-                batch = [text for row in rows for tree in row for text in tree.paths]
-                known = self._known_or_asked([[*text, *key] for text in batch], partial(behind.ask, ask, rows))
-                if known is None:
-                    self._halvings += 1
-                    forest.put_back(rows)
-                else:
-                    answers |= zip(batch, known, strict=True)
-                    self._on_progress(sum(times[text] for text in batch))
+            for batch, known in self._worked_off(forest, budget, partial(behind.ask, ask), key):
+                answers |= zip(batch, known, strict=True)
+                self._on_progress(sum(times[text] for text in batch))
         return [answers[text] for text in texts]
+
+    def _worked_off(
+        self, forest: Forest, budget: int, ask: Callable[[Rows], list[Any]], key: Sequence[Any]
+    ) -> Iterator[tuple[list[Text], list[Any]]]:
+        """Batches and their answers, each batch half as large from when one does not fit in memory."""
+        while forest:
+            rows = forest.take(budget >> self._halvings)
+            batch = [text for row in rows for tree in row for text in tree.paths]
+            known = self._known_or_asked([[*text, *key] for text in batch], partial(ask, rows))
+            if known is None:
+                self._halvings += 1
+                forest.put_back(rows)
+            else:
+                yield batch, known
 
     def _budget(self, longest: int, generated: bool) -> int:
         """Tokens of a batch, if the longest of its rows has so many in the end."""
@@ -227,8 +234,8 @@ class _Behind:
         if not self._group.length:
             return ask(self._cache, torch.tensor([row[0].prompt for row in rows], device=device), rows)
         if self._extended is None:
-            text = self._group.texts[0]
-            self._extended = extend_cache(self._model, self._cache, text.prompt, text.tokens[: self._group.length])
+            prompt = self._group.texts[0].prompt
+            self._extended = extend_cache(self._model, self._cache, prompt, self._group.beginning)
         return ask(self._extended, torch.zeros(len(rows), dtype=torch.long, device=device), rows)
 
 

@@ -59,14 +59,6 @@ def test_a_wrong_choice_would_show(model: PreTrainedModel) -> None:
     assert relative_difference(behind_prompt(model, prompts[0], row, 6), behind_prompt(model, prompts[1], row, 6)) > 1e-2
 
 
-def test_without_a_cache_it_is_the_plain_model(model: PreTrainedModel) -> None:
-    rows = [[5, 6, 7], [8, 9, 10, 11, 12]]
-    input_ids, mask = pad_rows(rows, torch.device("cpu"))
-    logits = forward_with_prompt(model, None, torch.zeros(2, dtype=torch.long), input_ids, mask)
-    for row, own_logits, own_mask in zip(rows, logits, mask, strict=True):
-        assert relative_difference(own_logits[own_mask], model(input_ids=torch.tensor([row])).logits[0]) < 1e-5
-
-
 def test_gradients_reach_the_prompt(model: PreTrainedModel) -> None:
     prompt = torch.nn.Parameter(random_prompts([5])[0])
     tokens = [4, 5, 6, 7]
