@@ -231,8 +231,8 @@ class Forest:
     def take(self, budget: int) -> list[list[Tree]]:
         """The next batch: rows of trees, those of a row behind one prompt, the longest trees first.
 
-        A row has room for one longest tree; where most are shorter, for several: they fill a wide row better, and every row
-        pays for what is cached.
+        Rows are as wide as the longest tree. Where most are shorter they are wider, for short trees fill a wide row better and
+        every row pays for what is cached.
 
         Args:
             budget: most tokens of a batch, cached ones and padding included; there is one row even so.
@@ -240,7 +240,7 @@ class Forest:
         lengths = [len(tree) for trees in self._trees.values() for tree in trees]
         width = max(lengths)
         if self._shared and sum(lengths) < _MOSTLY_SHORT * width * len(lengths):
-            width *= max(1, min(max(self._past, _ROW_WIDTH), budget - self._past) // width)
+            width = max(width, min(max(self._past, _ROW_WIDTH), budget - self._past))
         rows: list[list[Tree]] = []
         while self and (not rows or (len(rows) + 1) * (self._past + width) <= budget):
             longest = max(filter(None, self._trees.values()), key=lambda trees: len(trees[-1]))
