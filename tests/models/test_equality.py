@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from llmrepair.models.harness import RepairedLM
 from llmrepair.models.loading import load_model, load_tokenizer
+from llmrepair.models.trees import common_length
 from llmrepair.stages.evaluate.loading import load_tasks
 from llmrepair.stages.evaluate.stage import EvaluateConfig
 from llmrepair.stages.evaluate.tasks import task_identities
@@ -83,7 +83,7 @@ def cut_in_a_character(text: str, other: str) -> bool:
     What such bytes look like depends on those that follow, and so does whether there is a stop string among them. lm-eval goes
     on until the last sequence of a batch is done, and looks again.
     """
-    shared = len(commonprefix([text, other]))
+    shared = common_length(tuple(map(ord, text)), tuple(map(ord, other)))
     return "\ufffd" in (text[shared : shared + 1], other[shared : shared + 1])
 
 
