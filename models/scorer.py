@@ -126,11 +126,12 @@ class Scorer:
         past = room + (self._cache.length if self._cache is not None else 0)
         longest = past + max(len(text.tokens) for text in times)
         shared = self._takes_trees and longest <= (attention_window(self._model) or longest)
-        budget = self._budget(longest, generated=room > 0)
+        most_rows = self._batch_size or (most_generated_rows(self._model, longest) if room else None)
+        budget = most_rows * longest if most_rows else most_tokens(self._model)
         answers: dict[Text, Any] = {}
         for group in group_by_beginning(times) if shared else [Group(0, sorted(times))]:
             behind = _Behind(self._model, self._cache, group)
-            forest = Forest(group.texts, group.length, past + group.length, shared and not alone)
+            forest = Forest(group.texts, group.length, past + group.length, shared and not alone, most_rows if room else None)
             for batch, known in self._worked_off(forest, budget, partial(behind.ask, ask), key):
                 answers |= zip(batch, known, strict=True)
                 self._on_progress(sum(times[text] for text in batch))
@@ -149,12 +150,6 @@ class Scorer:
                 forest.put_back(rows)
             else:
                 yield batch, known
-
-    def _budget(self, longest: int, generated: bool) -> int:
-        """Tokens of a batch, if the longest of its rows has so many in the end."""
-        if self._batch_size is not None:
-            return self._batch_size * longest
-        return most_generated_rows(self._model, longest) * longest if generated else most_tokens(self._model)
 
     def _known_or_asked(self, questions: Sequence[Question], ask: Callable[[], list[Any]]) -> list[Any] | None:
         """Answers to a batch; None if it is too large for the memory, now or before an interruption."""

@@ -201,9 +201,11 @@ class Forest:
         skip: tokens that all of them begin with and that are cached.
         past: how many tokens are cached in front of them, those among them.
         shared: False where each text needs a row of its own.
+        most_rows: of a batch; None for any number.
     """
 
-    def __init__(self, texts: Sequence[Text], skip: int = 0, past: int = 0, shared: bool = True):
+    def __init__(self, texts: Sequence[Text], skip: int = 0, past: int = 0, shared: bool = True, most_rows: int | None = None):
+        self._most_rows = most_rows
         self._skip = skip
         self._past = past
         self._shared = shared
@@ -242,7 +244,8 @@ class Forest:
         if self._shared and sum(lengths) < _MOSTLY_SHORT * width * len(lengths):
             width = max(width, min(max(self._past, _ROW_WIDTH), budget - self._past))
         rows: list[list[Tree]] = []
-        while self and (not rows or (len(rows) + 1) * (self._past + width) <= budget):
+        fits = min(budget // (self._past + width), self._most_rows or budget)
+        while self and len(rows) < max(1, fits):
             longest = max(filter(None, self._trees.values()), key=lambda trees: len(trees[-1]))
             rows.append(self._fill(longest, width))
         return rows
