@@ -1,0 +1,53 @@
+"""Which weights pruning keeps. A pattern is unstructured, or n of every m neighbouring columns of a row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """How many weights to drop, and among how many.
+
+    Attributes:
+        sparsity: share of weights that become zero.
+        block: m of an n:m pattern; None for unstructured.
+    """
+
+    sparsity: float
+    block: int | None
+
+    def keep(self, scores: torch.Tensor) -> torch.Tensor:
+        """What to keep, as bool, where the lowest scores go: those of each run of `block` in the last dimension, else of all.
+
+        Exactly round(sparsity * size) go, whatever scores are equal.
+        """
+        among = scores.reshape(-1, self.block) if self.block else scores.reshape(1, -1)
+        dropped = among.argsort(dim=1, stable=True)[:, : round(self.sparsity * among.shape[1])]
+        return torch.ones_like(among, dtype=torch.bool).scatter_(1, dropped, False).reshape(scores.shape)
+
+
+def magnitude_mask(weight: torch.Tensor, pattern: Pattern) -> torch.Tensor:
+    """The largest weights of a layer [rows, columns] (Han et al. 2015, arXiv 1506.02626)."""
+    return pattern.keep(weight.abs())
+
+
+def wanda_mask(weight: torch.Tensor, hessian: torch.Tensor, pattern: Pattern) -> torch.Tensor:
+    """In each row of a layer [rows, columns] the largest |weight| x norm of its input (Sun et al. 2023, arXiv 2306.11695).
+
+    Args:
+        hessian: of the layer's inputs [columns, columns]; its diagonal holds the inputs' squared norms.
+    """
+    scores = weight.abs() * hessian.diagonal().sqrt()
+    return pattern.keep(scores) if pattern.block else torch.stack([pattern.keep(row) for row in scores])
+
+
+def sparsegpt_keep(weights: torch.Tensor, diagonal: torch.Tensor, pattern: Pattern) -> torch.Tensor:
+    """What SparseGPT keeps of columns [columns, rows]: the weights whose loss costs most (arXiv 2301.00774, section 3.3).
+
+    Args:
+        diagonal: of the inverse Hessian's Cholesky factor [columns, 1].
+    """
+    return pattern.keep((weights / diagonal).square().T).T
