@@ -6,13 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from llmrepair.lab.tokenizer import make_tokenizer
 from llmrepair.models.loading import compressible_layers, load_model
-from llmrepair.stages.compress.magnitude import magnitude_mask
 from llmrepair.stages.compress.measure import tensor_bytes
 from tests.conftest import CommandLine, tiny_model
 
@@ -46,12 +43,15 @@ def compress(llmrepair: CommandLine, runs: Path, model: Path, *options: object) 
     "options, bits, sparsity",
     [
         (["--method", "rtn", "--bits", 4], 4, None),
-        (["--method", "gptq", "--bits", 3], 3, None),
-        (["--method", "gptq", "--bits", 2, "--group-size", 16], 2, None),
+        (["--method", "gptq", "--bits", 3, "--activation-order"], 3, None),
+        (["--method", "gptq", "--bits", 2, "--group-size", 16, "--asymmetric"], 2, None),
         (["--method", "gptq", "--bits", 8], 8, None),
+        (["--method", "awq", "--bits", 4, "--group-size", 32], 4, None),
         (["--method", "sparsegpt", "--sparsity", 0.5], None, 0.5),
         (["--method", "wanda", "--pattern", "2:4"], None, 0.5),
         (["--method", "magnitude", "--sparsity", 0.25], None, 0.25),
+        (["--method", "sparsegpt+gptq", "--bits", 4, "--pattern", "2:4", "--group-size", 32], 4, 0.5),
+        (["--method", "wanda+gptq", "--bits", 3, "--sparsity", 0.6, "--asymmetric"], 3, 0.6),
     ],
 )
 def test_every_method_writes_what_it_says(
@@ -74,15 +74,19 @@ def test_every_method_writes_what_it_says(
 
     layers = compressible_layers(compressed)
     assert len(layers) == len(compressible_layers(dense)) == (21 if family == "llama" else 18)
+    assert [layer["name"] for layer in metrics["layers"]] == list(layers) or family == "opt"  # which calls k_proj first
+    assert all(0 < layer["output_error"] < 1 and layer["seconds"] > 0 for layer in metrics["layers"])
+    assert metrics["reload_difference"] == 0.0
+    assert all(metrics["five_tokens"].values())
     if bits is not None:
         assert all(len(row.unique()) <= 2**bits for layer in layers.values() for row in layer.weight.reshape(-1, 16)[:8])
         assert bits < metrics["bits_per_weight"] < bits + 4  # the rest is scales, which weigh much in tiny layers
-        assert metrics["size_bytes"] < sum(path.stat().st_size for path in folders[family].glob("*.safetensors"))
+        assert metrics["compression_ratio"] > 1
     if sparsity is not None:
         zeros = [(layer.weight == 0).float().mean().item() for layer in layers.values()]
-        assert zeros == pytest.approx([sparsity] * len(zeros), abs=0.02)
-        assert metrics["sparsity"] == pytest.approx(sparsity, abs=0.01)
-        assert metrics["bits_per_weight"] == 32.0
+        assert min(zeros) > sparsity - 0.02
+        assert metrics["sparsity"] == pytest.approx(sparsity, abs=0.01) or bits
+        assert metrics["bits_per_weight"] == 32.0 or bits
     if "2:4" in options:
         assert all(((layer.weight.reshape(-1, 4) != 0).sum(1) <= 2).all() for layer in layers.values())
 
@@ -91,6 +95,23 @@ def test_every_method_writes_what_it_says(
     torch.testing.assert_close(plain(input_ids=ids).logits, compressed(input_ids=ids).logits)
     assert not torch.allclose(compressed(input_ids=ids).logits, dense(input_ids=ids).logits, atol=1e-3) or bits == 8
     assert {path.suffix for path in checkpoint.iterdir()} == {".json", ".safetensors"}
+
+
+def test_dense_format_holds_the_values_of_the_packed_one(
+    llmrepair: CommandLine, tmp_path: Path, folders: dict[str, Path]
+) -> None:
+    packed, dense = (
+        compress(llmrepair, tmp_path, folders["llama"], "--format", name, "--dtype", "bfloat16", "--bits", 8, "--asymmetric")
+        for name in ("compressed-tensors", "dense")
+    )
+    weights = [
+        load_model(f"{answer['path']}/checkpoint", None, "bfloat16", torch.device("cpu")).state_dict()
+        for answer in (packed, dense)
+    ]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert dense["metrics"]["bits_per_weight"] == 16.0
+    assert "quantization_config" not in json.loads((Path(dense["path"]) / "checkpoint" / "config.json").read_text())
 
 
 def test_the_dense_model_is_measured_and_not_copied(llmrepair: CommandLine, tmp_path: Path, folders: dict[str, Path]) -> None:
@@ -121,24 +142,6 @@ def test_too_little_calibration_text_fails_with_a_hint(
     assert "not enough text" in answer.err
     assert "hint:" in answer.err
     assert not list((tmp_path / "runs" / "compress").iterdir())
-
-
-@given(
-    rows=st.integers(1, 5),
-    blocks=st.integers(1, 6),
-    seed=st.integers(0, 9),
-    sparsity=st.sampled_from([0.0, 0.25, 0.5, 0.75]),
-    block=st.sampled_from([None, 4, 8]),
-)
-def test_magnitude_drops_the_smallest(rows: int, blocks: int, seed: int, sparsity: float, block: int | None) -> None:
-    weight = torch.randn(rows, blocks * 8, generator=torch.Generator().manual_seed(seed))
-    mask = magnitude_mask(weight, sparsity, block)
-    for values, kept in zip(
-        weight.abs().reshape(-1, block or weight.numel()), mask.reshape(-1, block or weight.numel()), strict=True
-    ):
-        assert (~kept).sum() == round(sparsity * len(values))
-        if kept.any() and (~kept).any():
-            assert values[~kept].max() <= values[kept].min()
 
 
 def test_tensor_bytes_reads_the_header(folders: dict[str, Path]) -> None:
