@@ -79,7 +79,8 @@ def solve(
         grid: None to prune only.
         masking: None to quantise only.
         order: in which the columns are gone through (activation order); None for left to right. With an order each group's
-            grid is fitted to the weights as they are given, without one when the pass gets to the group.
+            grid is fitted to the weights as they are given; without one when the pass gets to the group, to the weights that
+            the mask keeps, as far as it is chosen by then.
 
     Returns:
         The new weight [rows, columns] in float32 and, where there is a grid, the same as codes.
@@ -129,8 +130,8 @@ class _Pass:
                 span = slice(column, column + self._masking.columns)
                 self._kept[span] = self._masking.choose(self._current(span, start, errors), self._diagonal[span])
             if self._grid and self._in_order and column % self._group == 0:
-                members = self._current(slice(column, column + self._group), start, errors)
-                group = column // self._group
+                span, group = slice(column, column + self._group), column // self._group
+                members = self._current(span, start, errors) * self._kept[span]  # no grid need reach what becomes zero
                 self._scale[group], self._zero_point[group] = self._grid.fit(members)
             before = self._current(slice(column, column + 1), start, errors)[0]
             after = self._compressed(before, column)
