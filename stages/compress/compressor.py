@@ -16,7 +16,7 @@ from llmrepair.pipeline.errors import Problem, WorkError
 from llmrepair.pipeline.progress import Bar, Reporter
 from llmrepair.stages.compress.grid import Quantised
 from llmrepair.stages.compress.layer import CompressedLayer, Recipe, compress_layers, output_error
-from llmrepair.stages.compress.solver import FIRST_DAMPING, NotPositiveDefinite, is_singular
+from llmrepair.stages.compress.solver import FIRST_DAMPING, NotPositiveDefinite
 
 if TYPE_CHECKING:
     from llmrepair.stages.compress.calibration import Inputs
@@ -29,7 +29,7 @@ class Compressor:
         layers: all that will be visited, by name.
 
     Attributes:
-        told: of each layer its name, output error, damping, whether its Hessian was singular, tokens and seconds.
+        told: of each layer its name, output error, damping, tokens, whether they are too few, and seconds.
         quantised: the layers that were rounded, as codes.
     """
 
@@ -54,7 +54,7 @@ class Compressor:
         """
         clock = time.perf_counter()
         matrices = [weight_matrix(self._layers[name]) for name in names]
-        known = {"tokens": inputs.tokens, "singular": is_singular(inputs.hessian)}
+        known = {"tokens": inputs.tokens, "rank_deficient": inputs.tokens < len(inputs.hessian)}
         try:
             for name, before, result in zip(
                 names, matrices, compress_layers(matrices, inputs.hessian, self._recipe), strict=True
@@ -84,12 +84,12 @@ class Compressor:
     def tell_weak_calibration(self) -> None:
         """Says what the calibration text was too small for."""
         unseen = [layer["name"] for layer in self.told if layer["tokens"] == 0]
-        singular = [layer["name"] for layer in self.told if layer["singular"] and layer["tokens"]]
+        deficient = [layer["name"] for layer in self.told if layer["rank_deficient"] and layer["tokens"]]
         damped = [layer["name"] for layer in self.told if (layer["damping"] or 0) > FIRST_DAMPING]
         if unseen:
             self._say(unseen, "never saw an input: give more --samples or other text")
-        if singular and self._recipe.compensate:
-            self._say(singular, "have more inputs than the calibration text tells apart: give more --samples")
+        if deficient and self._recipe.compensate:
+            self._say(deficient, "have more columns than the calibration text has tokens: give more --samples")
         if damped:
             self._say(damped, "needed more damping than 1 %: their weights make up for less")
 

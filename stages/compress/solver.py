@@ -59,11 +59,6 @@ def factorise(hessian: torch.Tensor) -> tuple[torch.Tensor, float]:
     raise NotPositiveDefinite
 
 
-def is_singular(hessian: torch.Tensor) -> bool:
-    """Whether the inputs that a Hessian [columns, columns] was made of leave directions open, as far as floats can tell."""
-    return bool(torch.linalg.cholesky_ex(hessian)[1])
-
-
 def solve(
     weight: torch.Tensor,
     factor: torch.Tensor,
@@ -79,8 +74,8 @@ def solve(
         grid: None to prune only.
         masking: None to quantise only.
         order: in which the columns are gone through (activation order); None for left to right. With an order each group's
-            grid is fitted to the weights as they are given; without one when the pass gets to the group, to the weights that
-            the mask keeps, as far as it is chosen by then.
+            grid is fitted beforehand, without one when the pass gets to the group; to the weights that the mask keeps, as far
+            as it is chosen by then.
 
     Returns:
         The new weight [rows, columns] in float32 and, where there is a grid, the same as codes.
@@ -107,9 +102,6 @@ class _Pass:
             self._group = grid.group_columns(columns)
             self._scale, self._zero_point = weights.new_empty(2, columns // self._group, rows)
             self._codes = weights.new_empty((columns, rows), dtype=torch.uint8)
-            if not self._in_order:
-                for group, members in enumerate(weights.split(self._group)):
-                    self._scale[group], self._zero_point[group] = grid.fit(members)
         self._weights = weights if self._in_order else weights[self._order]
         self._kept = torch.ones_like(self._weights, dtype=torch.bool)
 
@@ -129,6 +121,8 @@ class _Pass:
             if self._masking and column % self._masking.columns == 0:
                 span = slice(column, column + self._masking.columns)
                 self._kept[span] = self._masking.choose(self._current(span, start, errors), self._diagonal[span])
+            if self._grid and not self._in_order and column == 0:
+                self._fit_all_groups()
             if self._grid and self._in_order and column % self._group == 0:
                 span, group = slice(column, column + self._group), column // self._group
                 members = self._current(span, start, errors) * self._kept[span]  # no grid need reach what becomes zero
@@ -138,6 +132,13 @@ class _Pass:
             errors[column - start] = (before - after) / self._diagonal[column]
             self._weights[column] = after
         return errors
+
+    def _fit_all_groups(self) -> None:
+        """Before the first column, to the weights as they are given; columns of one group come far apart."""
+        weights = torch.empty_like(self._weights)
+        weights[self._order] = self._weights * self._kept
+        for group, members in enumerate(weights.split(self._group)):
+            self._scale[group], self._zero_point[group] = self._grid.fit(members)
 
     def _current(self, span: slice, start: int, errors: torch.Tensor) -> torch.Tensor:
         """Columns from `span.start` on as the errors of the block that begins at `start` leave them. [columns, rows]"""

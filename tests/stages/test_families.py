@@ -62,7 +62,8 @@ def rows() -> torch.Tensor:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_comes_back_as_it_was_saved(tmp_path: Path, rows: torch.Tensor, family: str, tied: bool) -> None:
     name, sizes = FAMILIES[family]
-    model = random_model(name, **sizes, tie_word_embeddings=tied).to(torch.bfloat16)
+    random_model(name, **sizes, tie_word_embeddings=tied).save_pretrained(tmp_path / "dense")
+    model = load_model(str(tmp_path / "dense"), None, "bfloat16", torch.device("cpu"))
     dense = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     options = {"method": "sparsegpt+gptq", "bits": 4, "pattern": "2:4", "group_size": 32, "dtype": "bfloat16"}
     compressed = small(tmp_path, rows, model, **options)
