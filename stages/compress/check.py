@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llmrepair.models.loading import causal_architectures, compressible_layers, meta_model
 from llmrepair.pipeline.errors import Problem
+from llmrepair.stages.compress.gptq_format import reading_problems
 from llmrepair.stages.sources import load_config
 
 if TYPE_CHECKING:
@@ -25,14 +26,25 @@ def problems_with_model(stage: Compress) -> list[Problem]:
                 "model",
             )
         ]
+    settings = model_config.get("quantization_config")
     if config.method == "none":
-        return []
-    if "quantization_config" in model_config:
+        return [] if settings is None else _problems_with_quantised(config.model, settings)
+    if settings is not None:
         hint = "give the dense model with --model, or keep this one as it is with --method none"
         return [Problem(f"`{config.model}` is quantised already", hint, "model")]
     model = meta_model(stage.model.location, stage.model.revision, config.trust_remote_code)
     columns = sorted({layer.in_features for layer in compressible_layers(model).values()})
     return [*_shape_problems(stage, columns), *_length_problems(stage, getattr(model.config, "max_position_embeddings", None))]
+
+
+def _problems_with_quantised(model: str, settings: dict[str, Any]) -> list[Problem]:
+    method = settings.get("quant_method")
+    if method == "gptq":
+        return reading_problems(model, settings)
+    if method == "compressed-tensors":
+        return []
+    hint = "give a checkpoint of compressed-tensors or GPTQ, or the dense model"
+    return [Problem(f"`{model}` is quantised by {method}, which cannot be read here", hint, "model")]
 
 
 def _shape_problems(stage: Compress, columns: list[int]) -> list[Problem]:
