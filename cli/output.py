@@ -51,6 +51,8 @@ def flat(metrics: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
             lines.append((f"{prefix}{name}", f"{value['value']:.4f}{interval}  n {value['n']}"))
         elif isinstance(value, Mapping):
             lines += flat(value, f"{prefix}{name}.")
+        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+            lines.append((f"{prefix}{name}", f"{len(value)} entries, see --json"))
         elif value is not None:
             lines.append((f"{prefix}{name}", f"{value:.6g}" if isinstance(value, float) else str(value)))
     return lines

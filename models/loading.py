@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.pytorch_utils import Conv1D
 
 from llmrepair.models.gptq import import_gptqmodel, unpack_layers
 
@@ -62,12 +63,17 @@ def meta_model(location: str, revision: str | None, trust_remote_code: bool = Fa
         return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
 
 
-def compressible_layers(model: PreTrainedModel) -> dict[str, torch.nn.Linear]:
+def compressible_layers(model: PreTrainedModel) -> dict[str, torch.nn.Linear | Conv1D]:
     """The linear layers that compression touches, by name: all but the output head, which stays dense as embeddings do."""
     head = model.get_output_embeddings()
-    return {
-        name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and module is not head
-    }
+    layers = ((name, module) for name, module in model.named_modules() if module is not head)
+    return {name: module for name, module in layers if isinstance(module, torch.nn.Linear | Conv1D)}
+
+
+def weight_matrix(layer: torch.nn.Module) -> torch.Tensor:
+    """A linear layer's weight as [outputs, inputs]; a view where the layer keeps it the other way round, as GPT-2's do."""
+    weight: torch.Tensor = layer.weight  # type: ignore[assignment]
+    return weight.T if isinstance(layer, Conv1D) else weight
 
 
 def causal_architectures() -> frozenset[str]:

@@ -75,6 +75,10 @@ class Reporter:
     def say(self, text: str, style: str | None = None) -> None:
         if not self._quiet:
             self.console.print(text, style=style, markup=False)
+        self.log(text)
+
+    def log(self, text: str) -> None:
+        """Keeps a line in the log of the stage that runs, and shows nothing."""
         if self._journal is not None:
             self._journal.line(text)
 

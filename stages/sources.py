@@ -152,6 +152,8 @@ def load_config(source: ModelSource) -> dict[str, Any]:
 
 
 LAB_TEXT = "lab"
+_NAMED_TEXTS = {"c4": "allenai/c4:en", "wikitext2": "Salesforce/wikitext:wikitext-2-raw-v1"}
+"""Short names of data sets on the Hub."""
 _TEXT_SUFFIXES = (".txt", ".jsonl")
 
 
@@ -159,7 +161,10 @@ def text_problem(data: str, option: str) -> Problem | None:
     """What keeps `data` from being a source of text, as far as its name and place tell."""
     if data == LAB_TEXT or (not data.endswith(_TEXT_SUFFIXES) and looks_like_hub_id(data.partition(":")[0])):
         return None
-    hint = f"give {option} `lab`, a .txt file, a .jsonl file with a field `text`, or a Hub data set as `name` or `name:config`"
+    hint = (
+        f"give {option} `lab`, `c4`, `wikitext2`, a .txt file, a .jsonl file with a field `text`, "
+        "or a Hub data set as `name` or `name:config`"
+    )
     if not data.endswith(_TEXT_SUFFIXES):
         return Problem(f"`{data}` is no source of text", hint)
     return None if Path(data).is_file() else Problem(f"there is no file `{data}`", hint)
@@ -175,7 +180,7 @@ def resolve_text(data: str, digest: Callable[[Path], str]) -> dict[str, Any]:
         return {"lab": "seen-qa"}
     if data.endswith(_TEXT_SUFFIXES):
         return {"file": digest(Path(data)), "format": Path(data).suffix}
-    name, _, config = data.partition(":")
+    name, _, config = _NAMED_TEXTS.get(data, data).partition(":")
     return {"hub": name, "config": config, "commit": hub_commit(name, None, "dataset")}
 
 
@@ -202,7 +207,7 @@ def load_texts(data: str, identity: dict[str, Any]) -> Iterator[str]:
 
         location = hub_data_location(identity["hub"], identity["commit"])
         rows = load_dataset(**location, name=identity["config"] or None, split="train", streaming=True)
-        yield from (_text_field(row, data) for row in rows)
+        yield from filter(str.strip, (_text_field(row, data) for row in rows))
 
 
 def _lab_texts() -> Iterator[str]:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from llmrepair.models.loading import causal_architectures, compressible_layers, meta_model
+from transformers.pytorch_utils import Conv1D
+
+from llmrepair.models.loading import causal_architectures, compressible_layers, meta_model, weight_matrix
 from llmrepair.pipeline.errors import Problem
-from llmrepair.stages.compress.gptq_format import reading_problems
+from llmrepair.stages.compress.gptq_format import format_problems, packages_problem, reading_problems
 from llmrepair.stages.sources import load_config
 
 if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
     from llmrepair.stages.compress.stage import Compress
 
 
@@ -33,8 +39,12 @@ def problems_with_model(stage: Compress) -> list[Problem]:
         hint = "give the dense model with --model, or keep this one as it is with --method none"
         return [Problem(f"`{config.model}` is quantised already", hint, "model")]
     model = meta_model(stage.model.location, stage.model.revision, config.trust_remote_code)
-    columns = sorted({layer.in_features for layer in compressible_layers(model).values()})
-    return [*_shape_problems(stage, columns), *_length_problems(stage, getattr(model.config, "max_position_embeddings", None))]
+    return [
+        *_family_problems(stage, model),
+        *_format_problems(stage, model),
+        *_shape_problems(stage, model),
+        *_length_problems(stage, model.config),
+    ]
 
 
 def _problems_with_quantised(model: str, settings: dict[str, Any]) -> list[Problem]:
@@ -47,15 +57,45 @@ def _problems_with_quantised(model: str, settings: dict[str, Any]) -> list[Probl
     return [Problem(f"`{model}` is quantised by {method}, which cannot be read here", hint, "model")]
 
 
-def _shape_problems(stage: Compress, columns: list[int]) -> list[Problem]:
+def _family_problems(stage: Compress, model: PreTrainedModel) -> list[Problem]:
+    """What this family cannot do, by name."""
+    config, name, problems = stage.config, type(model).__name__, []
+    layers = compressible_layers(model).values()
+    fused = {type(module).__name__ for module in model.modules() if any(p.ndim == 3 for p in module.parameters(recurse=False))}
+    if fused:
+        message = f"`{config.model}` holds several experts in one tensor ({_listed(fused)}), which no method compresses"
+        problems.append(Problem(message, "give a model without experts, or --method none", "model"))
+    if not layers:
+        hint = "give a model such as Llama, OPT or GPT-2, or --method none"
+        problems.append(Problem(f"`{config.model}` has no linear layers that could be compressed", hint, "model"))
+    if config.identity()["format"] == "compressed-tensors" and any(isinstance(layer, Conv1D) for layer in layers):
+        message = f"the compressed-tensors format cannot hold the Conv1D layers of {name}"
+        problems.append(Problem(message, "give --format gptq, or --format dense", "format"))
+    if config.method == "awq":
+        from llmrepair.stages.compress.awq import MAPPINGS
+
+        if name not in MAPPINGS:
+            message = f"awq does not know which layers of {name} feed which others"
+            problems.append(Problem(message, "give --method gptq", "method"))
+    return problems
+
+
+def _format_problems(stage: Compress, model: PreTrainedModel) -> list[Problem]:
+    identity = stage.config.identity()
+    if identity["format"] != "gptq":
+        return []
+    shapes = {name: tuple(weight_matrix(layer).shape) for name, layer in compressible_layers(model).items()}
+    packages = packages_problem()
+    return format_problems(shapes, identity["group_size"]) + ([packages] if packages else [])
+
+
+def _shape_problems(stage: Compress, model: PreTrainedModel) -> list[Problem]:
     problems = []
-    if not columns:
-        hint = "give a model whose layers are `torch.nn.Linear`, such as Llama or OPT, or --method none"
-        problems.append(Problem(f"`{stage.config.model}` has no linear layers that could be compressed", hint, "model"))
+    columns = sorted({weight_matrix(layer).shape[1] for layer in compressible_layers(model).values()})
     identity = stage.config.identity()
     group_size, pattern = identity["group_size"] or -1, identity["pattern"] or "unstructured"
     if group_size != -1 and (odd := [count for count in columns if count % group_size]):
-        hint = f"give --group-size -1 (a whole row) or a divisor of {_common_divisor(columns)}"
+        hint = f"give --group-size -1 (a whole row) or a divisor of {math.gcd(*columns)}"
         problems.append(
             Problem(f"a group size of {group_size} does not divide layers with {_listed(odd)} columns", hint, "group_size")
         )
@@ -69,12 +109,15 @@ def _shape_problems(stage: Compress, columns: list[int]) -> list[Problem]:
             problems.append(
                 Problem(f"the pattern {pattern} does not divide layers with {_listed(odd)} columns", hint, "pattern")
             )
+        if stage.config.method == "sparsegpt+gptq" and identity["activation_order"]:
+            message = f"activation order takes columns apart among which sparsegpt chooses for the pattern {pattern}"
+            problems.append(Problem(message, "leave out --activation-order, or give --method wanda+gptq", "activation_order"))
     return problems
 
 
-def _length_problems(stage: Compress, longest: int | None) -> list[Problem]:
-    seq_len = stage.config.identity()["seq_len"]
-    if seq_len is None or longest is None or seq_len <= longest:
+def _length_problems(stage: Compress, config: PretrainedConfig) -> list[Problem]:
+    seq_len, longest = stage.config.seq_len, getattr(config, "max_position_embeddings", None)
+    if longest is None or seq_len <= longest:
         return []
     return [
         Problem(
@@ -85,11 +128,5 @@ def _length_problems(stage: Compress, longest: int | None) -> list[Problem]:
     ]
 
 
-def _common_divisor(columns: list[int]) -> int:
-    import math
-
-    return math.gcd(*columns)
-
-
-def _listed(counts: list[int]) -> str:
-    return " and ".join(map(str, counts))
+def _listed(values: Iterable[object]) -> str:
+    return " and ".join(map(str, values))

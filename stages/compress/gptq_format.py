@@ -50,14 +50,14 @@ def reading_problems(model: str, settings: Mapping[str, Any]) -> list[Problem]:
     return [*problems, packages] if packages else problems
 
 
-def format_problems(layers: Mapping[str, tuple[int, int]], group_size: int) -> list[Problem]:
+def format_problems(layers: Mapping[str, tuple[int, ...]], group_size: int) -> list[Problem]:
     """What keeps layers from being held by the format.
 
     Args:
         layers: rows (output features) and columns (input features) of each layer, by its name in the model.
         group_size: columns that share a scale; -1: a whole row.
     """
-    hint = "choose another format"
+    hint = "give --format dense, or compressed-tensors"
     problems = []
     if group_size not in GROUP_SIZES:
         sizes = ", ".join(map(str, GROUP_SIZES[:-1]))
@@ -66,36 +66,36 @@ def format_problems(layers: Mapping[str, tuple[int, int]], group_size: int) -> l
     if odd := sorted({shape for shape in layers.values() if any(size % _MULTIPLE for size in shape)}):
         shapes = " and ".join(f"{rows} x {columns}" for rows, columns in odd)
         problems.append(
-            Problem(f"the GPTQ format holds layers in multiples of {_MULTIPLE} rows and columns, not {shapes}", hint)
+            Problem(f"the GPTQ format holds layers in multiples of {_MULTIPLE} rows and columns, not {shapes}", hint, "format")
         )
     if outside := [name for name in layers if not _IN_A_BLOCK.search(name)]:
         names = " and ".join(f"`{name}`" for name in outside)
-        problems.append(Problem(f"the GPTQ format holds the layers of transformer blocks only, not {names}", hint))
+        problems.append(Problem(f"the GPTQ format holds the layers of transformer blocks only, not {names}", hint, "format"))
     return problems
 
 
-def write_checkpoint(model: PreTrainedModel, quantised: Mapping[str, Quantised], folder: Path) -> None:
-    """Writes a model whose quantised layers are packed, their codes as they are, and all else dense.
+def save_gptq(model: PreTrainedModel, layers: Mapping[str, Quantised], folder: Path) -> None:
+    """Saves a model whose quantised layers are packed, their codes as they are, and all else dense.
 
     The format's readers hold scales and biases in float16. So scales have to be fitted in float16; the layers' biases are
     rounded to it here, in the file and in the model.
 
     Args:
         model: its quantised layers hold their dequantised weights.
-        quantised: of every linear layer of the transformer blocks, by its name; one grid for all, its dtype float16.
+        layers: every linear layer of the transformer blocks, by its name; one grid for all, its dtype float16.
         folder: gets weights, config.json and quantize_config.json.
     """
-    assert all(layer.scale.dtype == torch.float16 for layer in quantised.values())
+    assert all(layer.scale.dtype == torch.float16 for layer in layers.values())
     import_gptqmodel()
     state = model.state_dict()
-    for name, layer in quantised.items():
+    for name, layer in layers.items():
         del state[f"{name}.weight"]
         state |= {f"{name}.{key}": tensor for key, tensor in _packed(layer).items()}
         if f"{name}.bias" in state:
             bias = state[f"{name}.bias"]  # shares its memory with the model
             state[f"{name}.bias"] = bias.half()
             bias.copy_(state[f"{name}.bias"])
-    settings = _settings(quantised)
+    settings = _settings(list(layers.values()))
     model.config.quantization_config = settings
     try:
         model.save_pretrained(folder, state_dict=state)
@@ -104,8 +104,7 @@ def write_checkpoint(model: PreTrainedModel, quantised: Mapping[str, Quantised],
     (folder / "quantize_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
-def _settings(quantised: Mapping[str, Quantised]) -> dict[str, Any]:
-    layers = list(quantised.values())
+def _settings(layers: list[Quantised]) -> dict[str, Any]:
     whole_rows = all(layer.scale.shape[1] == 1 for layer in layers)
     return {
         "quant_method": "gptq",

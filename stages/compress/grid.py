@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -62,6 +62,10 @@ class Quantised:
     zero_point: torch.Tensor
     bits: int
     symmetric: bool
+
+    def to(self, device: str) -> Quantised:
+        codes, scale, zero_point = (tensor.to(device) for tensor in (self.codes, self.scale, self.zero_point))
+        return replace(self, codes=codes, scale=scale, zero_point=zero_point)
 
     def dequantise(self) -> torch.Tensor:
         """The weight [rows, columns], in the scale's dtype."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
+from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,8 +12,14 @@ from llmrepair.models.loading import compressible_layers, load_model, load_token
 from llmrepair.models.text import pack_rows
 from llmrepair.pipeline.errors import Problem, WorkError
 from llmrepair.pipeline.stage import Context
-from llmrepair.stages.compress.magnitude import magnitude_mask
+from llmrepair.stages.compress.checkpoint import save_checkpoint
+from llmrepair.stages.compress.compressor import Compressor
+from llmrepair.stages.compress.grid import Grid
+from llmrepair.stages.compress.layer import Recipe
+from llmrepair.stages.compress.masks import Pattern
 from llmrepair.stages.compress.measure import measure
+from llmrepair.stages.compress.reload import five_tokens, reload_in_fresh_process, some_logits
+from llmrepair.stages.compress.stage import METHODS
 from llmrepair.stages.sources import load_texts
 
 if TYPE_CHECKING:
@@ -21,33 +27,39 @@ if TYPE_CHECKING:
 
     from llmrepair.stages.compress.stage import Compress, CompressConfig
 
+_TOKENS_AT_ONCE = 2048
+
 
 def run(stage: Compress, context: Context) -> dict[str, Any]:
     config, source = stage.config, stage.model
-    device = pick_device(context.runtime.device)
-    model = load_model(source.location, source.revision, config.dtype, device, config.trust_remote_code)
+    model = load_model(source.location, source.revision, config.dtype, torch.device("cpu"), config.trust_remote_code)
+    dense = weight_files(source.location, source.revision)
     if config.method == "none":
-        return measure(weight_files(source.location, source.revision), model)
+        return measure(dense, model)
 
     tokenizer = load_tokenizer(source.location, source.revision, config.trust_remote_code)
-    if config.method == "magnitude":
-        _prune_by_magnitude(model, config)
-    else:
-        rows = calibration_rows(stage, tokenizer) if stage.calibration is not None else None
-        _oneshot(model, config, rows, tokenizer)
-
+    rows = calibration_rows(stage, tokenizer)
+    before = five_tokens(model, tokenizer, rows)
+    layers = compress_layers_of(model, rows, config, context)
     checkpoint = context.folder / "checkpoint"
-    model.save_pretrained(checkpoint, save_compressed=True)
-    (checkpoint / "recipe.yaml").unlink(missing_ok=True)  # holds tags that only an unsafe YAML loader reads
+    save_checkpoint(model, layers.quantised, config.format, checkpoint)
     tokenizer.save_pretrained(checkpoint)
-    reloaded = load_model(str(checkpoint), None, config.dtype, torch.device("cpu"), config.trust_remote_code)
-    return measure(weight_files(str(checkpoint), None), reloaded)
+    expected = some_logits(model, rows)
+    del model  # the fresh process needs its memory
+    reloaded = reload_in_fresh_process(checkpoint, config.dtype, config.trust_remote_code, rows, expected, context.work)
+    return reloaded.measures | {
+        "compression_ratio": sum(path.stat().st_size for path in dense) / reloaded.measures["size_bytes"],
+        "output_error": mean(layer["output_error"] for layer in layers.told),
+        "reload_difference": reloaded.difference,
+        "five_tokens": {"before": before, "after": reloaded.five_tokens},
+        "layers": layers.told,
+    }
 
 
 def calibration_rows(stage: Compress, tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
     """Rows [N, seq_len] of calibration text."""
     config = stage.config
-    assert stage.calibration is not None
+    assert stage.calibration is not None  # only the dense model has none
     rows = pack_rows(load_texts(config.calibration, stage.calibration), tokenizer, config.samples, config.seq_len)
     if not len(rows):
         message = f"`{config.calibration}` has not enough text for one row of {config.seq_len} tokens"
@@ -55,38 +67,39 @@ def calibration_rows(stage: Compress, tokenizer: PreTrainedTokenizerBase) -> tor
     return rows
 
 
-def _prune_by_magnitude(model: PreTrainedModel, config: CompressConfig) -> None:
-    block = None if config.pattern == "unstructured" else int(config.pattern.split(":")[1])
-    for layer in compressible_layers(model).values():
-        layer.weight.mul_(magnitude_mask(layer.weight, config.sparsity, block))
+def compress_layers_of(model: PreTrainedModel, rows: torch.Tensor, config: CompressConfig, context: Context) -> Compressor:
+    """Compresses a model in place, on calibration text [N, T]."""
+    from llmrepair.stages.compress.calibration import calibrate  # takes seconds to import
+
+    device = pick_device(context.runtime.device)
+    batch_size = context.runtime.sequences or max(1, _TOKENS_AT_ONCE // rows.shape[1])
+    layers = compressible_layers(model)
+    compressor = Compressor(layers, recipe_of(config), context.reporter)
+    if config.method == "awq":
+        from llmrepair.stages.compress.awq import smooth
+
+        smooth(model, list(layers), rows, batch_size, device, grid_of(config))
+    with compressor.showing():
+        calibrate(model, layers, rows, batch_size, device, compressor.visit)
+    compressor.tell_weak_calibration()
+    return compressor
 
 
-def _oneshot(
-    model: PreTrainedModel, config: CompressConfig, rows: torch.Tensor | None, tokenizer: PreTrainedTokenizerBase
-) -> None:
-    from datasets import Dataset
-    from llmcompressor import oneshot  # type: ignore[attr-defined]
-
-    from llmrepair.stages.compress.recipe import modifier
-
-    logging.getLogger("torch.fx").setLevel(logging.ERROR)  # warns of how llm-compressor calls it
-    options: dict[str, Any] = {}
-    if rows is not None:
-        columns = {"input_ids": rows.tolist(), "attention_mask": torch.ones_like(rows).tolist()}
-        options = {
-            "dataset": Dataset.from_dict(columns),
-            "num_calibration_samples": len(rows),
-            "max_seq_length": rows.shape[1],
-            # By default the rows come in an unseeded random order, and sums over them round differently in each.
-            "shuffle_calibration_samples": False,
-        }
-    model.requires_grad_(True)  # llm-compressor expects a model as it was loaded
-    oneshot(
-        model=model,
-        processor=tokenizer,  # type: ignore[arg-type]
-        recipe=modifier(config),
-        **options,
+def recipe_of(config: CompressConfig) -> Recipe:
+    """What the options do to each layer."""
+    pruner, quantiser = METHODS[config.method]
+    return Recipe(
+        pruner=pruner,
+        pattern=Pattern(config.sparsity, None if config.pattern == "unstructured" else int(config.pattern.split(":")[1])),
+        grid=grid_of(config) if quantiser else None,
+        compensate=quantiser == "gptq" or pruner == "sparsegpt",
+        activation_order=config.activation_order,
     )
+
+
+def grid_of(config: CompressConfig) -> Grid:
+    scales = torch.float16 if config.format == "gptq" else getattr(torch, config.dtype)  # the GPTQ format knows no other
+    return Grid(config.bits, config.group_size, not config.asymmetric, scales)
 
 
 def weight_files(location: str, revision: str | None) -> list[Path]:

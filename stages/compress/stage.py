@@ -14,9 +14,20 @@ from llmrepair.pipeline.stage import Context, Stage
 from llmrepair.stages.fields import ModelConfig, invalid
 from llmrepair.stages.sources import ModelSource, estimated_memory, resolve_model, resolve_text, text_problem
 
-QUANTISERS = frozenset({"rtn", "gptq"})
-PRUNERS = frozenset({"sparsegpt", "wanda", "magnitude"})
-CALIBRATED = frozenset({"gptq", "sparsegpt", "wanda"})
+Pruner = Literal["magnitude", "wanda", "sparsegpt"]
+Quantiser = Literal["rtn", "gptq", "awq"]
+METHODS: dict[str, tuple[Pruner | None, Quantiser | None]] = {
+    "none": (None, None),
+    "rtn": (None, "rtn"),
+    "gptq": (None, "gptq"),
+    "awq": (None, "awq"),
+    "magnitude": ("magnitude", None),
+    "wanda": ("wanda", None),
+    "sparsegpt": ("sparsegpt", None),
+    "wanda+gptq": ("wanda", "gptq"),
+    "sparsegpt+gptq": ("sparsegpt", "gptq"),
+}
+"""What prunes and what quantises in each method."""
 BITS = (2, 3, 4, 8)
 
 
@@ -25,16 +36,22 @@ class CompressConfig(ModelConfig):
 
     references: ClassVar[frozenset[str]] = ModelConfig.references | {"calibration"}
 
-    method: Literal["none", "rtn", "gptq", "sparsegpt", "wanda", "magnitude"] = Field(
+    method: Literal["none", "rtn", "gptq", "awq", "magnitude", "wanda", "sparsegpt", "wanda+gptq", "sparsegpt+gptq"] = Field(
         "gptq", description="how to compress; none keeps the model dense"
     )
     bits: int = Field(3, description="bits of a quantised weight: 2, 3, 4 or 8")
     group_size: int = Field(-1, description="weights that share a scale; -1: a whole row")
-    sparsity: float = Field(0.5, ge=0.0, lt=1.0, description="share of weights that pruning sets to zero")
+    asymmetric: bool = Field(False, description="fit each group's zero point too, instead of a range around zero")
+    activation_order: bool = Field(False, description="gptq: round the columns with the largest inputs first")
+    sparsity: float = Field(0.5, ge=0.0, le=0.95, description="share of weights that pruning sets to zero")
     pattern: Literal["unstructured", "2:4", "4:8"] = Field("unstructured", description="where a pruned layer's zeros may be")
     calibration: str = Field(
         "lab",
-        description="text that shows the layers' inputs: lab, a .txt or .jsonl file, a Hub data set (name or name:config)",
+        description="text that shows the layers' inputs: lab, c4, wikitext2, a .txt or .jsonl file, a Hub data set",
+    )
+    format: Literal["compressed-tensors", "gptq", "dense"] = Field(
+        "compressed-tensors",
+        description="how quantised weights are saved; gptq needs the extra [gptq], dense are the dequantised values",
     )
     samples: int = Field(128, ge=1, description="rows of calibration text")
     seq_len: int = Field(128, ge=2, description="tokens of a row of calibration text")
@@ -62,12 +79,15 @@ class CompressConfig(ModelConfig):
         return calibration
 
     def without_effect(self) -> frozenset[str]:
+        pruner, quantiser = METHODS[self.method]
         names: frozenset[str] = frozenset()
-        if self.method not in QUANTISERS:
-            names |= {"bits", "group_size"}
-        if self.method not in PRUNERS:
+        if quantiser is None:
+            names |= {"bits", "group_size", "asymmetric", "format"}
+        if quantiser != "gptq":
+            names |= {"activation_order"}
+        if pruner is None:
             names |= {"sparsity", "pattern"}
-        if self.method not in CALIBRATED:
+        if self.method == "none":
             names |= {"calibration", "samples", "seq_len"}
         return names
 
@@ -85,7 +105,7 @@ class Compress(Stage):
 
     def sources(self, digests: DigestCache) -> dict[str, Any]:
         self.model = resolve_model(self.config.model, self.config.revision, digests.digest)
-        if self.config.method in CALIBRATED:
+        if self.config.method != "none":
             self.calibration = resolve_text(self.config.calibration, digests.digest)
         return {"model": self.model.identity, "calibration": self.calibration}
 
@@ -120,8 +140,14 @@ def method_label(identity: dict[str, Any]) -> str:
     method = identity["method"]
     if method == "none":
         return "dense"
-    if method in QUANTISERS:
-        group = "" if identity["group_size"] == -1 else f", group {identity['group_size']}"
-        return f"{method} {identity['bits']} bits{group}"
-    pattern = "" if identity["pattern"] == "unstructured" else f" {identity['pattern']}"
-    return f"{method} {identity['sparsity']:.0%}{pattern}"
+    pruner, quantiser = METHODS[method]
+    words = [method]
+    if pruner:
+        words.append(
+            f"{identity['sparsity']:.0%}" + ("" if identity["pattern"] == "unstructured" else f" {identity['pattern']}")
+        )
+    if quantiser:
+        words.append(f"{identity['bits']} bits" + (" asymmetric" if identity["asymmetric"] else ""))
+        words[-1] += "" if identity["group_size"] == -1 else f", group {identity['group_size']}"
+        words[-1] += ", activation order" if identity["activation_order"] else ""
+    return " ".join(words)

@@ -21,7 +21,7 @@ from llmrepair.lab.tokenizer import make_tokenizer
 from llmrepair.models.gptq import import_gptqmodel
 from llmrepair.models.loading import load_model
 from llmrepair.models.lora import new_adapter
-from llmrepair.stages.compress.gptq_format import GROUP_SIZES, _packed, format_problems, reading_problems, write_checkpoint
+from llmrepair.stages.compress.gptq_format import GROUP_SIZES, _packed, format_problems, reading_problems, save_gptq
 from llmrepair.stages.compress.grid import Grid, Quantised, round_to_nearest
 from tests.conftest import VOCABULARY, CommandLine, tiny_model
 
@@ -71,7 +71,7 @@ def assert_same_weights(model: nn.Module, other: nn.Module) -> None:
 )
 def test_a_written_model_is_read_back_exactly(tmp_path: Path, family: str, bits: int, symmetric: bool, group_size: int) -> None:
     model, quantised = quantised_model(family, Grid(bits, group_size, symmetric, torch.float16))
-    write_checkpoint(model, quantised, tmp_path)
+    save_gptq(model, quantised, tmp_path)
     loaded = load_model(str(tmp_path), None, "float32", CPU)
     assert_same_weights(loaded, model)
     assert [type(layer) for layer in loaded.modules()] == [type(layer) for layer in model.modules()]
@@ -82,7 +82,7 @@ def test_a_written_model_is_read_back_exactly(tmp_path: Path, family: str, bits:
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_a_model_is_read_in_the_dtype_that_is_asked_for(tmp_path: Path, dtype: str) -> None:
     model, quantised = quantised_model("opt", Grid(4, 32, True, torch.float16))
-    write_checkpoint(model, quantised, tmp_path)
+    save_gptq(model, quantised, tmp_path)
     loaded = load_model(str(tmp_path), None, dtype, CPU)
     assert {weight.dtype for weight in loaded.parameters()} == {getattr(torch, dtype)}
     assert_same_weights(loaded, model.to(getattr(torch, dtype)))
@@ -98,7 +98,7 @@ def logits_of_gptqmodel(folder: Path) -> torch.Tensor:
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_other_readers_get_the_same_logits(tmp_path: Path, symmetric: bool) -> None:
     model, quantised = quantised_model("llama", Grid(3, 32, symmetric, torch.float16))
-    write_checkpoint(model, quantised, tmp_path)
+    save_gptq(model, quantised, tmp_path)
     save_tokenizer(tmp_path)  # gptqmodel asks for one
     loaded = load_model(str(tmp_path), None, "float16", CPU)
     by_transformers = AutoModelForCausalLM.from_pretrained(
@@ -142,7 +142,7 @@ def unpacked(words: torch.Tensor, bits: int) -> torch.Tensor:
 
 def test_gradients_are_those_of_the_dense_model(tmp_path: Path) -> None:
     model, quantised = quantised_model("llama", Grid(4, 32, True, torch.float16))
-    write_checkpoint(model, quantised, tmp_path)
+    save_gptq(model, quantised, tmp_path)
     loaded = load_model(str(tmp_path), None, "float32", CPU)
     with torch.no_grad():
         loaded(IDS)  # gptqmodel's default backend returns wrong gradients after this
@@ -158,7 +158,7 @@ def gradient(model: PreTrainedModel) -> torch.Tensor:
 
 def test_lora_adapters_start_as_on_the_dense_model(tmp_path: Path) -> None:
     model, quantised = quantised_model("gpt2", Grid(4, 32, True, torch.float16))
-    write_checkpoint(model, quantised, tmp_path)
+    save_gptq(model, quantised, tmp_path)
     adapted = []
     for each in (model, load_model(str(tmp_path), None, "float32", CPU)):
         torch.manual_seed(0)
@@ -240,16 +240,37 @@ def test_a_gptq_checkpoint_is_evaluated(llmrepair: CommandLine, tmp_path: Path, 
     assert 4 < compressed["bits_per_weight"] < 6
 
 
+def test_compress_writes_the_format(llmrepair: CommandLine, tmp_path: Path) -> None:
+    model = tiny_model("gpt2", hidden=64)
+    model.resize_token_embeddings(save_tokenizer(tmp_path / "model"))
+    model.save_pretrained(tmp_path / "model")
+    options = ["--model", tmp_path / "model", "--method", "gptq", "--bits", 4, "--samples", 8, "--seq-len", 32, "--asymmetric"]
+    answer = llmrepair("compress", *options, "--format", "gptq", "--runs", tmp_path, "--json")
+    assert answer.code == 0, answer.err
+    assert answer.json["metrics"]["reload_difference"] == 0
+    config = json.loads((Path(answer.json["path"]) / "checkpoint" / "config.json").read_text())
+    assert config["quantization_config"]["quant_method"] == "gptq"
+
+
+def test_a_model_that_the_format_cannot_hold_is_refused(llmrepair: CommandLine, tmp_path: Path) -> None:
+    save_tokenizer(tmp_path / "model")
+    tiny_model("llama").save_pretrained(tmp_path / "model")
+    answer = llmrepair("compress", "--model", tmp_path / "model", "--format", "gptq", "--seq-len", 32, "--runs", tmp_path)
+    assert answer.code == 2
+    assert "in multiples of 32 rows and columns, not 16 x 32" in answer.err
+
+
 def test_without_the_extra_a_gptq_checkpoint_is_refused(
     llmrepair: CommandLine, tmp_path: Path, gptqmodels_own: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr("llmrepair.models.gptq.find_spec", lambda name: None if name == "optimum" else found(name))
-    answer = llmrepair("eval", "--model", gptqmodels_own, "--method", "none", "--runs", tmp_path)
-    assert answer.code == 2
-    assert "the GPTQ format needs the packages gptqmodel and optimum" in answer.err
-    assert "hint: pip install 'llmrepair[gptq]'" in answer.err
-    assert "Traceback" not in answer.err and not list(tmp_path.glob("*/*/manifest.json"))
+    for options in (["eval", "--model", gptqmodels_own, "--method", "none"], ["compress", "--format", "gptq"]):
+        answer = llmrepair(*options, "--runs", tmp_path)
+        assert answer.code == 2
+        assert "the GPTQ format needs the packages gptqmodel and optimum" in answer.err
+        assert "hint: pip install 'llmrepair[gptq]'" in answer.err
+        assert "Traceback" not in answer.err and not list(tmp_path.glob("*/*/manifest.json"))
 
 
 def test_a_quantised_model_is_not_compressed_again(llmrepair: CommandLine, tmp_path: Path, gptqmodels_own: Path) -> None:
