@@ -51,7 +51,7 @@ def _quiet_libraries() -> None:
     }
     for name, value in quiet.items():
         os.environ.setdefault(name, value)
-    for name in ("lm_eval", "lm-eval", "transformers", "peft", "datasets", "httpx", "huggingface_hub", "torch"):
+    for name in "lm_eval lm-eval transformers peft datasets httpx huggingface_hub torch torch.utils._pytree".split():
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
     _tame_bars()

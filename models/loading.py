@@ -8,6 +8,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.pytorch_utils import Conv1D
 
+from llmrepair.models.gptq import import_gptqmodel, unpack_layers
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -22,8 +24,9 @@ def load_model(
 ) -> PreTrainedModel:
     """A causal LM in evaluation mode with frozen weights.
 
-    Packed weights are dequantised at once: a packed linear layer has no `weight` before its first forward pass, which
-    breaks LoRA and calls of inner modules, and unpacks for good in that pass anyway.
+    Packed weights are dequantised at once. A packed linear layer of compressed-tensors has no `weight` before its first
+    forward pass, which breaks LoRA and calls of inner modules, and unpacks for good in that pass anyway; one of gptqmodel
+    never has any, and its default backend returns wrong gradients.
 
     Args:
         location: folder or Hub id.
@@ -32,11 +35,19 @@ def load_model(
     """
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     config = AutoConfig.from_pretrained(location, **options)
-    if getattr(config, "quantization_config", None):
+    quantisation = getattr(config, "quantization_config", None) or {}
+    is_gptq = quantisation.get("quant_method") == "gptq"
+    if is_gptq:
+        import_gptqmodel()
+        options["config"] = config
+        quantisation["backend"] = "torch"
+    elif quantisation:
         from transformers import CompressedTensorsConfig
 
         options["quantization_config"] = CompressedTensorsConfig(dequantize=True)
     model = AutoModelForCausalLM.from_pretrained(location, dtype=getattr(torch, dtype), use_safetensors=True, **options)
+    if is_gptq:
+        unpack_layers(model, meta_model(location, revision, trust_remote_code))
     model.to(device)  # type: ignore[arg-type]
     return model.eval().requires_grad_(False)
 

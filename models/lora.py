@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, cast
 
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 
+from llmrepair.models import gptq
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -16,6 +18,7 @@ _FOLDER = "adapter"
 def new_adapter(model: PreTrainedModel, rank: int) -> PeftModel:
     """Adapters on every linear layer but the output head, scaled by alpha / rank = 2; no dropout, so runs repeat."""
     config = LoraConfig(task_type=TaskType.CAUSAL_LM, r=rank, lora_alpha=2 * rank, target_modules="all-linear")
+    _tame_peft()
     return get_peft_model(model, config)
 
 
@@ -31,5 +34,12 @@ def save_adapter(adapted: PeftModel, folder: Path, base_model: str) -> None:
 
 def with_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     """The model with a saved adapter beside its weights, not merged into them: they may be sparse."""
+    _tame_peft()
     adapted = PeftModel.from_pretrained(model, str(folder / _FOLDER)).eval()
     return cast("PreTrainedModel", adapted.get_base_model())
+
+
+def _tame_peft() -> None:
+    """Peft asks gptqmodel, where it is installed, about each layer."""
+    if gptq.is_installed():
+        gptq.import_gptqmodel()

@@ -32,27 +32,27 @@ VOCABULARY = 96
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 
 
-def tiny_model(family: str) -> PreTrainedModel:
+def tiny_model(family: str, hidden: int = 32) -> PreTrainedModel:
     """A random model of 3 layers whose attention is far from uniform, so that a wrong mask or position shows."""
     torch.manual_seed(0)
     ids = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
     shared: dict[str, Any] = {
         "vocab_size": VOCABULARY,
-        "hidden_size": 32,
+        "hidden_size": hidden,
         "num_hidden_layers": 3,
         "num_attention_heads": 4,
         **ids,
     }
-    rotary = {"intermediate_size": 64, "num_key_value_heads": 2, "max_position_embeddings": 128}
+    rotary = {"intermediate_size": 2 * hidden, "num_key_value_heads": 2, "max_position_embeddings": 128}
     if family == "llama":
         model: PreTrainedModel = LlamaForCausalLM(LlamaConfig(**shared, **rotary, initializer_range=0.3))
     elif family == "qwen2":
         model = Qwen2ForCausalLM(Qwen2Config(**shared, **rotary, initializer_range=0.3))
     elif family == "opt":
-        sizes = {"ffn_dim": 64, "word_embed_proj_dim": 32, "max_position_embeddings": 128}
+        sizes = {"ffn_dim": 2 * hidden, "word_embed_proj_dim": hidden, "max_position_embeddings": 128}
         model = OPTForCausalLM(OPTConfig(**shared, **sizes, init_std=0.3, dropout=0.0))
     else:
-        sizes = {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 128}
+        sizes = {"n_embd": hidden, "n_layer": 3, "n_head": 4, "n_positions": 128}
         no_dropout = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
         model = GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, **sizes, **no_dropout, **ids, initializer_range=0.3))
     return model.eval().requires_grad_(False)

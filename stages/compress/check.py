@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from transformers.pytorch_utils import Conv1D
 
 from llmrepair.models.loading import causal_architectures, compressible_layers, meta_model, weight_matrix
 from llmrepair.pipeline.errors import Problem
+from llmrepair.stages.compress.gptq_format import format_problems, packages_problem, reading_problems
 from llmrepair.stages.sources import load_config
 
 if TYPE_CHECKING:
@@ -31,13 +32,29 @@ def problems_with_model(stage: Compress) -> list[Problem]:
                 "model",
             )
         ]
+    settings = model_config.get("quantization_config")
     if config.method == "none":
-        return []
-    if "quantization_config" in model_config:
+        return [] if settings is None else _problems_with_quantised(config.model, settings)
+    if settings is not None:
         hint = "give the dense model with --model, or keep this one as it is with --method none"
         return [Problem(f"`{config.model}` is quantised already", hint, "model")]
     model = meta_model(stage.model.location, stage.model.revision, config.trust_remote_code)
-    return [*_family_problems(stage, model), *_shape_problems(stage, model), *_length_problems(stage, model.config)]
+    return [
+        *_family_problems(stage, model),
+        *_format_problems(stage, model),
+        *_shape_problems(stage, model),
+        *_length_problems(stage, model.config),
+    ]
+
+
+def _problems_with_quantised(model: str, settings: dict[str, Any]) -> list[Problem]:
+    method = settings.get("quant_method")
+    if method == "gptq":
+        return reading_problems(model, settings)
+    if method == "compressed-tensors":
+        return []
+    hint = "give a checkpoint of compressed-tensors or GPTQ, or the dense model"
+    return [Problem(f"`{model}` is quantised by {method}, which cannot be read here", hint, "model")]
 
 
 def _family_problems(stage: Compress, model: PreTrainedModel) -> list[Problem]:
@@ -61,6 +78,15 @@ def _family_problems(stage: Compress, model: PreTrainedModel) -> list[Problem]:
             message = f"awq does not know which layers of {name} feed which others"
             problems.append(Problem(message, "give --method gptq", "method"))
     return problems
+
+
+def _format_problems(stage: Compress, model: PreTrainedModel) -> list[Problem]:
+    identity = stage.config.identity()
+    if identity["format"] != "gptq":
+        return []
+    shapes = {name: tuple(weight_matrix(layer).shape) for name, layer in compressible_layers(model).items()}
+    packages = packages_problem()
+    return format_problems(shapes, identity["group_size"]) + ([packages] if packages else [])
 
 
 def _shape_problems(stage: Compress, model: PreTrainedModel) -> list[Problem]:

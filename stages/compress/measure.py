@@ -38,9 +38,9 @@ def measure(files: list[Path], model: PreTrainedModel) -> dict[str, Any]:
     layers = compressible_layers(model)
     weights = sum(layer.weight.numel() for layer in layers.values())
     zeros = sum(int((layer.weight == 0).sum()) for layer in layers.values())
-    names = {f"{_without_prefix(layer, model)}.weight" for layer in layers}
+    names = {_without_prefix(layer, model) for layer in layers}
     sizes = {_without_prefix(name, model): size for name, size in tensor_bytes(files).items()}
-    stored = sum(size for name, size in sizes.items() if name in names or name.rsplit("_", 1)[0] in names)
+    stored = sum(size for name, size in sizes.items() if name.rpartition(".")[0] in names and not name.endswith(".bias"))
     return {
         "size_bytes": sum(path.stat().st_size for path in files),
         "bits_per_weight": round(8 * stored / weights, 4),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 Z_95 = 1.959963984540054
 _RESAMPLES = 2000
@@ -23,7 +25,7 @@ class Score:
     n: int
 
 
-def mean_score(values: np.ndarray) -> Score:
+def mean_score(values: NDArray[Any]) -> Score:
     """Mean of per-item values [n], with an interval that stays where such a mean can be.
 
     Wilson's where all values are 0 or 1; a percentile bootstrap over items where they are shares; else the normal one.
@@ -56,7 +58,7 @@ def reported_score(value: float, stderr: float, n: int) -> Score:
     return Score(value, stderr, value - Z_95 * stderr, value + Z_95 * stderr, n)
 
 
-def rate_score(loglikelihoods: np.ndarray, weights: np.ndarray, exponential: bool) -> Score:
+def rate_score(loglikelihoods: NDArray[Any], weights: NDArray[Any], exponential: bool) -> Score:
     """Negative log-likelihood per unit of weight, with a percentile bootstrap over items.
 
     Args:
@@ -65,7 +67,7 @@ def rate_score(loglikelihoods: np.ndarray, weights: np.ndarray, exponential: boo
         exponential: True for a perplexity, exp(rate); False for bits, rate / ln 2.
     """
 
-    def rate(totals: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    def rate(totals: NDArray[Any], counts: NDArray[Any]) -> NDArray[Any]:
         nats = -totals / counts
         return np.exp(nats) if exponential else nats / math.log(2)
 
@@ -77,7 +79,7 @@ def rate_score(loglikelihoods: np.ndarray, weights: np.ndarray, exponential: boo
     return Score(value, float(resampled.std(ddof=1)), float(low), float(high), n)
 
 
-def total_score(correct: np.ndarray, weights: np.ndarray, luck: np.ndarray) -> Score:
+def total_score(correct: NDArray[Any], weights: NDArray[Any], luck: NDArray[Any]) -> Score:
     """Sum over items of weight (correct - luck) / (1 - luck): what is known, counted in weights.
 
     Items of one weight and luck have a Wilson interval of their own; the distances of its ends from the estimate add up in

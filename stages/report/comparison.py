@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 _RESAMPLES = 2000
 _SEED = 0
@@ -27,7 +29,7 @@ class Difference:
     n: int
 
 
-def paired_difference(results: np.ndarray, baseline: np.ndarray) -> Difference:
+def paired_difference(results: NDArray[Any], baseline: NDArray[Any]) -> Difference:
     """`results` minus `baseline`, both [n] bool."""
     differences = results.astype(np.float64) - baseline
     n = len(differences)
@@ -57,7 +59,7 @@ class Rates:
     lucky: int
 
 
-def rates(dense: np.ndarray, compressed: np.ndarray, repaired: np.ndarray) -> Rates:
+def rates(dense: NDArray[Any], compressed: NDArray[Any], repaired: NDArray[Any]) -> Rates:
     """All [n] bool over the same items."""
     lost, kept, never = dense & ~compressed, dense & compressed, ~dense & ~compressed
     return Rates(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from llmrepair.pipeline.keys import document_key
 from llmrepair.stages.compress.stage import method_label
@@ -177,5 +178,5 @@ def _comparisons(
             yield comparison
 
 
-def _array(results: Mapping[Any, bool], order: Mapping[Any, bool]) -> np.ndarray:
+def _array(results: Mapping[Any, bool], order: Mapping[Any, bool]) -> NDArray[Any]:
     return np.array([results[item] for item in order], dtype=bool)

@@ -95,6 +95,13 @@ def test_a_model_that_is_no_causal_lm(llmrepair: CommandLine, tmp_path: Path, ar
     assert f"is no causal language model ({architecture})" in answer.err
 
 
+def test_a_model_that_is_quantised_in_a_way_that_is_not_read(llmrepair: CommandLine, tmp_path: Path) -> None:
+    folder = model_with(tmp_path / "model", quantization_config={"quant_method": "awq", "bits": 4})
+    answer = llmrepair("eval", "--model", folder, "--method", "none", "--runs", tmp_path / "runs")
+    assert answer.code == 2
+    assert "is quantised by awq, which cannot be read here" in answer.err
+
+
 def test_a_tuning_that_diverges_fails_with_a_hint(llmrepair: CommandLine, tmp_path: Path) -> None:
     quick = ["--steps", 2, "--tuning-samples", 20, "--learning-rates", "1e30", "--runs", tmp_path]
     answer = llmrepair("tune-lora", *quick)
