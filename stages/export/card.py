@@ -1,0 +1,235 @@
+"""The model card: facts in, Markdown out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from llmrepair.pipeline.units import bytes_text
+from llmrepair.stages.export.loading import loading_sections
+from llmrepair.stages.report.text import COMPARISON_HEADS, comparison_cells, count_text, repair_text, score_text
+
+Facts = Mapping[str, Any]
+
+
+def render_card(facts: Facts) -> str:
+    """The README.md of an export, with the front matter that the Hub reads.
+
+    Args:
+        facts: see `facts.collect_facts`.
+    """
+    parts = [f"# {_title(facts)}", _introduction(facts), _table(("", ""), _properties(facts))]
+    if facts["repair"] is not None:
+        parts += ["## Repair", *_repair(facts)]
+    parts += ["## Scores", *_scores(facts), "## Loading", *loading_sections(facts)]
+    parts += ["## Limits", _list(_limits(facts)), "## Where it comes from", *_provenance(facts)]
+    return _front_matter(facts) + "\n" + "\n\n".join(parts) + "\n"
+
+
+def _front_matter(facts: Facts) -> str:
+    base, quantization = facts["base_model"], facts["compression"]["quantization"]
+    fields: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
+    if "hub" in base:
+        fields["base_model"] = base["hub"]
+        if quantization is not None:
+            fields["base_model_relation"] = "quantized"
+    fields |= {name: base[name] for name in ("license", "license_name", "license_link") if name in base}
+    method = facts["compression"]["settings"]["method"]
+    tags = ["llmrepair", *(method.split("+") if method != "none" else [])]
+    if quantization is not None:
+        tags += [quantization["method"], *([f"{quantization['bits']}-bit"] if quantization["bits"] else [])]
+    tags += {"none": [], "lora": ["lora"]}.get(facts["recovery"], ["prompt-tuning"])
+    return f"---\n{yaml.safe_dump(fields | {'tags': tags}, sort_keys=False, allow_unicode=True)}---\n"
+
+
+def _title(facts: Facts) -> str:
+    repair = f", {_repair_words(facts)}" if facts["repair"] is not None else ""
+    return f"{facts['base_model']['name']}, {facts['compression']['label']}{repair}"
+
+
+def _repair_words(facts: Facts) -> str:
+    if facts["recovery"] == "lora":
+        return "with LoRA merged into its weights" if facts["merged"] else "with a LoRA adapter"
+    return "with a soft prompt" if len(facts["repair"]["prompts"]) == 1 else "with a pool of soft prompts"
+
+
+def _introduction(facts: Facts) -> str:
+    name = facts["base_model"]["name"]
+    is_dense = facts["compression"]["settings"]["method"] == "none"
+    done = "as it is" if is_dense else f"compressed ({facts['compression']['label']})"
+    repair = ""
+    if facts["repair"] is not None:
+        repair = f" {_repair_words(facts)}"
+        repair += "" if facts["merged"] else f" in `{'lora' if facts['recovery'] == 'lora' else 'prompts'}/`"
+    return (
+        f"`{name}` {done}{repair}, written by llmrepair {facts['llmrepair']}. All that is said here is in `llmrepair.json` "
+        "for programs to read."
+    )
+
+
+def _properties(facts: Facts) -> Iterable[tuple[str, str]]:
+    compression = facts["compression"]
+    metrics, dense_size = compression["metrics"], compression["dense_size_bytes"]
+    is_dense = compression["settings"]["method"] == "none"
+    yield "base model", _base_model(facts["base_model"])
+    yield "compression", compression["label"]
+    yield "settings", _settings(compression["settings"])
+    if compression["calibration"] is not None:
+        yield "calibration", _text_source(compression["calibration"])
+    rounded = ", by rounding alone" if compression["quantization"] and compression["settings"]["sparsity"] is None else ""
+    weights = count_text(metrics["compressed_weights"])
+    yield "sparsity", f"{metrics['sparsity']:.1%} of the {weights} weights in linear layers are zero{rounded}"
+    if not facts["merged"]:  # measured before
+        compared = f" (dense: {bytes_text(dense_size)})" if dense_size is not None and not is_dense else ""
+        yield "bits per weight", f"{metrics['bits_per_weight']:.2f} in these layers as stored, scales and zero points counted"
+        yield "size of the weights", f"{bytes_text(metrics['size_bytes'])}{compared}"
+    if facts["repair"] is not None:
+        yield "extra parameters", count_text(_extra_parameters(facts)) + (" (merged)" if facts["merged"] else "")
+
+
+def _extra_parameters(facts: Facts) -> int:
+    repair = facts["repair"]
+    if facts["recovery"] != "prompt":
+        return int(repair["metrics"]["extra_parameters"])
+    pool = sum(repair["settings"]["lengths"])
+    return int(repair["metrics"]["extra_parameters"]) * repair["prompts"][0]["length"] // pool
+
+
+def _base_model(base: Facts) -> str:
+    if "hub" in base:
+        return f"[{base['hub']}](https://huggingface.co/{base['hub']}) at commit `{base['commit']}`"
+    where = "embedded in llmrepair" if base["embedded"] else "a local folder"
+    return f"`{base['name']}`, {where}; its files' digests are below"
+
+
+def _text_source(identity: Facts) -> str:
+    if "hub" in identity:
+        config = f", `{identity['config']}`," if identity["config"] else ""
+        return (
+            f"[{identity['hub']}](https://huggingface.co/datasets/{identity['hub']}){config} at commit `{identity['commit']}`"
+        )
+    if "file" in identity:
+        return f"a local {identity['format']} file with sha256 `{identity['file']}`"
+    return f"the synthetic text of llmrepair's lab (`{identity['lab']}`)"
+
+
+def _settings(settings: Facts) -> str:
+    return ", ".join(
+        f"{name} `{_value(value)}`" for name, value in settings.items() if value is not None and value is not False
+    )
+
+
+def _value(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _repair(facts: Facts) -> Iterable[str]:
+    repair = facts["repair"]
+    losses = repair["metrics"]["validation_loss"]
+    yield _table(("", ""), [("settings", _settings(repair["settings"])), ("tuned on", _text_source(repair["tuning_data"]))])
+    if facts["recovery"] == "lora":
+        rate = repair["metrics"]["learning_rate"]
+        yield (
+            f"Loss on held-out text: {losses['without']:.4f} nats per token without the adapter, {losses['lora']:.4f} with it "
+            f"(learning rate {rate})."
+        )
+        return
+    yield f"Loss on held-out text, in nats per token: {losses['without']:.4f} without a prompt, and"
+    yield _table(("prompt", "tokens", "learning rate", "held-out loss", ""), map(_prompt_row, repair["prompts"]))
+
+
+def _prompt_row(prompt: Facts) -> list[str]:
+    numbers = [str(prompt["length"]), str(prompt["learning_rate"]), f"{prompt['validation_loss']:.4f}"]
+    return [f"`prompts/{prompt['number']}`", *numbers, "the lowest of the pool" if prompt["best"] else ""]
+
+
+def _scores(facts: Facts) -> Iterable[str]:
+    table = facts["scores"]
+    if not table["rows"]:
+        yield "It was not evaluated."
+        return
+    columns = table["columns"]
+    yield "With 95 % intervals; in bold what lies here. Shares of right answers are in per cent."
+    heads = ["compression", "repair", *(f"{column['title']}: {column['metric']}" for column in columns)]
+    heads += ["extra parameters", "size"]
+    yield _table(heads, [_score_row(row, columns) for row in table["rows"]], right=2)
+    if compared := comparison_cells(table):
+        yield (
+            "The repairs against the same model without one, item by item. Lost: right before compression and wrong after; "
+            "kept: right in both; never known: wrong in both."
+        )
+        yield _table(COMPARISON_HEADS, compared, right=3)
+
+
+def _score_row(row: Facts, columns: Sequence[Facts]) -> list[str]:
+    scores = [score_text(row["scores"].get(column["name"]), column) for column in columns]
+    cells = [row["compression"], repair_text(row), *scores, count_text(row["extra_parameters"]), bytes_text(row["size_bytes"])]
+    return [f"**{cell}**" if cell else "" for cell in cells] if row["exported"] else cells
+
+
+def _limits(facts: Facts) -> Iterable[str]:
+    compression, recovery = facts["compression"], facts["recovery"]
+    rows = [row for row in facts["scores"]["rows"] if row["exported"]]
+    tasks = [column["title"] for column in facts["scores"]["columns"] if any(column["name"] in row["scores"] for row in rows)]
+    yield (
+        f"Measured on {'; '.join(tasks)}, and on nothing else." if tasks else "Nothing was measured of this model in this form."
+    )
+    dtype = compression["settings"]["dtype"]
+    yield f"Scores were computed in {dtype}; another precision gives others."
+    if compression["quantization"] is not None:
+        yield "transformers unpacks the weights when it uses them: the file is small, the memory is a dense model's."
+    elif compression["metrics"]["sparsity"] > 0.01:
+        yield "The zeros are stored like all numbers: neither the files nor the memory are smaller than a dense model's."
+    if facts["merged"]:
+        rounding = "" if dtype == "float32" else f", but for rounding to {dtype}"
+        yield f"The scores were measured with the adapter beside the weights, which is the same sum{rounding}."
+    elif recovery == "lora" and (compression["quantization"] or compression["metrics"]["sparsity"] > 0.01):
+        yield "Merging the adapter into the weights would make them dense and unpacked."
+    if recovery in ("idp", "pool"):
+        yield (
+            "Inference-time dynamic prompting (IDP), which picks a prompt for each input, is done by llmrepair; transformers "
+            "and peft use one prompt, whichever is loaded."
+        )
+    yield from _prompt_limits(facts)
+
+
+def _prompt_limits(facts: Facts) -> Iterable[str]:
+    if facts["recovery"] in ("none", "lora"):
+        return
+    yield "vLLM does not load soft prompts: there the model runs without its repair."
+    yield "peft gets positions wrong in batches padded on the left: generate from texts of one length at a time."
+    prompts = facts["repair"]["prompts"]
+    position = max(facts["repair"]["settings"]["lengths"])
+    if short := [f"`prompts/{each['number']}`" for each in prompts if each["length"] != position]:
+        yield (
+            f"The prompts were tuned with the text starting at position {position}, and peft lets it start right behind the "
+            "prompt. For models with rotary positions (Llama, Qwen) that is the same; with learned ones (OPT, GPT-2) "
+            f"{', '.join(short)} {'are' if len(short) > 1 else 'is'} not in peft what was measured."
+        )
+
+
+def _provenance(facts: Facts) -> Iterable[str]:
+    versions: dict[str, list[str]] = {}
+    for name, artifact in facts["artifacts"].items():
+        text = ", ".join(f"{package} {version}" for package, version in artifact["versions"].items())
+        versions.setdefault(text, []).append(f"`{name}`")
+    yield "Exported from " + f"`{facts['exported']}`" + ". Keys of what it was made from, and the versions that made it:"
+    yield _list(f"{', '.join(names)}: {text}" for text, names in versions.items())
+    if keys := [key for row in facts["scores"]["rows"] for key in row["keys"]]:
+        yield "Scores: " + ", ".join(f"`{key}`" for key in keys)
+    if files := facts["base_model"].get("files"):
+        yield f"Files of the base model `{facts['base_model']['name']}`:"
+        yield _table(("file", "sha256"), [(f"`{name}`", f"`{digest}`") for name, digest in files.items()])
+
+
+def _list(items: Iterable[str]) -> str:
+    return "\n".join(f"- {item}" for item in items)
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], right: int | None = None) -> str:
+    """A Markdown table; columns from `right` on are aligned to the right."""
+    rules = ["--:" if right is not None and number >= right else "---" for number in range(len(heads))]
+    lines = [heads, rules, *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
