@@ -18,7 +18,7 @@ def render_card(facts: Facts) -> str:
     """The README.md of an export, with the front matter that the Hub reads.
 
     Args:
-        facts: see `facts.collect_facts`.
+        facts: what `facts.collect_facts` found, and `weights_bytes` of the checkpoint that was written.
     """
     parts = [f"# {_title(facts)}", _introduction(facts), _table(("", ""), _properties(facts))]
     if facts["repair"] is not None:
@@ -81,10 +81,9 @@ def _properties(facts: Facts) -> Iterable[tuple[str, str]]:
     rounded = ", by rounding alone" if compression["quantization"] and compression["settings"]["sparsity"] is None else ""
     weights = count_text(metrics["compressed_weights"])
     yield "sparsity", f"{metrics['sparsity']:.1%} of the {weights} weights in linear layers are zero{rounded}"
-    if not facts["merged"]:  # measured before
-        compared = f" (dense: {bytes_text(dense_size)})" if dense_size is not None and not is_dense else ""
-        yield "bits per weight", f"{metrics['bits_per_weight']:.2f} in these layers as stored, scales and zero points counted"
-        yield "size of the weights", f"{bytes_text(metrics['size_bytes'])}{compared}"
+    compared = f" (dense: {bytes_text(dense_size)})" if dense_size is not None and not is_dense else ""
+    yield "bits per weight", f"{facts['bits_per_weight']:.2f} in these layers as stored, scales and zero points counted"
+    yield "size of the weights", f"{bytes_text(facts['weights_bytes'])}{compared}"
     if facts["repair"] is not None:
         yield "extra parameters", count_text(_extra_parameters(facts)) + (" (merged)" if facts["merged"] else "")
 
@@ -177,12 +176,13 @@ def _limits(facts: Facts) -> Iterable[str]:
         f"Measured on {'; '.join(tasks)}, and on nothing else." if tasks else "Nothing was measured of this model in this form."
     )
     dtype = compression["settings"]["dtype"]
-    yield f"Scores were computed in {dtype}; another precision gives others."
+    if tasks:
+        yield f"Scores were computed in {dtype}; another precision gives others."
     if compression["quantization"] is not None:
         yield "transformers unpacks the weights when it uses them: the file is small, the memory is a dense model's."
     elif compression["metrics"]["sparsity"] > 0.01:
         yield "The zeros are stored like all numbers: neither the files nor the memory are smaller than a dense model's."
-    if facts["merged"]:
+    if facts["merged"] and tasks:
         rounding = "" if dtype == "float32" else f", but for rounding to {dtype}"
         yield f"The scores were measured with the adapter beside the weights, which is the same sum{rounding}."
     elif recovery == "lora" and (compression["quantization"] or compression["metrics"]["sparsity"] > 0.01):
@@ -200,14 +200,6 @@ def _prompt_limits(facts: Facts) -> Iterable[str]:
         return
     yield "vLLM does not load soft prompts: there the model runs without its repair."
     yield "peft gets positions wrong in batches padded on the left: generate from texts of one length at a time."
-    prompts = facts["repair"]["prompts"]
-    position = max(facts["repair"]["settings"]["lengths"])
-    if short := [f"`prompts/{each['number']}`" for each in prompts if each["length"] != position]:
-        yield (
-            f"The prompts were tuned with the text starting at position {position}, and peft lets it start right behind the "
-            "prompt. For models with rotary positions (Llama, Qwen) that is the same; with learned ones (OPT, GPT-2) "
-            f"{', '.join(short)} {'are' if len(short) > 1 else 'is'} not in peft what was measured."
-        )
 
 
 def _provenance(facts: Facts) -> Iterable[str]:

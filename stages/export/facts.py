@@ -16,6 +16,7 @@ from llmrepair.pipeline.store import Store
 from llmrepair.stages.compress import Compress
 from llmrepair.stages.compress.stage import method_label
 from llmrepair.stages.evaluate import Evaluate
+from llmrepair.stages.export.merge import merged_bits
 from llmrepair.stages.export.parts import Parts
 from llmrepair.stages.report.stage import Evaluation
 from llmrepair.stages.report.table import build_table
@@ -45,6 +46,7 @@ def collect_facts(runner: Runner, parts: Parts, merged: bool) -> dict[str, Any]:
             "dense_size_bytes": dense.metrics["size_bytes"] if dense is not None else None,
             "quantization": _quantization(parts.config),
         },
+        "bits_per_weight": merged_bits(parts) if merged else compressed.metrics["bits_per_weight"],
         "recovery": parts.recovery,
         "merged": merged,
         "repair": _repair(parts) if repair is not None else None,

@@ -49,6 +49,7 @@ def write_export(runner: Runner, parts: Parts, place: Path, merge: bool) -> list
     with _appearing(place) as folder:
         with runner.reporter.bar("copying, MB", sum(path.stat().st_size for path in parts.checkpoint.values()) / 1e6) as bar:
             write_checkpoint_files(parts, folder, merge, bar)
+        facts["weights_bytes"] = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
         if not merge:
             for name, adapter in parts.adapters.items():
                 _write_adapter(adapter, folder / name)

@@ -21,12 +21,25 @@ def loading_sections(facts: Facts) -> Iterable[str]:
     if adapter(facts) is not None:
         others = "; another prompt of the pool is loaded by its own folder" if len(facts["repair"]["prompts"]) > 1 else ""
         yield f"Without the line with `PeftModel` it is the model without its repair{others}."
+        yield from _position_warning(facts["repair"])
     yield "### vLLM"
     bits = (facts["compression"]["quantization"] or {}).get("bits")
     if bits is not None and bits not in _SERVED_BITS:
         yield f"vLLM has no kernels for packed weights of {bits} bits (it has for 4 and 8)."
     else:
         yield _code(_vllm(facts))
+
+
+def _position_warning(repair: Facts) -> Iterable[str]:
+    """Where a prompt is shorter than the pool's longest: peft does not let the text start where it started in tuning."""
+    position = max(repair["settings"].get("lengths", [0]))
+    if short := [f"`prompts/{each['number']}`" for each in repair["prompts"] if each["length"] != position]:
+        yield (
+            f"The prompts were tuned with the text starting at position {position}; in peft it starts right behind the prompt. "
+            "That is the same for models with rotary positions (Llama, Qwen). With learned ones (OPT, GPT-2) "
+            f"{', '.join(short)} {'give' if len(short) > 1 else 'gives'} other results than were measured here; prompts of one "
+            "length (`--lengths`) do not."
+        )
 
 
 def adapter(facts: Facts) -> str | None:

@@ -21,14 +21,18 @@ def merge_problem(parts: Parts) -> Problem | None:
     metrics, settings, losses = parts.compressed.metrics, parts.compressed.key_document["config"], []
     is_packed = "quantization_config" in parts.config
     if is_packed:
-        bits = 32 if settings["dtype"] == "float32" else 16
-        losses.append(f"its packed weights ({metrics['bits_per_weight']:.2f} bits each would become {bits})")
+        losses.append(f"its packed weights ({metrics['bits_per_weight']:.2f} bits each would become {merged_bits(parts)})")
     if settings["sparsity"] is not None or (not is_packed and metrics["sparsity"] > _CHANCE_ZEROS):
         losses.append(f"its zeros (a sparsity of {metrics['sparsity']:.1%} would be gone)")
     if not losses:
         return None
     hint = "leave --merge out: transformers, peft and vLLM load the adapter beside the weights"
     return Problem(f"merging into `{parts.compressed.name}` would destroy {' and '.join(losses)}", hint)
+
+
+def merged_bits(parts: Parts) -> int:
+    """Bits of a weight once the adapter is merged into it."""
+    return 32 if parts.compressed.key_document["config"]["dtype"] == "float32" else 16
 
 
 def write_merged(parts: Parts, folder: Path) -> None:

@@ -111,7 +111,7 @@ save_file(logits, sys.argv[1])
 
 @pytest.fixture(scope="module")
 def logits(exports: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
-    """What each export's model says once it is loaded as its card tells, and again after the store is gone."""
+    """What each export's model says once it is loaded as its card tells."""
     file = tmp_path_factory.mktemp("logits") / "logits.safetensors"
     subprocess.run([sys.executable, "-c", LOAD, str(file), *map(str, exports.values())], check=True, capture_output=True)
     return load_file(file)
@@ -213,6 +213,22 @@ def test_the_card_says_where_it_comes_from_and_names_no_path(
     assert {name: each["key"] for name, each in held.items()} == {
         artifact.name: artifact.key_document for artifact in (found["compress gptq"], found["tune-lora gptq"])
     }
+
+
+def test_the_card_of_a_merged_model_tells_its_own_size(exports: dict[str, Path]) -> None:
+    card = (exports["merged"] / "README.md").read_text()
+    assert "| bits per weight | 32.00 in" in card
+    facts = json.loads((exports["merged"] / "llmrepair.json").read_text())
+    assert facts["weights_bytes"] == (exports["merged"] / "model.safetensors").stat().st_size
+    assert "the same sum." in card
+
+
+def test_the_card_warns_where_peft_starts_the_text_elsewhere(exports: dict[str, Path]) -> None:
+    warning = "starting at position 6; in peft it starts right behind the prompt"
+    assert warning in (exports["packed prompts"] / "README.md").read_text()
+    facts = json.loads((exports["packed prompts"] / "llmrepair.json").read_text())
+    facts["repair"]["prompts"][0]["length"] = 6
+    assert warning not in render_card(facts)
 
 
 def test_the_card_tells_a_hub_model_and_what_vllm_cannot_do(exports: dict[str, Path]) -> None:
