@@ -71,19 +71,19 @@ def _introduction(facts: Facts) -> str:
 
 def _properties(facts: Facts) -> Iterable[tuple[str, str]]:
     compression = facts["compression"]
-    metrics, dense_size = compression["metrics"], compression["dense_size_bytes"]
-    is_dense = compression["settings"]["method"] == "none"
+    metrics = compression["metrics"]
     yield "base model", _base_model(facts["base_model"])
     yield "compression", compression["label"]
     yield "settings", _settings(compression["settings"])
     if compression["calibration"] is not None:
         yield "calibration", _text_source(compression["calibration"])
-    rounded = ", by rounding alone" if compression["quantization"] and compression["settings"]["sparsity"] is None else ""
+    rounded = ", by rounding alone" if metrics["sparsity"] and not compression["pruned"] else ""
     weights = count_text(metrics["compressed_weights"])
     yield "sparsity", f"{metrics['sparsity']:.1%} of the {weights} weights in linear layers are zero{rounded}"
-    compared = f" (dense: {bytes_text(dense_size)})" if dense_size is not None and not is_dense else ""
     yield "bits per weight", f"{facts['bits_per_weight']:.2f} in these layers as stored, scales and zero points counted"
-    yield "size of the weights", f"{bytes_text(facts['weights_bytes'])}{compared}"
+    ratio = metrics.get("compression_ratio")
+    base = f" (base model: {bytes_text(round(ratio * metrics['size_bytes']))})" if ratio is not None else ""
+    yield "size of the weights", f"{bytes_text(facts['weights_bytes'])}{base}"
     if facts["repair"] is not None:
         yield "extra parameters", count_text(_extra_parameters(facts)) + (" (merged)" if facts["merged"] else "")
 
@@ -169,35 +169,44 @@ def _score_row(row: Facts, columns: Sequence[Facts]) -> list[str]:
 
 
 def _limits(facts: Facts) -> Iterable[str]:
-    compression, recovery = facts["compression"], facts["recovery"]
+    yield from _limits_of_measurement(facts)
+    yield from _limits_of_compression(facts)
+    if facts["recovery"] in ("prompt", "idp", "pool"):
+        yield from _limits_of_prompts(facts)
+
+
+def _limits_of_measurement(facts: Facts) -> Iterable[str]:
     rows = [row for row in facts["scores"]["rows"] if row["exported"]]
     tasks = [column["title"] for column in facts["scores"]["columns"] if any(column["name"] in row["scores"] for row in rows)]
-    yield (
-        f"Measured on {'; '.join(tasks)}, and on nothing else." if tasks else "Nothing was measured of this model in this form."
-    )
-    dtype = compression["settings"]["dtype"]
-    if tasks:
-        yield f"Scores were computed in {dtype}; another precision gives others."
-    if compression["quantization"] is not None:
-        yield "transformers unpacks the weights when it uses them: the file is small, the memory is a dense model's."
-    elif compression["metrics"]["sparsity"] > 0.01:
-        yield "The zeros are stored like all numbers: neither the files nor the memory are smaller than a dense model's."
-    if facts["merged"] and tasks:
+    if not tasks:
+        yield "Nothing was measured of this model in this form."
+        return
+    dtype = facts["compression"]["settings"]["dtype"]
+    yield f"Measured on {'; '.join(tasks)}, and on nothing else."
+    yield f"Scores were computed in {dtype}; another precision gives others."
+    if facts["merged"]:
         rounding = "" if dtype == "float32" else f", but for rounding to {dtype}"
         yield f"The scores were measured with the adapter beside the weights, which is the same sum{rounding}."
-    elif recovery == "lora" and (compression["quantization"] or compression["metrics"]["sparsity"] > 0.01):
-        yield "Merging the adapter into the weights would make them dense and unpacked."
-    if recovery in ("idp", "pool"):
+
+
+def _limits_of_compression(facts: Facts) -> Iterable[str]:
+    compression = facts["compression"]
+    is_compressed = compression["settings"]["method"] != "none"
+    if compression["quantization"] is not None:
+        yield "transformers unpacks the weights when it uses them: the file is small, the memory is a dense model's."
+    elif is_compressed:
+        what = "zeros are" if compression["pruned"] else "quantised values are"
+        yield f"The {what} stored like all numbers: neither the files nor the memory are smaller than a dense model's."
+    if is_compressed and facts["recovery"] == "lora":
+        yield "Merging the adapter into the weights would undo the compression."
+
+
+def _limits_of_prompts(facts: Facts) -> Iterable[str]:
+    if facts["recovery"] != "prompt":
         yield (
             "Inference-time dynamic prompting (IDP), which picks a prompt for each input, is done by llmrepair; transformers "
             "and peft use one prompt, whichever is loaded."
         )
-    yield from _prompt_limits(facts)
-
-
-def _prompt_limits(facts: Facts) -> Iterable[str]:
-    if facts["recovery"] in ("none", "lora"):
-        return
     yield "vLLM does not load soft prompts: there the model runs without its repair."
     yield "peft gets positions wrong in batches padded on the left: generate from texts of one length at a time."
 
@@ -207,7 +216,7 @@ def _provenance(facts: Facts) -> Iterable[str]:
     for name, artifact in facts["artifacts"].items():
         text = ", ".join(f"{package} {version}" for package, version in artifact["versions"].items())
         versions.setdefault(text, []).append(f"`{name}`")
-    yield "Exported from " + f"`{facts['exported']}`" + ". Keys of what it was made from, and the versions that made it:"
+    yield f"Exported from `{facts['exported']}`. Keys of what it was made from, and the versions that made it:"
     yield _list(f"{', '.join(names)}: {text}" for text, names in versions.items())
     if keys := [key for row in facts["scores"]["rows"] for key in row["keys"]]:
         yield "Scores: " + ", ".join(f"`{key}`" for key in keys)

@@ -12,8 +12,6 @@ import yaml
 from llmrepair.pipeline.artifact import Artifact
 from llmrepair.pipeline.keys import file_digest
 from llmrepair.pipeline.runner import Runner
-from llmrepair.pipeline.store import Store
-from llmrepair.stages.compress import Compress
 from llmrepair.stages.compress.stage import method_label
 from llmrepair.stages.evaluate import Evaluate
 from llmrepair.stages.export.merge import merged_bits
@@ -33,7 +31,6 @@ def collect_facts(runner: Runner, parts: Parts, merged: bool) -> dict[str, Any]:
     """
     compressed, repair = parts.compressed, parts.repair
     made_from = {each.name: each for each in (compressed, repair, parts.exported) if each is not None}
-    dense = _dense(runner.store, parts)
     return {
         "exported": parts.exported.name,
         "llmrepair": importlib.metadata.version("llmrepair"),
@@ -43,7 +40,7 @@ def collect_facts(runner: Runner, parts: Parts, merged: bool) -> dict[str, Any]:
             "settings": compressed.key_document["config"],
             "calibration": compressed.key_document["sources"]["calibration"],
             "metrics": compressed.metrics,
-            "dense_size_bytes": dense.metrics["size_bytes"] if dense is not None else None,
+            "pruned": parts.is_pruned,
             "quantization": _quantization(parts.config),
         },
         "bits_per_weight": merged_bits(parts) if merged else compressed.metrics["bits_per_weight"],
@@ -122,14 +119,8 @@ def _repair(parts: Parts) -> dict[str, Any]:
     }
 
 
-def _dense(store: Store, parts: Parts) -> Artifact | None:
-    """The measures of the base model in the same precision, if they were taken."""
-    if parts.is_dense:
-        return parts.compressed
-    return next((each for each in store.artifacts() if each.stage == Compress.name and _is_dense_of(each, parts)), None)
-
-
 def _is_dense_of(artifact: Artifact, parts: Parts) -> bool:
+    """Whether it is the base model as it is, in the same precision."""
     theirs, ours = artifact.key_document, parts.compressed.key_document
     same = theirs["sources"]["model"] == ours["sources"]["model"] and theirs["config"]["dtype"] == ours["config"]["dtype"]
     return bool(theirs["config"]["method"] == "none" and same)

@@ -7,6 +7,7 @@ from typing import Any
 
 Facts = Mapping[str, Any]
 
+_PACKAGES = {"compressed-tensors": "compressed-tensors", "gptq": "optimum gptqmodel"}
 _SERVED_BITS = (4, 8)
 _SERVED_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 _TEXT = '"The capital of France is"'
@@ -15,17 +16,17 @@ _TEXT = '"The capital of France is"'
 def loading_sections(facts: Facts) -> Iterable[str]:
     """For transformers with peft where there is an adapter, and for vLLM where it can."""
     yield "### transformers" if adapter(facts) is None else "### transformers and peft"
-    if (facts["compression"]["quantization"] or {}).get("method") == "compressed-tensors":
-        yield "Packed weights need `pip install compressed-tensors`."
+    quantization = facts["compression"]["quantization"] or {}
+    if quantization.get("method") in _PACKAGES:
+        yield f"Packed weights need `pip install {_PACKAGES[quantization['method']]}`."
     yield _code(_transformers(facts))
     if adapter(facts) is not None:
         others = "; another prompt of the pool is loaded by its own folder" if len(facts["repair"]["prompts"]) > 1 else ""
         yield f"Without the line with `PeftModel` it is the model without its repair{others}."
         yield from _position_warning(facts["repair"])
     yield "### vLLM"
-    bits = (facts["compression"]["quantization"] or {}).get("bits")
-    if bits is not None and bits not in _SERVED_BITS:
-        yield f"vLLM has no kernels for packed weights of {bits} bits (it has for 4 and 8)."
+    if quantization.get("method") == "compressed-tensors" and quantization["bits"] not in _SERVED_BITS:
+        yield f"vLLM has no kernels for packed weights of {quantization['bits']} bits (it has for 4 and 8)."
     else:
         yield _code(_vllm(facts))
 

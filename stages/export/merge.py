@@ -10,19 +10,17 @@ from llmrepair.pipeline.errors import Problem
 if TYPE_CHECKING:
     from llmrepair.stages.export.parts import Parts
 
-_CHANCE_ZEROS = 0.01
-"""Share of zeros that a dense model may have by rounding."""
-
 
 def merge_problem(parts: Parts) -> Problem | None:
     """What keeps the repair from being merged; None if nothing does."""
     if parts.recovery != "lora":
         return Problem(f"`{parts.exported.name}` has no LoRA adapter to merge", "leave --merge out")
     metrics, settings, losses = parts.compressed.metrics, parts.compressed.key_document["config"], []
-    is_packed = "quantization_config" in parts.config
-    if is_packed:
+    if "quantization_config" in parts.config:
         losses.append(f"its packed weights ({metrics['bits_per_weight']:.2f} bits each would become {merged_bits(parts)})")
-    if settings["sparsity"] is not None or (not is_packed and metrics["sparsity"] > _CHANCE_ZEROS):
+    elif settings["bits"] is not None:
+        losses.append(f"the grid of {settings['bits']} bits that its weights are on")
+    if parts.is_pruned:
         losses.append(f"its zeros (a sparsity of {metrics['sparsity']:.1%} would be gone)")
     if not losses:
         return None

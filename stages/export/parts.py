@@ -21,6 +21,9 @@ from llmrepair.stages.tune_prompts import TunePrompts
 
 _ROLES = {Compress.name: "compressed", TunePrompts.name: "repair", TuneLora.name: "repair", Evaluate.name: "evaluated"}
 
+_CHANCE_ZEROS = 0.01
+"""Share of zeros that a model may have that was never pruned."""
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -59,6 +62,13 @@ class Parts:
         """The checkpoint's config.json."""
         config: dict[str, Any] = json.loads(self.checkpoint["config.json"].read_text(encoding="utf-8"))
         return config
+
+    @property
+    def is_pruned(self) -> bool:
+        """Whether zeros are there on purpose: quantisation rounds some weights to zero too."""
+        if self.is_dense and "quantization_config" not in self.config:
+            return bool(self.compressed.metrics["sparsity"] > _CHANCE_ZEROS)
+        return self.compressed.key_document["config"]["sparsity"] is not None
 
     @cached_property
     def prompts(self) -> list[dict[str, Any]]:

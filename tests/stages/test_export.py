@@ -55,6 +55,8 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
             tuning = [] if recovery == "none" else [*TUNING, "--tuning-data", text]
             arguments = ["eval", *model, *method, *calibration, *tuning, "--recovery", recovery, "--limit", "20"]
             assert run([str(argument) for argument in arguments]) == 0
+    rounded = ["tune-lora", *model, "--method", "rtn", "--format", "dense", "--calibration", text, "--tuning-data", text]
+    assert run([str(argument) for argument in [*rounded, "--tuning-samples", "20", "--steps", "1"]]) == 0
     return places
 
 
@@ -191,6 +193,9 @@ def test_the_card_holds_the_scores_of_the_store(found: dict[str, Artifact], expo
     metrics = found["compress gptq"].metrics
     assert f"{metrics['bits_per_weight']:.2f} in these layers" in card
     assert f"{metrics['sparsity']:.1%} of the" in card
+    assert "are zero, by rounding alone" in card
+    assert "are zero |" in (exports["sparse LoRA"] / "README.md").read_text()
+    assert "(base model: 480 kB)" in card
 
 
 def test_the_card_says_where_it_comes_from_and_names_no_path(
@@ -259,6 +264,7 @@ def test_the_code_of_the_card_is_python(name: str, exports: dict[str, Path]) -> 
     [
         ("tune-lora gptq", r"its packed weights \(\d\.\d\d bits each would become 32\)"),
         ("evaluate magnitude lora", r"its zeros \(a sparsity of 50\.0% would be gone\)"),
+        ("tune-lora rtn", "the grid of 3 bits that its weights are on"),
         ("compress gptq", "has no LoRA adapter"),
         ("evaluate gptq idp", "has no LoRA adapter"),
     ],
