@@ -22,6 +22,7 @@ from llmrepair.models.prompt_cache import build_prompt_cache, forward_with_promp
 from llmrepair.models.soft_prompt import load_pool
 from llmrepair.pipeline.artifact import Artifact, files_below
 from llmrepair.pipeline.store import Store
+from llmrepair.stages.export import Parts, merge_problem
 from llmrepair.stages.export import files as export_files
 from llmrepair.stages.export.card import render_card
 from llmrepair.stages.report.text import score_text
@@ -32,7 +33,7 @@ CHECKPOINT = {"config.json", "generation_config.json", "model.safetensors", "tok
 OURS = {"README.md", "llmrepair.json"}
 ADAPTER = {"adapter_config.json", "adapter_model.safetensors"}
 PACKED = ["--method", "gptq", "--bits", "4", "--group-size", "32", "--samples", "8", "--seq-len", "32"]
-SPARSE = ["--method", "magnitude"]
+SPARSE = ["--method", "magnitude", "--samples", "8", "--seq-len", "32"]
 DENSE = ["--method", "none"]
 TUNING = ["--steps", "6", "--tuning-samples", "60", "--learning-rates", "0.03", "--lengths", "4,6,6"]
 IDS = torch.arange(3, 23).reshape(2, 10)
@@ -55,8 +56,6 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
             tuning = [] if recovery == "none" else [*TUNING, "--tuning-data", text]
             arguments = ["eval", *model, *method, *calibration, *tuning, "--recovery", recovery, "--limit", "20"]
             assert run([str(argument) for argument in arguments]) == 0
-    rounded = ["tune-lora", *model, "--method", "rtn", "--format", "dense", "--calibration", text, "--tuning-data", text]
-    assert run([str(argument) for argument in [*rounded, "--tuning-samples", "20", "--steps", "1"]]) == 0
     return places
 
 
@@ -264,7 +263,6 @@ def test_the_code_of_the_card_is_python(name: str, exports: dict[str, Path]) -> 
     [
         ("tune-lora gptq", r"its packed weights \(\d\.\d\d bits each would become 32\)"),
         ("evaluate magnitude lora", r"its zeros \(a sparsity of 50\.0% would be gone\)"),
-        ("tune-lora rtn", "the grid of 3 bits that its weights are on"),
         ("compress gptq", "has no LoRA adapter"),
         ("evaluate gptq idp", "has no LoRA adapter"),
     ],
@@ -278,6 +276,17 @@ def test_merging_is_refused_where_it_destroys(
     assert re.search(said, error)
     assert "\n\nhint: leave --merge out" in error
     assert not list(tmp_path.iterdir())
+
+
+def test_merging_is_refused_for_quantised_values_that_are_stored_dense(found: dict[str, Artifact], tmp_path: Path) -> None:
+    compressed, lora = found["compress magnitude"], found["tune-lora magnitude"]
+    folder = shutil.copytree(compressed.path, tmp_path / compressed.key)
+    document = compressed.key_document
+    settings = {"method": "rtn", "bits": 3, "format": "dense", "sparsity": None}
+    (folder / "key.json").write_text(json.dumps(document | {"config": document["config"] | settings}))
+    problem = merge_problem(Parts(lora, Artifact("compress", compressed.key, folder), lora))
+    assert problem is not None
+    assert problem.message.endswith("would destroy the grid of 3 bits that its weights are on")
 
 
 def test_json_says_what_was_written(places: Path, found: dict[str, Artifact], llmrepair: CommandLine, tmp_path: Path) -> None:
