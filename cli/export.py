@@ -29,7 +29,6 @@ def export(
     store = existing_store(runs)
     place = check_target(to, store)
     runner = make_runner({}, runs)
-    runner.reporter.say("reading and checking ...")
     parts = find_parts(runner, key)
     if merge and (problem := merge_problem(parts)) is not None:
         raise RequestError(problem)

@@ -12,12 +12,11 @@ import yaml
 from llmrepair.pipeline.artifact import Artifact
 from llmrepair.pipeline.keys import file_digest
 from llmrepair.pipeline.runner import Runner
-from llmrepair.stages.compress.stage import method_label
 from llmrepair.stages.evaluate import Evaluate
 from llmrepair.stages.export.merge import merged_bits
 from llmrepair.stages.export.parts import Parts
 from llmrepair.stages.report.stage import Evaluation
-from llmrepair.stages.report.table import build_table
+from llmrepair.stages.report.table import build_table, compression_label
 from llmrepair.stages.sources import LAB_MODELS, model_folder
 
 _LICENCE_FIELDS = ("license", "license_name", "license_link")
@@ -36,7 +35,7 @@ def collect_facts(runner: Runner, parts: Parts, merged: bool) -> dict[str, Any]:
         "llmrepair": importlib.metadata.version("llmrepair"),
         "base_model": _base_model(compressed),
         "compression": {
-            "label": method_label(compressed.key_document["config"]),
+            "label": compression_label(compressed),
             "settings": compressed.key_document["config"],
             "calibration": compressed.key_document["sources"]["calibration"],
             "metrics": compressed.metrics,

@@ -106,6 +106,7 @@ def find_parts(runner: Runner, key: str) -> Parts:
     if exported.stage not in _ROLES:
         hint = f"give a key of {', '.join(_ROLES)}; `llmrepair ls` lists them"
         raise RequestError(Problem(f"`{exported.name}` is no model and no repair", hint))
+    runner.reporter.say(f"checking `{exported.name}` and what it was made from ...")
     names = {**exported.inputs, _ROLES[exported.stage]: exported.name}
     found = {role: _intact(runner, name) for role, name in names.items()}
     return Parts(exported, found["compressed"], found.get("repair"))
