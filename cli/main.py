@@ -31,6 +31,7 @@ COMMANDS = {
     "eval": Entry("stage_commands", "evaluate", _EVAL_HELP),
     "evaluate": Entry("stage_commands", "evaluate", _EVAL_HELP, hidden=True),
     "report": Entry("report", "report", "Print a table of all finished evaluations of a model, and write it as HTML."),
+    "export": Entry("export", "export", "Write a model with its repair for transformers, peft and vLLM, and a model card."),
     "run": Entry("plan_commands", "run", "Compute a plan: a grid of models, compressions, recoveries, tasks and seeds."),
     "plan": Entry("plan_commands", "plan", "Show the stages of a plan: which are cached, and why the others are not."),
     "ls": Entry("store_commands", "list_artifacts", "List finished artifacts."),

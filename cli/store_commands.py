@@ -20,10 +20,10 @@ from llmrepair.pipeline.progress import Reporter
 from llmrepair.pipeline.store import NAMED, Store
 from llmrepair.pipeline.units import age_text, bytes_text, parse_bytes, parse_seconds
 
-_KEY = Annotated[str, typer.Argument(metavar="KEY", help="a key, or the start of one")]
+KEY_ARGUMENT = Annotated[str, typer.Argument(metavar="KEY", help="a key, or the start of one")]
 
 
-def _store(runs: Path) -> Store:
+def existing_store(runs: Path) -> Store:
     """The store that is there: none of these commands has a use for an empty one."""
     if not runs.is_dir():
         raise RequestError(Problem(f"there is no folder `{runs}`", "give the folder of artifacts with --runs"))
@@ -40,7 +40,7 @@ def list_artifacts(
     wanted = {name: value for name, value in (("model", model), ("method", method)) if value is not None}
     found = [
         artifact
-        for artifact in _store(runs).artifacts()
+        for artifact in existing_store(runs).artifacts()
         if stage in (None, artifact.stage) and wanted.items() <= artifact.record["tags"].items()
     ]
     if as_json:
@@ -56,8 +56,8 @@ def _row(artifact: Artifact) -> list[str]:
     return [artifact.stage, artifact.key, record["label"], made, f"{record['seconds']:.1f}", bytes_text(record["size_bytes"])]
 
 
-def show(key: _KEY, runs: RUNS_OPTION = DEFAULT_RUNS, as_json: JSON_OPTION = False) -> None:
-    store = _store(runs)
+def show(key: KEY_ARGUMENT, runs: RUNS_OPTION = DEFAULT_RUNS, as_json: JSON_OPTION = False) -> None:
+    store = existing_store(runs)
     artifact = store.resolve(key)
     children = sorted(other.name for other in store.artifacts() if artifact.name in other.inputs.values())
     document, record = artifact.key_document, artifact.record
@@ -98,14 +98,14 @@ def _described(store: Store, name: str) -> str:
 
 
 def why(
-    key: _KEY,
+    key: KEY_ARGUMENT,
     other: Annotated[str | None, typer.Argument(metavar="KEY", help="a second one; without it the most similar")] = None,
     runs: RUNS_OPTION = DEFAULT_RUNS,
     as_json: JSON_OPTION = False,
 ) -> None:
     from llmrepair.pipeline.differences import differences
 
-    store = _store(runs)
+    store = existing_store(runs)
     artifact = store.resolve(key)
     compared = store.resolve(other) if other is not None else _most_similar(store, artifact)
     if compared.stage != artifact.stage:
@@ -134,7 +134,7 @@ def remove(
     runs: RUNS_OPTION = DEFAULT_RUNS,
     as_json: JSON_OPTION = False,
 ) -> None:
-    store = _store(runs)
+    store = existing_store(runs)
     if key.startswith(f"{NAMED}/"):
         _remove_name(store, key.removeprefix(f"{NAMED}/"), as_json)
         return
@@ -180,7 +180,7 @@ def collect_garbage(
 ) -> None:
     age = _measure("--older-than", older_than, parse_seconds, "30d") or 0.0
     size = _measure("--down-to", down_to, parse_bytes, "20GB")
-    store = _store(runs)
+    store = existing_store(runs)
     store.clear_dead()
     found = garbage(store, age, size)
     total = sum(each.size_bytes for each in found)
@@ -211,7 +211,7 @@ def verify(
     runs: RUNS_OPTION = DEFAULT_RUNS,
     as_json: JSON_OPTION = False,
 ) -> None:
-    store, reporter = _store(runs), Reporter()
+    store, reporter = existing_store(runs), Reporter()
     store.clear_dead()
     artifacts = [store.resolve(key) for key in keys] if keys else list(store.artifacts())
     damaged: dict[str, str] = {}

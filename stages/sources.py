@@ -63,8 +63,31 @@ def resolve_model(model: str, revision: str | None, digest: Callable[[Path], str
     problem = folder_problem(model, folder)
     if problem:
         raise RequestError(problem)
-    files = sorted({path for pattern in _MODEL_FILES for path in folder.glob(pattern)})
-    return ModelSource(str(folder), None, {"files": {path.name: digest(path) for path in files}})
+    return ModelSource(str(folder), None, {"files": {path.name: digest(path) for path in model_files(folder)}})
+
+
+def model_files(folder: Path) -> list[Path]:
+    """Files of a model folder that say what the model is: weights, configs, tokenizer, code."""
+    return sorted({path for pattern in _MODEL_FILES for path in folder.glob(pattern)})
+
+
+def hub_snapshot(name: str, commit: str) -> Path:
+    """The folder of a Hub model on this machine; what is missing of it is downloaded if the Hub answers.
+
+    Raises:
+        RequestError: the Hub does not answer, and the model is not in its local cache.
+    """
+    from httpx import HTTPError
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, revision=commit, allow_patterns=_MODEL_FILES))
+    except (HTTPError, OSError) as error:  # the Hub's own errors are OSErrors
+        folder = _cache_folder(name, "model") / "snapshots" / commit
+        if folder_problem(name, folder) is None:
+            return folder
+        message = f"model `{name}` at commit `{commit}` is not in the local Hub cache, nor reachable on the Hub"
+        raise RequestError(Problem(f"{message} ({type(error).__name__})", "check the network")) from error
 
 
 def folder_problem(model: str, folder: Path) -> Problem | None:

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmrepair.pipeline.keys import document_key
-from llmrepair.stages.compress.stage import method_label
 from llmrepair.stages.evaluate.files import RESULTS_FILE, samples_file
 from llmrepair.stages.report.comparison import paired_difference, rates
 
 if TYPE_CHECKING:
+    from llmrepair.pipeline.artifact import Artifact
     from llmrepair.stages.report.stage import Evaluation
 
 RECOVERIES = {"none": "none", "prompt": "one prompt", "idp": "IDP", "lora": "LoRA"}
@@ -43,9 +43,15 @@ def build_table(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
 
 
 def _row_order(evaluation: Evaluation) -> tuple[Any, ...]:
-    identity = evaluation.compressed.key_document["config"]
+    is_compressed = evaluation.compressed.record["tags"]["method"] != "none"
     recovery = evaluation.artifact.key_document["config"]["recovery"]
-    return identity["method"] != "none", method_label(identity), list(RECOVERIES).index(recovery), evaluation.artifact.key
+    label = compression_label(evaluation.compressed)
+    return is_compressed, label, list(RECOVERIES).index(recovery), evaluation.artifact.key
+
+
+def compression_label(compressed: Artifact) -> str:
+    """A compression in a few words: `gptq 3 bits, group 32`. As it was recorded, because settings change with versions."""
+    return str(compressed.record["label"].removeprefix(f"{compressed.record['tags']['model']} "))
 
 
 def _row_name(evaluation: Evaluation) -> str:
@@ -57,7 +63,7 @@ def _row_name(evaluation: Evaluation) -> str:
 def _row(evaluation: Evaluation) -> dict[str, Any]:
     compressed, config = evaluation.compressed, evaluation.artifact.key_document["config"]
     return {
-        "compression": method_label(compressed.key_document["config"]),
+        "compression": compression_label(compressed),
         "recovery": RECOVERIES[config["recovery"]],
         "compressed": compressed.name,
         "detail": "",

@@ -1,0 +1,42 @@
+"""`export`: a compressed model and its repair as files for other tools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llmrepair.cli.options import JSON_OPTION, RUNS_OPTION
+from llmrepair.cli.output import print_json
+from llmrepair.cli.running import DEFAULT_RUNS, make_runner
+from llmrepair.cli.store_commands import KEY_ARGUMENT, existing_store
+from llmrepair.pipeline.errors import RequestError
+from llmrepair.pipeline.units import bytes_text
+from llmrepair.stages.export import check_target, find_parts, merge_problem, write_export
+
+
+def export(
+    key: KEY_ARGUMENT,
+    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="new or empty folder to write to")],
+    merge: Annotated[
+        bool,
+        typer.Option("--merge", help="add a LoRA adapter to the weights of a dense model instead of keeping it beside them"),
+    ] = False,
+    runs: RUNS_OPTION = DEFAULT_RUNS,
+    as_json: JSON_OPTION = False,
+) -> None:
+    store = existing_store(runs)
+    place = check_target(to, store)
+    runner = make_runner({}, runs)
+    parts = find_parts(runner, key)
+    if merge and (problem := merge_problem(parts)) is not None:
+        raise RequestError(problem)
+    files = write_export(runner, parts, place, merge)
+    sizes = {path.relative_to(place).as_posix(): path.stat().st_size for path in files}
+    if as_json:
+        print_json({"key": parts.exported.name, "path": str(place), "files": list(sizes), "bytes": sum(sizes.values())})
+        return
+    for name, size in sizes.items():
+        print(f"{name:<44} {bytes_text(size)}")
+    print(f"\n{parts.exported.name} is in {place}, {bytes_text(sum(sizes.values()))}; README.md says how to load it")

@@ -1,0 +1,236 @@
+"""The model card: facts in, Markdown out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from llmrepair.pipeline.units import bytes_text
+from llmrepair.stages.export.loading import loading_sections
+from llmrepair.stages.report.text import COMPARISON_HEADS, comparison_cells, count_text, repair_text, score_text
+
+Facts = Mapping[str, Any]
+
+
+def render_card(facts: Facts) -> str:
+    """The README.md of an export, with the front matter that the Hub reads.
+
+    Args:
+        facts: what `facts.collect_facts` found, and `weights_bytes` of the checkpoint that was written.
+    """
+    parts = [f"# {_title(facts)}", _introduction(facts), _table(("", ""), _properties(facts))]
+    if facts["repair"] is not None:
+        parts += ["## Repair", *_repair(facts)]
+    parts += ["## Scores", *_scores(facts), "## Loading", *loading_sections(facts)]
+    parts += ["## Limits", _list(_limits(facts)), "## Where it comes from", *_provenance(facts)]
+    return _front_matter(facts) + "\n" + "\n\n".join(parts) + "\n"
+
+
+def _front_matter(facts: Facts) -> str:
+    base, quantization = facts["base_model"], facts["compression"]["quantization"]
+    fields: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
+    if "hub" in base:
+        fields["base_model"] = base["hub"]
+        if quantization is not None:
+            fields["base_model_relation"] = "quantized"
+    fields |= {name: base[name] for name in ("license", "license_name", "license_link") if name in base}
+    method = facts["compression"]["settings"]["method"]
+    tags = ["llmrepair", *(method.split("+") if method != "none" else [])]
+    if quantization is not None:
+        tags += [quantization["method"], *([f"{quantization['bits']}-bit"] if quantization["bits"] else [])]
+    tags += {"none": [], "lora": ["lora"]}.get(facts["recovery"], ["prompt-tuning"])
+    return f"---\n{yaml.safe_dump(fields | {'tags': tags}, sort_keys=False, allow_unicode=True)}---\n"
+
+
+def _title(facts: Facts) -> str:
+    repair = f", {_repair_words(facts)}" if facts["repair"] is not None else ""
+    return f"{facts['base_model']['name']}, {facts['compression']['label']}{repair}"
+
+
+def _repair_words(facts: Facts) -> str:
+    if facts["recovery"] == "lora":
+        return "with LoRA merged into its weights" if facts["merged"] else "with a LoRA adapter"
+    return "with a soft prompt" if len(facts["repair"]["prompts"]) == 1 else "with a pool of soft prompts"
+
+
+def _introduction(facts: Facts) -> str:
+    name = facts["base_model"]["name"]
+    is_dense = facts["compression"]["settings"]["method"] == "none"
+    done = "as it is" if is_dense else f"compressed ({facts['compression']['label']})"
+    repair = ""
+    if facts["repair"] is not None:
+        repair = f" {_repair_words(facts)}"
+        repair += "" if facts["merged"] else f" in `{'lora' if facts['recovery'] == 'lora' else 'prompts'}/`"
+    return (
+        f"`{name}` {done}{repair}, written by llmrepair {facts['llmrepair']}. All that is said here is in `llmrepair.json` "
+        "for programs to read."
+    )
+
+
+def _properties(facts: Facts) -> Iterable[tuple[str, str]]:
+    compression = facts["compression"]
+    metrics = compression["metrics"]
+    yield "base model", _base_model(facts["base_model"])
+    yield "compression", compression["label"]
+    yield "settings", _settings(compression["settings"])
+    if compression["calibration"] is not None:
+        yield "calibration", _text_source(compression["calibration"])
+    rounded = ", by rounding alone" if metrics["sparsity"] and not compression["pruned"] else ""
+    weights = count_text(metrics["compressed_weights"])
+    yield "sparsity", f"{metrics['sparsity']:.1%} of the {weights} weights in linear layers are zero{rounded}"
+    yield "bits per weight", f"{facts['bits_per_weight']:.2f} in these layers as stored, scales and zero points counted"
+    ratio = metrics.get("compression_ratio")
+    base = f" (base model: {bytes_text(round(ratio * metrics['size_bytes']))})" if ratio is not None else ""
+    yield "size of the weights", f"{bytes_text(facts['weights_bytes'])}{base}"
+    if facts["repair"] is not None:
+        yield "extra parameters", count_text(_extra_parameters(facts)) + (" (merged)" if facts["merged"] else "")
+
+
+def _extra_parameters(facts: Facts) -> int:
+    repair = facts["repair"]
+    if facts["recovery"] != "prompt":
+        return int(repair["metrics"]["extra_parameters"])
+    pool = sum(repair["settings"]["lengths"])
+    return int(repair["metrics"]["extra_parameters"]) * repair["prompts"][0]["length"] // pool
+
+
+def _base_model(base: Facts) -> str:
+    if "hub" in base:
+        return f"[{base['hub']}](https://huggingface.co/{base['hub']}) at commit `{base['commit']}`"
+    where = "embedded in llmrepair" if base["embedded"] else "a local folder"
+    return f"`{base['name']}`, {where}; its files' digests are below"
+
+
+def _text_source(identity: Facts) -> str:
+    if "hub" in identity:
+        config = f", `{identity['config']}`," if identity["config"] else ""
+        return (
+            f"[{identity['hub']}](https://huggingface.co/datasets/{identity['hub']}){config} at commit `{identity['commit']}`"
+        )
+    if "file" in identity:
+        return f"a local {identity['format']} file with sha256 `{identity['file']}`"
+    return f"the synthetic text of llmrepair's lab (`{identity['lab']}`)"
+
+
+def _settings(settings: Facts) -> str:
+    return ", ".join(
+        f"{name} `{_value(value)}`" for name, value in settings.items() if value is not None and value is not False
+    )
+
+
+def _value(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _repair(facts: Facts) -> Iterable[str]:
+    repair = facts["repair"]
+    losses = repair["metrics"]["validation_loss"]
+    yield _table(("", ""), [("settings", _settings(repair["settings"])), ("tuned on", _text_source(repair["tuning_data"]))])
+    if facts["recovery"] == "lora":
+        rate = repair["metrics"]["learning_rate"]
+        yield (
+            f"Loss on held-out text: {losses['without']:.4f} nats per token without the adapter, {losses['lora']:.4f} with it "
+            f"(learning rate {rate})."
+        )
+        return
+    yield f"Loss on held-out text, in nats per token: {losses['without']:.4f} without a prompt, and"
+    yield _table(("prompt", "tokens", "learning rate", "held-out loss", ""), map(_prompt_row, repair["prompts"]))
+
+
+def _prompt_row(prompt: Facts) -> list[str]:
+    numbers = [str(prompt["length"]), str(prompt["learning_rate"]), f"{prompt['validation_loss']:.4f}"]
+    return [f"`prompts/{prompt['number']}`", *numbers, "the lowest of the pool" if prompt["best"] else ""]
+
+
+def _scores(facts: Facts) -> Iterable[str]:
+    table = facts["scores"]
+    if not table["rows"]:
+        yield "It was not evaluated."
+        return
+    columns = table["columns"]
+    yield "With 95 % intervals; in bold what lies here. Shares of right answers are in per cent."
+    heads = ["compression", "repair", *(f"{column['title']}: {column['metric']}" for column in columns)]
+    heads += ["extra parameters", "size"]
+    yield _table(heads, [_score_row(row, columns) for row in table["rows"]], right=2)
+    if compared := comparison_cells(table):
+        yield (
+            "The repairs against the same model without one, item by item. Lost: right before compression and wrong after; "
+            "kept: right in both; never known: wrong in both."
+        )
+        yield _table(COMPARISON_HEADS, compared, right=3)
+
+
+def _score_row(row: Facts, columns: Sequence[Facts]) -> list[str]:
+    scores = [score_text(row["scores"].get(column["name"]), column) for column in columns]
+    cells = [row["compression"], repair_text(row), *scores, count_text(row["extra_parameters"]), bytes_text(row["size_bytes"])]
+    return [f"**{cell}**" if cell else "" for cell in cells] if row["exported"] else cells
+
+
+def _limits(facts: Facts) -> Iterable[str]:
+    yield from _limits_of_measurement(facts)
+    yield from _limits_of_compression(facts)
+    if facts["recovery"] in ("prompt", "idp", "pool"):
+        yield from _limits_of_prompts(facts)
+
+
+def _limits_of_measurement(facts: Facts) -> Iterable[str]:
+    rows = [row for row in facts["scores"]["rows"] if row["exported"]]
+    tasks = [column["title"] for column in facts["scores"]["columns"] if any(column["name"] in row["scores"] for row in rows)]
+    if not tasks:
+        yield "Nothing was measured of this model in this form."
+        return
+    dtype = facts["compression"]["settings"]["dtype"]
+    yield f"Measured on {'; '.join(tasks)}, and on nothing else."
+    yield f"Scores were computed in {dtype}; another precision gives others."
+    if facts["merged"]:
+        rounding = "" if dtype == "float32" else f", but for rounding to {dtype}"
+        yield f"The scores were measured with the adapter beside the weights, which is the same sum{rounding}."
+
+
+def _limits_of_compression(facts: Facts) -> Iterable[str]:
+    compression = facts["compression"]
+    is_compressed = compression["settings"]["method"] != "none"
+    if compression["quantization"] is not None:
+        yield "transformers unpacks the weights when it uses them: the file is small, the memory is a dense model's."
+    elif is_compressed:
+        what = "zeros are" if compression["pruned"] else "quantised values are"
+        yield f"The {what} stored like all numbers: neither the files nor the memory are smaller than a dense model's."
+    if is_compressed and facts["recovery"] == "lora":
+        yield "Merging the adapter into the weights would undo the compression."
+
+
+def _limits_of_prompts(facts: Facts) -> Iterable[str]:
+    if facts["recovery"] != "prompt":
+        yield (
+            "Inference-time dynamic prompting (IDP), which picks a prompt for each input, is done by llmrepair; transformers "
+            "and peft use one prompt, whichever is loaded."
+        )
+    yield "vLLM does not load soft prompts: there the model runs without its repair."
+    yield "peft gets positions wrong in batches padded on the left: generate from texts of one length at a time."
+
+
+def _provenance(facts: Facts) -> Iterable[str]:
+    versions: dict[str, list[str]] = {}
+    for name, artifact in facts["artifacts"].items():
+        text = ", ".join(f"{package} {version}" for package, version in artifact["versions"].items())
+        versions.setdefault(text, []).append(f"`{name}`")
+    yield f"Exported from `{facts['exported']}`. Keys of what it was made from, and the versions that made it:"
+    yield _list(f"{', '.join(names)}: {text}" for text, names in versions.items())
+    if keys := [key for row in facts["scores"]["rows"] for key in row["keys"]]:
+        yield "Scores: " + ", ".join(f"`{key}`" for key in keys)
+    if files := facts["base_model"].get("files"):
+        yield f"Files of the base model `{facts['base_model']['name']}`:"
+        yield _table(("file", "sha256"), [(f"`{name}`", f"`{digest}`") for name, digest in files.items()])
+
+
+def _list(items: Iterable[str]) -> str:
+    return "\n".join(f"- {item}" for item in items)
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], right: int | None = None) -> str:
+    """A Markdown table; columns from `right` on are aligned to the right."""
+    rules = ["--:" if right is not None and number >= right else "---" for number in range(len(heads))]
+    lines = [heads, rules, *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

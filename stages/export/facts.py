@@ -1,0 +1,168 @@
+"""All that is known of an export, as JSON values: `llmrepair.json`, and what the model card says."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from llmrepair.pipeline.artifact import Artifact
+from llmrepair.pipeline.keys import file_digest
+from llmrepair.pipeline.runner import Runner
+from llmrepair.stages.evaluate import Evaluate
+from llmrepair.stages.export.merge import merged_bits
+from llmrepair.stages.export.parts import Parts
+from llmrepair.stages.report.stage import Evaluation
+from llmrepair.stages.report.table import build_table, compression_label
+from llmrepair.stages.sources import LAB_MODELS, model_folder
+
+_LICENCE_FIELDS = ("license", "license_name", "license_link")
+
+
+def collect_facts(runner: Runner, parts: Parts, merged: bool) -> dict[str, Any]:
+    """See the module's first line.
+
+    Args:
+        merged: whether the LoRA adapter was merged into the weights.
+    """
+    compressed, repair = parts.compressed, parts.repair
+    made_from = {each.name: each for each in (compressed, repair, parts.exported) if each is not None}
+    return {
+        "exported": parts.exported.name,
+        "llmrepair": importlib.metadata.version("llmrepair"),
+        "base_model": _base_model(compressed),
+        "compression": {
+            "label": compression_label(compressed),
+            "settings": compressed.key_document["config"],
+            "calibration": compressed.key_document["sources"]["calibration"],
+            "metrics": compressed.metrics,
+            "pruned": parts.is_pruned,
+            "quantization": _quantization(parts.config),
+        },
+        "bits_per_weight": merged_bits(parts) if merged else compressed.metrics["bits_per_weight"],
+        "recovery": parts.recovery,
+        "merged": merged,
+        "repair": _repair(parts) if repair is not None else None,
+        "scores": _scores(runner, parts),
+        "artifacts": {
+            name: {"key": each.key_document, "versions": each.record["versions"]} for name, each in made_from.items()
+        },
+    }
+
+
+def _base_model(compressed: Artifact) -> dict[str, Any]:
+    """What the base model is called and what pins it; of a local folder only its own name, no path of this machine."""
+    model, identity = compressed.record["tags"]["model"], compressed.key_document["sources"]["model"]
+    name = identity.get("hub") or (model if model in LAB_MODELS else Path(model).expanduser().resolve().name)
+    return {"name": name, "embedded": model in LAB_MODELS, **identity, **_licence(model, identity)}
+
+
+def _licence(model: str, identity: Mapping[str, Any]) -> dict[str, str]:
+    """Fields of a model card that say under which licence the base model is; empty where its own card does not."""
+    if "hub" not in identity and model in LAB_MODELS:
+        return {"license": "apache-2.0"}
+    card = _hub_card(identity) if "hub" in identity else _local_card(model, identity)
+    if card is None:
+        return {}
+    try:
+        _, front_matter, _ = card.read_text(encoding="utf-8").split("---\n", 2)
+        fields = yaml.safe_load(front_matter)
+    except (OSError, ValueError, yaml.YAMLError):  # a card without front matter, or with one that is broken
+        return {}
+    return {name: str(fields[name]) for name in _LICENCE_FIELDS if name in fields} if isinstance(fields, dict) else {}
+
+
+def _hub_card(identity: Mapping[str, Any]) -> Path | None:
+    from httpx import HTTPError
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(identity["hub"], "README.md", revision=identity["commit"]))
+    except (HTTPError, OSError):  # it has none, or the Hub does not answer
+        return None
+
+
+def _local_card(model: str, identity: Mapping[str, Any]) -> Path | None:
+    """The card beside a local model, if that is still the one that was compressed."""
+    folder = model_folder(model)
+    config = folder / "config.json" if folder is not None else None
+    if config is None or not config.is_file() or file_digest(config) != identity["files"]["config.json"]:
+        return None
+    return config.with_name("README.md")
+
+
+def _quantization(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """In which format and to how many bits the weights are packed, as the config.json says; None if they are not."""
+    found = config.get("quantization_config")
+    if found is None:
+        return None
+    groups = found.get("config_groups", {}).values()
+    bits = {group["weights"]["num_bits"] for group in groups} or {found.get("bits")}
+    return {"method": found.get("quant_method"), "bits": bits.pop() if len(bits) == 1 else None}
+
+
+def _repair(parts: Parts) -> dict[str, Any]:
+    assert parts.repair is not None
+    settings = dict(parts.repair.key_document["config"])
+    if parts.exported.stage == Evaluate.name:
+        config = parts.exported.key_document["config"]
+        settings |= {name: config[name] for name in ("idp_layers", "idp_reduce")}
+    return {
+        "settings": settings,
+        "tuning_data": parts.repair.key_document["sources"]["tuning_data"],
+        "metrics": parts.repair.metrics,
+        "prompts": parts.prompts,
+    }
+
+
+def _is_dense_of(artifact: Artifact, parts: Parts) -> bool:
+    """Whether it is the base model as it is, in the same precision."""
+    theirs, ours = artifact.key_document, parts.compressed.key_document
+    same = theirs["sources"]["model"] == ours["sources"]["model"] and theirs["config"]["dtype"] == ours["config"]["dtype"]
+    return bool(theirs["config"]["method"] == "none" and same)
+
+
+def _scores(runner: Runner, parts: Parts) -> dict[str, Any]:
+    """The report's table of this model with each repair, and of the dense model; rows of what is exported are marked."""
+    found = _comparable(list(_evaluations(runner, parts)), parts)
+    table = build_table(found)
+    ours = {each.artifact.name for each in found if _is_exported(each, parts)}
+    rows = [{**row, "exported": not ours.isdisjoint(row["keys"])} for row in table["rows"]]
+    return {**table, "rows": rows}
+
+
+def _evaluations(runner: Runner, parts: Parts) -> Iterator[Evaluation]:
+    """All intact ones of this compressed model, and those of the dense model without a repair."""
+    store = runner.store
+    for artifact in store.artifacts():
+        if artifact.stage != Evaluate.name:
+            continue
+        inputs = {role: store.find(name) for role, name in artifact.inputs.items()}
+        compressed, repair = inputs["compressed"], inputs.get("repair")
+        if compressed is None or ("repair" in inputs and repair is None):
+            continue
+        is_wanted = compressed.name == parts.compressed.name or (_is_dense_of(compressed, parts) and repair is None)
+        if is_wanted and runner.find_intact(artifact.name, is_read=True) is not None:
+            yield Evaluation(artifact, compressed, repair)
+
+
+def _comparable(evaluations: list[Evaluation], parts: Parts) -> list[Evaluation]:
+    """Those computed by the same code as the evaluation that is exported, or else as the newest of this model."""
+    ours = [each.artifact for each in evaluations if each.compressed.name == parts.compressed.name]
+    if parts.exported.stage == Evaluate.name:
+        ours = [parts.exported]
+    if not ours:
+        return evaluations
+    code = max(ours, key=lambda artifact: artifact.record["started"]).key_document["code"]
+    return [each for each in evaluations if each.artifact.key_document["code"] == code]
+
+
+def _is_exported(evaluation: Evaluation, parts: Parts) -> bool:
+    if parts.exported.stage == Evaluate.name:
+        return evaluation.artifact.name == parts.exported.name
+    repair = parts.repair.name if parts.repair is not None else None
+    theirs = evaluation.repair.name if evaluation.repair is not None else None
+    return (evaluation.compressed.name, theirs) == (parts.compressed.name, repair)

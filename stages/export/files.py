@@ -1,0 +1,105 @@
+"""The files of an export: written beside their place, then renamed, so that what is there is whole."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from llmrepair.pipeline.artifact import files_below, write_json
+from llmrepair.pipeline.errors import Problem, RequestError, WorkError
+from llmrepair.pipeline.progress import Bar
+from llmrepair.pipeline.runner import Runner
+from llmrepair.pipeline.store import Store
+from llmrepair.stages.export.card import render_card
+from llmrepair.stages.export.facts import collect_facts
+from llmrepair.stages.export.merge import write_merged
+from llmrepair.stages.export.parts import Parts
+
+_CHUNK_BYTES = 16 << 20
+_BASE_MODEL = "base_model_name_or_path"
+
+
+def check_target(folder: Path, store: Store) -> Path:
+    """The place for an export, in full.
+
+    Raises:
+        RequestError: something is there already, or it is among the artifacts.
+    """
+    place = folder.resolve()
+    if place.is_relative_to(store.root.resolve()):
+        raise RequestError(Problem(f"`{folder}` is in the folder of artifacts", "choose a folder outside it with --to"))
+    if place.exists() and not (place.is_dir() and not any(place.iterdir())):
+        what = "is not empty" if place.is_dir() else "is a file"
+        raise RequestError(Problem(f"`{folder}` {what}", "choose another folder with --to"))
+    return place
+
+
+def write_export(runner: Runner, parts: Parts, place: Path, merge: bool) -> list[Path]:
+    """Writes checkpoint, adapters, `llmrepair.json` and model card to the folder `place`, and returns the files.
+
+    Raises:
+        RequestError: no folder can be made there.
+        WorkError: something else stands there by now.
+    """
+    facts = collect_facts(runner, parts, merge)
+    with _appearing(place) as folder:
+        with runner.reporter.bar("copying, MB", sum(path.stat().st_size for path in parts.checkpoint.values()) / 1e6) as bar:
+            write_checkpoint_files(parts, folder, merge, bar)
+        facts["weights_bytes"] = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+        if not merge:
+            for name, adapter in parts.adapters.items():
+                _write_adapter(adapter, folder / name)
+        write_json(folder / "llmrepair.json", facts)
+        (folder / "README.md").write_text(render_card(facts), encoding="utf-8")
+    return files_below(place)
+
+
+def write_checkpoint_files(parts: Parts, folder: Path, merge: bool, bar: Bar) -> None:
+    """Puts the checkpoint into `folder`: as it is, or with the adapter merged into it. Other formats have their place here."""
+    names = list(parts.checkpoint)
+    if merge:
+        write_merged(parts, folder)
+        names = [name for name in names if ".safetensors" not in name and not (folder / name).exists()]
+    for name in names:
+        _copy(parts.checkpoint[name], folder / name, bar)
+
+
+def _copy(source: Path, target: Path, bar: Bar) -> None:
+    """Copies the bytes, not the rights: safetensors files can be read by their owner alone."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with source.open("rb") as reading, target.open("xb") as writing:
+        while chunk := reading.read(_CHUNK_BYTES):
+            writing.write(chunk)
+            bar.advance(len(chunk) / 1e6, target.name)
+
+
+def _write_adapter(source: Path, folder: Path) -> None:
+    """Copies a peft adapter. It then names the export as its base model, wherever that is moved: seen from the export, `.`."""
+    folder.mkdir(parents=True)
+    shutil.copyfile(source / "adapter_model.safetensors", folder / "adapter_model.safetensors")
+    config = json.loads((source / "adapter_config.json").read_text(encoding="utf-8"))
+    write_json(folder / "adapter_config.json", config | {_BASE_MODEL: "."})
+
+
+@contextmanager
+def _appearing(place: Path) -> Iterator[Path]:
+    """A folder beside `place` that takes its place in one step when all went well, and is gone otherwise."""
+    draft = place.parent / f".{place.name}-{secrets.token_hex(4)}"
+    try:
+        draft.mkdir(parents=True)
+    except OSError as error:
+        message = f"no folder can be made in `{place.parent}`: {error.strerror}"
+        raise RequestError(Problem(message, "choose another folder with --to")) from error
+    try:
+        yield draft
+        try:
+            draft.rename(place)
+        except OSError as error:
+            message = f"`{place}` could not be written: {error.strerror}"
+            raise WorkError(Problem(message, "see whether something stands there by now")) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
