@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 .PHONY: demo test stress lint clean
 
-demo: .venv/installed
+demo: .venv/llmrepair
 	$(BIN)/llmrepair demo --html report.html
 
 test: .venv/installed
@@ -22,9 +22,14 @@ lint: .venv/installed
 	cp -r cli pipeline stages models lab build/typed/llmrepair/
 	cd build/typed && ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p llmrepair
 
-.venv/installed: pyproject.toml constraints.txt
+.venv/llmrepair: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("llmrepair needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+# The tests also need what the optional extras install, and a C compiler for some of that.
+.venv/installed: .venv/llmrepair
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,lint]'
 	touch $@
 

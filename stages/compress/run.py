@@ -20,7 +20,7 @@ from llmrepair.stages.compress.masks import Pattern
 from llmrepair.stages.compress.measure import measure
 from llmrepair.stages.compress.reload import five_tokens, reload_in_fresh_process, some_logits
 from llmrepair.stages.compress.stage import METHODS
-from llmrepair.stages.sources import load_texts
+from llmrepair.stages.sources import hub_snapshot, load_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -104,8 +104,4 @@ def grid_of(config: CompressConfig) -> Grid:
 
 def weight_files(location: str, revision: str | None) -> list[Path]:
     """A checkpoint's safetensors files on this machine."""
-    if revision is None:
-        return sorted(Path(location).glob("*.safetensors"))
-    from huggingface_hub import snapshot_download
-
-    return sorted(Path(snapshot_download(location, revision=revision, allow_patterns="*.safetensors")).glob("*.safetensors"))
+    return sorted((Path(location) if revision is None else hub_snapshot(location, revision)).glob("*.safetensors"))

@@ -122,7 +122,7 @@ class _Pass:
                 span = slice(column, column + self._masking.columns)
                 self._kept[span] = self._masking.choose(self._current(span, start, errors), self._diagonal[span])
             if self._grid and not self._in_order and column == 0:
-                self._fit_all_groups()
+                self._fit_all_groups(self._grid)
             if self._grid and self._in_order and column % self._group == 0:
                 span, group = slice(column, column + self._group), column // self._group
                 members = self._current(span, start, errors) * self._kept[span]  # no grid need reach what becomes zero
@@ -133,12 +133,12 @@ class _Pass:
             self._weights[column] = after
         return errors
 
-    def _fit_all_groups(self) -> None:
+    def _fit_all_groups(self, grid: Grid) -> None:
         """Before the first column, to the weights as they are given; columns of one group come far apart."""
         weights = torch.empty_like(self._weights)
         weights[self._order] = self._weights * self._kept
         for group, members in enumerate(weights.split(self._group)):
-            self._scale[group], self._zero_point[group] = self._grid.fit(members)
+            self._scale[group], self._zero_point[group] = grid.fit(members)
 
     def _current(self, span: slice, start: int, errors: torch.Tensor) -> torch.Tensor:
         """Columns from `span.start` on as the errors of the block that begins at `start` leave them. [columns, rows]"""

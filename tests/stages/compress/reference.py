@@ -98,6 +98,8 @@ def gptq(
 ) -> tuple[Array, Codes]:
     """GPTQ, algorithm 1, where a mask's other weights become zero. With an order grids are fitted to the given weights.
 
+    No grid spans what becomes zero.
+
     Returns:
         The new weight and its codes, [rows, columns] both.
     """
@@ -147,12 +149,15 @@ def _pass(
         if masking and place % masking.columns == 0:
             among = slice(place, place + masking.columns)
             kept[:, among] = masking.choose(weights, among)
+        if place == 0:
+            given = np.zeros_like(weight)
+            given[:, order] = weight[:, order] * kept
         before, keep = weights[:, place].copy(), kept[:, place]
         result[:, column] = np.where(keep, before, 0)
         if quantiser:
             group = quantiser.group(column, len(order))
             if group.start not in grids:  # without an order, places are columns
-                grids[group.start] = quantiser.fit(weight[:, group] if fitted_before else (weights * kept)[:, group])
+                grids[group.start] = quantiser.fit(given[:, group] if fitted_before else (weights * kept)[:, group])
             values, zero = grids[group.start]
             chosen = nearest(values, before, None if ties is None else ties[:, column])
             codes[:, column] = np.where(keep, chosen, zero)
