@@ -93,7 +93,7 @@ def recipe_of(config: CompressConfig) -> Recipe:
         pattern=Pattern(config.sparsity, None if config.pattern == "unstructured" else int(config.pattern.split(":")[1])),
         grid=grid_of(config) if quantiser else None,
         compensate=quantiser == "gptq" or pruner == "sparsegpt",
-        activation_order=config.activation_order,
+        activation_order=config.identity()["column_order"] == "activation",
     )
 
 

@@ -42,7 +42,9 @@ class CompressConfig(ModelConfig):
     bits: int = Field(3, description="bits of a quantised weight: 2, 3, 4 or 8")
     group_size: int = Field(-1, description="weights that share a scale; -1: a whole row")
     asymmetric: bool = Field(False, description="fit each group's zero point too, instead of a range around zero")
-    activation_order: bool = Field(False, description="gptq: round the columns with the largest inputs first")
+    column_order: Literal["activation", "left-to-right"] = Field(
+        "activation", description="in which gptq and wanda+gptq round columns; activation: those with the largest inputs first"
+    )
     sparsity: float = Field(0.5, ge=0.0, le=0.95, description="share of weights that pruning sets to zero")
     pattern: Literal["unstructured", "2:4", "4:8"] = Field("unstructured", description="where a pruned layer's zeros may be")
     calibration: str = Field(
@@ -83,8 +85,8 @@ class CompressConfig(ModelConfig):
         names: frozenset[str] = frozenset()
         if quantiser is None:
             names |= {"bits", "group_size", "asymmetric", "format"}
-        if quantiser != "gptq":
-            names |= {"activation_order"}
+        if quantiser != "gptq" or pruner == "sparsegpt":  # which chooses among neighbours
+            names |= {"column_order"}
         if pruner is None:
             names |= {"sparsity", "pattern"}
         if self.method == "none":
@@ -149,5 +151,5 @@ def method_label(identity: dict[str, Any]) -> str:
     if quantiser:
         words.append(f"{identity['bits']} bits" + (" asymmetric" if identity["asymmetric"] else ""))
         words[-1] += "" if identity["group_size"] == -1 else f", group {identity['group_size']}"
-        words[-1] += ", activation order" if identity["activation_order"] else ""
+        words[-1] += ", left to right" if identity["column_order"] == "left-to-right" else ""
     return " ".join(words)
