@@ -23,11 +23,11 @@ DEFAULT_RUNS = Path("runs")
 def make_runner(values: Mapping[str, Any], runs: Path, reporter: Reporter | None = None, explain: Explain = as_it_is) -> Runner:
     from llmrepair.pipeline.runner import Runner
     from llmrepair.pipeline.store import Store
-    from llmrepair.stages.graph import device_problems, validated
+    from llmrepair.stages.graph import device_problems, free_device_memory, validated
 
     (runtime,) = validated(values, Runtime)
     _quiet_libraries()
-    return Runner(Store(runs), runtime, reporter or Reporter(), device_problems, explain)
+    return Runner(Store(runs), runtime, reporter or Reporter(), device_problems, explain, free_device_memory)
 
 
 def gpus() -> list[str]:
