@@ -120,10 +120,11 @@ def estimate(source: ModelSource, config: CompressConfig, runtime: Runtime) -> E
         host |= {step: own | parts for step, parts in computing.items()}
     host["saving"] = own | {"activations": 0, "saving": sum(packed) + 2 * logits}
     # A fresh process imports the same, and makes weights of what was saved, which are let go layer by layer; the code of the
-    # libraries is shared with it.
+    # libraries is shared with it. Of the codes, which came in small pieces, the allocator of this one gives little back.
     host["reloading"] = {
         "libraries": private_memory() + _TO_IMPORT + resident_memory(),
         "weights": weights,
+        "codes": own["codes"],
         "saving": 3 * logits,
     }
     return Estimate(host, device, {"checkpoint": saved, "records": _TOLD * len(layers), "logits": logits})
@@ -132,7 +133,7 @@ def estimate(source: ModelSource, config: CompressConfig, runtime: Runtime) -> E
 @lru_cache(maxsize=64)
 def _dry_run(location: str, revision: str | None, trust_remote_code: bool, dtype: str, rows: int, tokens: int) -> DryRun:
     model = meta_model(location, revision, trust_remote_code)
-    return dry_run(model.to(getattr(torch, dtype)), rows, tokens)  # type: ignore[arg-type]
+    return dry_run(model.to(getattr(torch, dtype)), rows, tokens)
 
 
 def _computing(run: DryRun, layers: Mapping[str, Layer], config: CompressConfig) -> Iterator[tuple[str, Parts]]:
