@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -10,9 +11,9 @@ from pydantic import Field, field_validator
 from llmrepair.pipeline.artifact import Artifact
 from llmrepair.pipeline.errors import Problem
 from llmrepair.pipeline.keys import DigestCache
-from llmrepair.pipeline.stage import Context, Stage
+from llmrepair.pipeline.stage import Context, Needs, Runtime, Stage
 from llmrepair.stages.fields import ModelConfig, invalid
-from llmrepair.stages.sources import ModelSource, estimated_memory, resolve_model, resolve_text, text_problem
+from llmrepair.stages.sources import ModelSource, resolve_model, resolve_text, text_problem
 
 Pruner = Literal["magnitude", "wanda", "sparsegpt"]
 Quantiser = Literal["rtn", "gptq", "awq"]
@@ -122,8 +123,16 @@ class Compress(Stage):
     def tags(self) -> dict[str, str]:
         return {"model": self.config.model, "method": self.config.method}
 
-    def memory_bytes(self) -> int:
-        return estimated_memory(self.model)
+    def needs(self, runtime: Runtime) -> Needs:
+        from llmrepair.stages.compress.memory import estimate
+
+        return estimate(self.model, self.config, runtime).needs()
+
+    def needs_with_other_options(self, runtime: Runtime) -> Iterator[tuple[str, Needs]]:
+        from llmrepair.stages.compress.memory import estimate, other_requests
+
+        for options, config, other_runtime in other_requests(self.config, runtime):
+            yield options, estimate(self.model, config, other_runtime).needs()
 
     def run(self, context: Context) -> dict[str, Any]:
         from llmrepair.stages.compress.run import run
