@@ -164,9 +164,9 @@ def _solving(group: Sequence[Layer], config: CompressConfig) -> int:
     is_sorted_whole = pruner == "magnitude" or (pruner == "wanda" and config.pattern != "unstructured")
     masking = ((3 * _FLOAT + 8) if is_sorted_whole else 2 * _FLOAT) * largest if pruner else 0
     if quantiser != "gptq" and pruner != "sparsegpt":
-        return max(square, masking, error)  # the Hessian is factorised to see whether it is singular
-    # The damped Hessian, its factor, the inverse and its factor; the last one stays. In activation order also a copy.
-    factors = (5 if config.identity()["column_order"] == "activation" else 4) * square
+        return max(masking, error)
+    # The damped Hessian's factor, the inverse and its factor; the last one stays. In activation order also a copy.
+    factors = (4 if config.identity()["column_order"] == "activation" else 3) * square
     # Weights [columns, rows], the same in order, the result [rows, columns]; what is kept, codes, and their transpose.
     a_pass = (3 * _FLOAT + 1 + (2 if quantiser else 0)) * largest
     return max(factors, square + max(masking, a_pass, error) + (item + 1) * largest)  # the layer before is still held

@@ -48,9 +48,7 @@ def factorise(hessian: torch.Tensor) -> tuple[torch.Tensor, float]:
     mean, damping = hessian.diagonal().mean(), FIRST_DAMPING
     mean = torch.where(mean == 0, 1.0, mean)  # no input ever reached the layer: all directions count the same
     while damping <= LAST_DAMPING:
-        damped = hessian.clone()
-        damped.diagonal().add_(damping * mean)
-        lower, failed = torch.linalg.cholesky_ex(damped)
+        lower, failed = torch.linalg.cholesky_ex(hessian + (damping * mean).expand(len(hessian)).diag())
         if not failed:
             upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
             if not failed:
