@@ -49,8 +49,18 @@ def load_model(
     model = AutoModelForCausalLM.from_pretrained(location, dtype=getattr(torch, dtype), use_safetensors=True, **options)
     if is_gptq:
         unpack_layers(model, meta_model(location, revision, trust_remote_code))
+    elif quantisation:
+        _forget_packing(model)
     model.to(device)  # type: ignore[arg-type]
     return model.eval().requires_grad_(False)
+
+
+def _forget_packing(model: PreTrainedModel) -> None:
+    """Takes away the scales and wrappers that compressed-tensors leaves on layers whose weights it has dequantised."""
+    from compressed_tensors.quantization import QuantizationMetadata
+
+    for module in model.modules():
+        QuantizationMetadata.clear_quantization(module)
 
 
 def load_tokenizer(location: str, revision: str | None, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:

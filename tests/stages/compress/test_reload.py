@@ -1,0 +1,40 @@
+"""A checkpoint that is not what it should be does not count."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from llmrepair.lab.tokenizer import make_tokenizer
+from llmrepair.pipeline.errors import WorkError
+from llmrepair.stages.compress.reload import reload_in_fresh_process, some_logits
+from tests.conftest import tiny_model
+
+ROWS = torch.arange(5, 37)[None]
+
+
+def saved(folder: Path) -> torch.Tensor:
+    model = tiny_model("llama")
+    model.save_pretrained(folder)
+    make_tokenizer(128).save_pretrained(folder)
+    return some_logits(model, ROWS)
+
+
+def test_a_checkpoint_comes_back(tmp_path: Path) -> None:
+    reloaded = reload_in_fresh_process(tmp_path / "model", "float32", False, ROWS, saved(tmp_path / "model"), tmp_path)
+    assert reloaded.difference == 0.0
+    assert reloaded.measures["bits_per_weight"] == 32.0
+
+
+def test_other_logits_fail(tmp_path: Path) -> None:
+    with pytest.raises(WorkError, match="differ by up to"):
+        reload_in_fresh_process(tmp_path / "model", "float32", False, ROWS, saved(tmp_path / "model") + 1, tmp_path)
+
+
+def test_a_broken_file_fails_with_its_reason(tmp_path: Path) -> None:
+    expected = saved(tmp_path / "model")
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(WorkError, match=r"does not load in a fresh process: .*Error"):
+        reload_in_fresh_process(tmp_path / "model", "float32", False, ROWS, expected, tmp_path)
