@@ -127,7 +127,6 @@ def test_what_cannot_fit_is_refused_and_the_hint_holds(llmrepair: CommandLine, t
     assert not list(tmp_path.glob("compress/*"))
     hint = answer.err.split("it would fit with ")[1].split("\n")[0]
     assert hint.startswith("--batch-size ")
-    assert int(hint.split()[1]) in (64, 32)
     other = Runtime(batch_size=hint.split()[1])
     assert needed(stage, other) <= at_once + 50_000_000
 

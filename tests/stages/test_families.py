@@ -102,7 +102,7 @@ def test_every_method_on_every_family(tmp_path: Path, rows: torch.Tensor, family
     assert {layer["name"] for layer in compressed.told} == before.keys()
     assert all(layer["tokens"] == rows.numel() for layer in compressed.told)
     assert max(layer["output_error"] for layer in compressed.told) < 0.01  # little was taken, so little is missing
-    assert torch.nn.functional.cosine_similarity(model(rows).logits, outputs, dim=-1).min() > 0.9
+    assert torch.nn.functional.cosine_similarity(model(rows).logits, outputs, dim=-1).mean() > 0.95
     for name, layer in compressible_layers(model).items():
         assert not torch.equal(weight_matrix(layer), before[name])
     assert (METHODS[method][1] is not None) == bool(compressed.quantised)
