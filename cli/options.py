@@ -61,9 +61,10 @@ def _parameters(panels: Panels) -> dict[str, inspect.Parameter]:
 def _parameter(name: str, field: FieldInfo, panel: str, defaults: list[Any]) -> inspect.Parameter:
     is_flag = field.annotation is bool
     shown = " or ".join(_shown(default) for default in defaults if default not in (None, PydanticUndefined, False))
+    described = (field.description or "").replace("[", "\\[")  # which opens markup
     option = typer.Option(
         f"--{name.replace('_', '-')}",
-        help=f"{field.description}  \\[default: {shown}]" if shown else field.description,
+        help=f"{described}  \\[default: {shown}]" if shown else described,
         metavar=None if is_flag else _metavar(field),
         show_default=False,
         rich_help_panel=panel,

@@ -46,7 +46,7 @@ class CompressConfig(ModelConfig):
     column_order: Literal["activation", "left-to-right"] = Field(
         "activation", description="in which gptq and wanda+gptq round columns; activation: those with the largest inputs first"
     )
-    sparsity: float = Field(0.5, ge=0.0, le=0.95, description="share of weights that pruning sets to zero")
+    sparsity: float = Field(0.5, ge=0.0, le=0.95, description="share of weights that pruning sets to zero, up to 0.95")
     pattern: Literal["unstructured", "2:4", "4:8"] = Field("unstructured", description="where a pruned layer's zeros may be")
     calibration: str = Field(
         "lab",
