@@ -49,13 +49,13 @@ def factorise(hessian: torch.Tensor) -> tuple[torch.Tensor, float]:
     mean, damping = hessian.diagonal().mean(), FIRST_DAMPING
     mean = torch.where(mean == 0, 1.0, mean)  # no input ever reached the layer: all directions count the same
     while damping <= LAST_DAMPING:
-        damped = hessian.clone()
-        damped.diagonal().add_(damping * mean)
-        lower, failed = torch.linalg.cholesky_ex(damped)
+        backwards = hessian.flip(0, 1)  # H = R R^T with R upper triangular, so that R^-1 is the factor and H^-1 is not needed
+        backwards.diagonal().add_(damping * mean)
+        lower, failed = torch.linalg.cholesky_ex(backwards)
         if not failed:
-            upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
-            if not failed:
-                return upper, damping
+            inverse = torch.eye(len(lower), device=lower.device)
+            torch.linalg.solve_triangular(lower, inverse, upper=False, out=inverse)
+            return inverse.flip(0, 1), damping
         damping *= DAMPING_STEP
     raise NotPositiveDefinite
 
