@@ -13,7 +13,7 @@ from llmrepair.cli.running import DEFAULT_RUNS, make_runner
 from llmrepair.cli.store_commands import KEY_ARGUMENT, existing_store
 from llmrepair.pipeline.errors import RequestError
 from llmrepair.pipeline.units import bytes_text
-from llmrepair.stages.export import check_target, find_parts, merge_problem, write_export
+from llmrepair.stages.export import check_target, find_parts, format_problem, merge_problem, write_export
 
 
 def export(
@@ -23,6 +23,15 @@ def export(
         bool,
         typer.Option("--merge", help="add a LoRA adapter to the weights of a dense model instead of keeping it beside them"),
     ] = False,
+    file_format: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="compressed-tensors|gptq|dense",
+            help="of quantised weights: packed ones can be turned into gptq (needs the extra \\[gptq]) or dense ones, the "
+            "dequantised values  \\[default: as they are stored]",
+        ),
+    ] = None,
     runs: RUNS_OPTION = DEFAULT_RUNS,
     as_json: JSON_OPTION = False,
 ) -> None:
@@ -30,9 +39,11 @@ def export(
     place = check_target(to, store)
     runner = make_runner({}, runs)
     parts = find_parts(runner, key)
-    if merge and (problem := merge_problem(parts)) is not None:
-        raise RequestError(problem)
-    files = write_export(runner, parts, place, merge)
+    problems = [merge_problem(parts)] if merge else []
+    problems += [format_problem(parts, file_format)] if file_format else []
+    if wrong := [problem for problem in problems if problem is not None]:
+        raise RequestError(*wrong)
+    files = write_export(runner, parts, place, merge, file_format)
     sizes = {path.relative_to(place).as_posix(): path.stat().st_size for path in files}
     if as_json:
         print_json({"key": parts.exported.name, "path": str(place), "files": list(sizes), "bytes": sum(sizes.values())})

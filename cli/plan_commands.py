@@ -98,7 +98,7 @@ def run(
     graph = runner.graph(read.evaluations)
     _tell_notes(runner, read)
     missing = graph.missing(runner.find_intact)
-    runner.check(missing)
+    runner.check(missing, run_here=executor == "local")
     if dry_run:
         _print_plan(runner, graph, as_json)
         return
@@ -169,7 +169,7 @@ def _job(node: Node, runner: Runner) -> Job:
         "folder": str(Path.cwd()),
         "log": str(log),
     }
-    return Job(node.name, request, log, _uses_gpu(runner), node.stage.memory_bytes())
+    return Job(node.name, request, log, _uses_gpu(runner), node.stage.needs(runner.runtime).host)
 
 
 def _print_results(

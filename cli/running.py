@@ -23,11 +23,11 @@ DEFAULT_RUNS = Path("runs")
 def make_runner(values: Mapping[str, Any], runs: Path, reporter: Reporter | None = None, explain: Explain = as_it_is) -> Runner:
     from llmrepair.pipeline.runner import Runner
     from llmrepair.pipeline.store import Store
-    from llmrepair.stages.graph import device_problems, validated
+    from llmrepair.stages.graph import device_problems, free_device_memory, validated
 
     (runtime,) = validated(values, Runtime)
     _quiet_libraries()
-    return Runner(Store(runs), runtime, reporter or Reporter(), device_problems, explain)
+    return Runner(Store(runs), runtime, reporter or Reporter(), device_problems, explain, free_device_memory)
 
 
 def gpus() -> list[str]:
@@ -51,7 +51,7 @@ def _quiet_libraries() -> None:
     }
     for name, value in quiet.items():
         os.environ.setdefault(name, value)
-    for name in "lm_eval lm-eval transformers peft datasets httpx huggingface_hub torch torch.utils._pytree".split():
+    for name in "lm_eval lm-eval transformers peft datasets httpx huggingface_hub torch torch.utils._pytree torchao".split():
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
     _tame_bars()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -56,8 +57,9 @@ def load_tokenizer(location: str, revision: str | None, trust_remote_code: bool 
     return AutoTokenizer.from_pretrained(location, revision=revision, trust_remote_code=trust_remote_code)
 
 
+@lru_cache(maxsize=8)
 def meta_model(location: str, revision: str | None, trust_remote_code: bool = False) -> PreTrainedModel:
-    """The model's modules and shapes without any weights."""
+    """The model's modules and shapes without any weights, the same for all who ask."""
     config = AutoConfig.from_pretrained(location, revision=revision, trust_remote_code=trust_remote_code)
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)

@@ -9,11 +9,13 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from llmrepair.pipeline.stage import Runtime, Stage
+from llmrepair.pipeline.stage import Needs, Runtime, Stage
 
 PACKAGES = (
     "llmrepair torch transformers peft llmcompressor compressed-tensors lm_eval datasets tokenizers safetensors numpy".split()
@@ -37,7 +39,15 @@ class Recorder:
     def seconds(self) -> float:
         return time.perf_counter() - self._clock
 
-    def record(self, stage: Stage, runtime: Runtime, metrics: dict[str, Any]) -> dict[str, Any]:
+    def record(
+        self, stage: Stage, runtime: Runtime, metrics: dict[str, Any], estimate: Needs, peaks: Sequence[int]
+    ) -> dict[str, Any]:
+        """All that is recorded.
+
+        Args:
+            estimate: what the stage was expected to need.
+            peaks: bytes that this process held together with others that the stage started.
+        """
         return {
             "label": stage.label(),
             "tags": stage.tags(),
@@ -47,7 +57,8 @@ class Recorder:
             "seconds": round(self.seconds, 3),
             "interrupted_before": self._interrupted_before,
             "after_interruption": stage.after_interruption,
-            "peak_memory_bytes": peak_memory(),
+            "peak_memory_bytes": peak_memory(peaks),
+            "estimated_bytes": asdict(estimate),
             "runtime": runtime.model_dump(),
             "machine": _machine(),
             "versions": {"python": platform.python_version()} | _versions(),
@@ -56,9 +67,9 @@ class Recorder:
         }
 
 
-def peak_memory() -> dict[str, int]:
-    """Most memory held at once since the last `Recorder`, in bytes: of this process, and of each GPU it used."""
-    peaks = {"host": _host_peak_memory()}
+def peak_memory(with_others: Sequence[int] = ()) -> dict[str, int]:
+    """Most memory held at once since the last `Recorder`, in bytes: of this machine, and of each GPU that was used."""
+    peaks = {"host": max(host_peak_memory(), *with_others, 0)}
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         peaks |= {f"cuda:{i}": torch.cuda.max_memory_allocated(i) for i in range(torch.cuda.device_count())}
@@ -73,7 +84,8 @@ def _reset_peak_memory() -> None:
         torch.cuda.reset_peak_memory_stats()
 
 
-def _host_peak_memory() -> int:
+def host_peak_memory() -> int:
+    """Most bytes that this process has held at once."""
     status = Path("/proc/self/status")
     if status.exists():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))

@@ -8,8 +8,10 @@ from contextlib import ExitStack, contextmanager
 
 from llmrepair.pipeline.artifact import LOG_FILE, Artifact, write_json
 from llmrepair.pipeline.errors import Problem, RequestError, WorkError, disk_is_full, says_disk_is_full
+from llmrepair.pipeline.fit import Fit, Free
 from llmrepair.pipeline.graph import Explain, Graph, Node, as_it_is
 from llmrepair.pipeline.journal import Journal, read_progress
+from llmrepair.pipeline.machine import free_disk, free_memory
 from llmrepair.pipeline.progress import Reporter, ShownBars
 from llmrepair.pipeline.record import Recorder
 from llmrepair.pipeline.stage import Context, Outcome, Runtime, Stage
@@ -25,6 +27,7 @@ class Runner:
     Args:
         runtime_problems: what is wrong with the runtime options on this machine; asked only if something has to run.
         explain: a problem with a stage -> how to tell it, such as with the line of the plan that asks for it.
+        free_device_memory: bytes of the GPU that would be used; None where none is.
     """
 
     def __init__(
@@ -34,12 +37,14 @@ class Runner:
         reporter: Reporter,
         runtime_problems: Callable[[Runtime], list[Problem]] = lambda runtime: [],
         explain: Explain = as_it_is,
+        free_device_memory: Callable[[Runtime], int | None] = lambda runtime: None,
     ):
         self.store = store
         self.runtime = runtime
         self.reporter = reporter
         self._runtime_problems = runtime_problems
         self._explain = explain
+        self._free_device_memory = free_device_memory
 
     def pull(self, stage: Stage) -> Outcome:
         """The artifact of `stage`, computed with everything it needs if it is not there.
@@ -76,8 +81,11 @@ class Runner:
         self.reporter.note(f"`{name}` is damaged: {damage}" + (f"; it was moved to {place}" if place is not None else ""))
         return None
 
-    def check(self, nodes: list[Node]) -> None:
+    def check(self, nodes: list[Node], run_here: bool = True) -> None:
         """Looks closely at stages that are about to run.
+
+        Args:
+            run_here: on this machine, into which they must fit.
 
         Raises:
             RequestError: with all that is wrong with any of them.
@@ -87,8 +95,21 @@ class Runner:
         self.store.clear_dead()
         problems = self._runtime_problems(self.runtime)
         problems += [self._explain(node.stage, problem) for node in nodes for problem in node.stage.check()]
+        if not problems and run_here:
+            problems = self._misfits(nodes)
         if problems:
             raise RequestError(*dict.fromkeys(problems))
+
+    def _misfits(self, nodes: list[Node]) -> list[Problem]:
+        """What is wrong with stages that need more than this machine has left, each by itself."""
+        free = Free(free_memory(), self._free_device_memory(self.runtime), free_disk(self.store.root))
+        problems = []
+        for node in nodes:
+            fit = Fit(node.stage, self.runtime, free)
+            problems += [self._explain(node.stage, problem) for problem in fit.problems()]
+            for note in fit.notes():
+                self.reporter.note(note)
+        return problems
 
     def compute(self, node: Node) -> Outcome:
         """Computes one stage whose inputs are there, unless another process does so first."""
@@ -113,9 +134,11 @@ class Runner:
         write_json(work / USES_FILE, list(node.inputs))
         inputs = {name: self._input(reference) for name, reference in node.document["inputs"].items()}
         with self.store.draft(node.name) as draft:
-            metrics = stage.run(Context(draft, work, inputs, self.runtime, self.reporter))
+            context = Context(draft, work, inputs, self.runtime, self.reporter)
+            estimate = stage.needs(self.runtime)
+            metrics = stage.run(context)
             shutil.copyfile(work / LOG_FILE, draft / LOG_FILE)
-            record = recorder.record(stage, self.runtime, metrics)
+            record = recorder.record(stage, self.runtime, metrics, estimate, context.peaks)
             return self.store.publish(draft, node.name, node.document, record)
 
     def _input(self, name: str) -> Artifact:

@@ -11,8 +11,8 @@ A config's fields have three roles, and each field has exactly one:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -64,6 +64,18 @@ class Runtime(BaseModel):
 
 
 @dataclass(frozen=True)
+class Needs:
+    """What a stage takes at its peak, in bytes, as it is estimated before it runs."""
+
+    host: int = 0
+    device: int = 0
+    """Of a GPU's own memory."""
+    disk: int = 0
+    is_rough: bool = False
+    """A rule of thumb: good enough to schedule by, not to refuse a request."""
+
+
+@dataclass(frozen=True)
 class Context:
     """What a running stage is given."""
 
@@ -74,6 +86,8 @@ class Context:
     inputs: Mapping[str, Artifact]
     runtime: Runtime
     reporter: Reporter
+    peaks: list[int] = field(default_factory=list)
+    """Gets the bytes that this process held together with another one that the stage started, for the record."""
 
 
 class Stage(ABC):
@@ -117,9 +131,13 @@ class Stage(ABC):
             options |= upstream.options()
         return options | self.config.model_dump(mode="json", exclude_unset=True)
 
-    def memory_bytes(self) -> int:
-        """An estimate of the memory that it takes, so that no more stages run side by side than fit."""
-        return 0
+    def needs(self, runtime: Runtime) -> Needs:
+        """What it takes, so that no more stages run side by side than fit, and none is begun that cannot fit."""
+        return Needs(is_rough=True)
+
+    def needs_with_other_options(self, runtime: Runtime) -> Iterator[tuple[str, Needs]]:
+        """Options that make it need less, and what it needs with them; those first that change the result least."""
+        return iter(())
 
     @abstractmethod
     def run(self, context: Context) -> dict[str, Any]:

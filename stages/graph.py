@@ -107,6 +107,18 @@ def device_problems(runtime: Runtime) -> list[Problem]:
     return []
 
 
+def free_device_memory(runtime: Runtime) -> int | None:
+    """Bytes left of the GPU that the stages would use; None where they would use none."""
+    from llmrepair.models.loading import pick_device
+
+    device = pick_device(runtime.device)
+    if device.type != "cuda":
+        return None
+    import torch
+
+    return torch.cuda.mem_get_info(device)[0]
+
+
 def notes(stage: Compress | Tune | Evaluate) -> list[str]:
     """What a user may not have meant: options that change nothing, and the lab's text on another model."""
     compressed = stage if isinstance(stage, Compress) else stage.compressed

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from llmrepair.pipeline.errors import Problem, RequestError, WorkError
+from llmrepair.pipeline.stage import Needs
 
 LAB_MODELS = ("lab", "lab-opt")
 _LAB_WEIGHTS = Path(__file__).resolve().parent.parent / "lab" / "weights"
@@ -150,16 +151,17 @@ def _cached_commit(name: str, revision: str | None, kind: str) -> str | None:
     return revision if revision and (folder / "snapshots" / revision).is_dir() else None
 
 
-def estimated_memory(source: ModelSource) -> int:
-    """Bytes that a stage takes, by rule of thumb: the libraries, and the weights three times (loaded, worked on, saved).
-
-    A model of the Hub that is not in the local cache yet counts as none.
-    """
+def weights_on_disk(source: ModelSource) -> int:
+    """Bytes of a model's weight files; none of a model of the Hub that is not in the local cache yet."""
     folder = Path(source.location)
     if source.revision is not None:
         folder = _cache_folder(source.location, "model") / "snapshots" / source.revision
-    weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    return _LIBRARIES_BYTES + 3 * weights
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+
+
+def roughly_needed(source: ModelSource) -> Needs:
+    """What a stage takes, by rule of thumb: the libraries, and the weights three times (loaded, worked on, saved)."""
+    return Needs(host=_LIBRARIES_BYTES + 3 * weights_on_disk(source), is_rough=True)
 
 
 def load_config(source: ModelSource) -> dict[str, Any]:

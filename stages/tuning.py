@@ -9,10 +9,10 @@ from pydantic import Field, field_validator
 
 from llmrepair.pipeline.errors import Problem
 from llmrepair.pipeline.keys import DigestCache
-from llmrepair.pipeline.stage import Stage, StageConfig
+from llmrepair.pipeline.stage import Needs, Runtime, Stage, StageConfig
 from llmrepair.stages.compress import Compress
 from llmrepair.stages.fields import PositiveNumbers, invalid
-from llmrepair.stages.sources import load_config, resolve_text, text_problem
+from llmrepair.stages.sources import load_config, resolve_text, roughly_needed, text_problem
 
 
 class TuningConfig(StageConfig):
@@ -61,8 +61,8 @@ class Tune(Stage):
     def tags(self) -> dict[str, str]:
         return self.compressed.tags()
 
-    def memory_bytes(self) -> int:
-        return self.compressed.memory_bytes()
+    def needs(self, runtime: Runtime) -> Needs:
+        return roughly_needed(self.compressed.model)
 
     def length_problems(self, needed: int, options: str) -> list[Problem]:
         """Says so if `needed` positions are more than the model has; `options` names what would make them fewer."""

@@ -19,6 +19,7 @@ from llmcompressor.core import create_session
 from llmcompressor.modifiers import Modifier
 from llmcompressor.pipelines.sequential import pipeline
 from pydantic import PrivateAttr
+from torch.fx import _symbolic_trace
 from torch.utils.data import DataLoader
 
 from llmrepair.models.loading import weight_matrix
@@ -77,6 +78,7 @@ def run_sequentially(
         create_session() as session,
         patch_attr(pipeline, "get_main_device", lambda: device),  # it would take any GPU that it sees
         patch_attr(pipeline, "tqdm", lambda batches, **settings: batches),  # bars of its own, beside ours
+        patch_attr(_symbolic_trace, "_wrapped_fns_to_patch", dict(_symbolic_trace._wrapped_fns_to_patch)),  # holds the model
     ):
         session.initialize(model=model, recipe=recipe, calib_data=loader, start=-1)  # type: ignore[arg-type]
         pipeline.SequentialPipeline()(model, loader, DatasetArguments())

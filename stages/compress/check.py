@@ -109,9 +109,6 @@ def _shape_problems(stage: Compress, model: PreTrainedModel) -> list[Problem]:
             problems.append(
                 Problem(f"the pattern {pattern} does not divide layers with {_listed(odd)} columns", hint, "pattern")
             )
-        if stage.config.method == "sparsegpt+gptq" and identity["activation_order"]:
-            message = f"activation order takes columns apart among which sparsegpt chooses for the pattern {pattern}"
-            problems.append(Problem(message, "leave out --activation-order, or give --method wanda+gptq", "activation_order"))
     return problems
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from llmrepair.stages.compress.grid import Grid
 from llmrepair.stages.compress.layer import Recipe
 from llmrepair.stages.compress.masks import Pattern
 from llmrepair.stages.compress.measure import measure
+from llmrepair.stages.compress.memory import rows_at_once
 from llmrepair.stages.compress.reload import five_tokens, reload_in_fresh_process, some_logits
 from llmrepair.stages.compress.stage import METHODS
 from llmrepair.stages.sources import hub_snapshot, load_texts
@@ -26,8 +28,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from llmrepair.stages.compress.stage import Compress, CompressConfig
-
-_TOKENS_AT_ONCE = 2048
 
 
 def run(stage: Compress, context: Context) -> dict[str, Any]:
@@ -40,19 +40,22 @@ def run(stage: Compress, context: Context) -> dict[str, Any]:
     tokenizer = load_tokenizer(source.location, source.revision, config.trust_remote_code)
     rows = calibration_rows(stage, tokenizer)
     before = five_tokens(model, tokenizer, rows)
-    layers = compress_layers_of(model, rows, config, context)
+    compressor = compress_layers_of(model, rows, config, context)
     checkpoint = context.folder / "checkpoint"
-    save_checkpoint(model, layers.quantised, config.format, checkpoint)
+    save_checkpoint(model, compressor.quantised, config.format, checkpoint)
     tokenizer.save_pretrained(checkpoint)
     expected = some_logits(model, rows)
-    del model  # the fresh process needs its memory
+    layers = compressor.told
+    del model, compressor  # the fresh process needs their memory
+    gc.collect()  # a traced model is held in cycles
     reloaded = reload_in_fresh_process(checkpoint, config.dtype, config.trust_remote_code, rows, expected, context.work)
+    context.peaks.append(reloaded.memory_bytes)
     return reloaded.measures | {
         "compression_ratio": sum(path.stat().st_size for path in dense) / reloaded.measures["size_bytes"],
-        "output_error": mean(layer["output_error"] for layer in layers.told),
+        "output_error": mean(layer["output_error"] for layer in layers),
         "reload_difference": reloaded.difference,
         "five_tokens": {"before": before, "after": reloaded.five_tokens},
-        "layers": layers.told,
+        "layers": layers,
     }
 
 
@@ -72,7 +75,7 @@ def compress_layers_of(model: PreTrainedModel, rows: torch.Tensor, config: Compr
     from llmrepair.stages.compress.calibration import calibrate  # takes seconds to import
 
     device = pick_device(context.runtime.device)
-    batch_size = context.runtime.sequences or max(1, _TOKENS_AT_ONCE // rows.shape[1])
+    batch_size = rows_at_once(config, context.runtime)
     layers = compressible_layers(model)
     compressor = Compressor(layers, recipe_of(config), context.reporter)
     if config.method == "awq":
@@ -93,7 +96,7 @@ def recipe_of(config: CompressConfig) -> Recipe:
         pattern=Pattern(config.sparsity, None if config.pattern == "unstructured" else int(config.pattern.split(":")[1])),
         grid=grid_of(config) if quantiser else None,
         compensate=quantiser == "gptq" or pruner == "sparsegpt",
-        activation_order=config.activation_order,
+        activation_order=config.identity()["column_order"] == "activation",
     )
 
 

@@ -49,12 +49,12 @@ def factorise(hessian: torch.Tensor) -> tuple[torch.Tensor, float]:
     mean, damping = hessian.diagonal().mean(), FIRST_DAMPING
     mean = torch.where(mean == 0, 1.0, mean)  # no input ever reached the layer: all directions count the same
     while damping <= LAST_DAMPING:
-        backwards = hessian.flip(0, 1)  # H = R R^T with R upper triangular, so that R^-1 is the factor and H^-1 is not needed
-        backwards.diagonal().add_(damping * mean)
-        lower, failed = torch.linalg.cholesky_ex(backwards)
+        # H is read backwards, for its factor R R^T with R upper triangular: then H^-1 = R^-T R^-1.
+        damped = (hessian + (damping * mean).expand(len(hessian)).diag()).flip(0, 1)
+        lower, failed = torch.linalg.cholesky_ex(damped)
         if not failed:
-            inverse = torch.eye(len(lower), device=lower.device)
-            torch.linalg.solve_triangular(lower, inverse, upper=False, out=inverse)
+            torch.eye(len(damped), out=damped)
+            inverse = torch.linalg.solve_triangular(lower, damped.T, upper=False, out=damped.T)
             return inverse.flip(0, 1), damping
         damping *= DAMPING_STEP
     raise NotPositiveDefinite

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -10,9 +11,9 @@ from pydantic import Field, field_validator
 from llmrepair.pipeline.artifact import Artifact
 from llmrepair.pipeline.errors import Problem
 from llmrepair.pipeline.keys import DigestCache
-from llmrepair.pipeline.stage import Context, Stage
+from llmrepair.pipeline.stage import Context, Needs, Runtime, Stage
 from llmrepair.stages.fields import ModelConfig, invalid
-from llmrepair.stages.sources import ModelSource, estimated_memory, resolve_model, resolve_text, text_problem
+from llmrepair.stages.sources import ModelSource, resolve_model, resolve_text, text_problem
 
 Pruner = Literal["magnitude", "wanda", "sparsegpt"]
 Quantiser = Literal["rtn", "gptq", "awq"]
@@ -42,7 +43,9 @@ class CompressConfig(ModelConfig):
     bits: int = Field(3, description="bits of a quantised weight: 2, 3, 4 or 8")
     group_size: int = Field(-1, description="weights that share a scale; -1: a whole row")
     asymmetric: bool = Field(False, description="fit each group's zero point too, instead of a range around zero")
-    activation_order: bool = Field(False, description="gptq: round the columns with the largest inputs first")
+    column_order: Literal["activation", "left-to-right"] = Field(
+        "activation", description="in which gptq and wanda+gptq round columns; activation: those with the largest inputs first"
+    )
     sparsity: float = Field(0.5, ge=0.0, le=0.95, description="share of weights that pruning sets to zero")
     pattern: Literal["unstructured", "2:4", "4:8"] = Field("unstructured", description="where a pruned layer's zeros may be")
     calibration: str = Field(
@@ -83,8 +86,8 @@ class CompressConfig(ModelConfig):
         names: frozenset[str] = frozenset()
         if quantiser is None:
             names |= {"bits", "group_size", "asymmetric", "format"}
-        if quantiser != "gptq":
-            names |= {"activation_order"}
+        if quantiser != "gptq" or pruner == "sparsegpt":  # which chooses among neighbours
+            names |= {"column_order"}
         if pruner is None:
             names |= {"sparsity", "pattern"}
         if self.method == "none":
@@ -120,8 +123,16 @@ class Compress(Stage):
     def tags(self) -> dict[str, str]:
         return {"model": self.config.model, "method": self.config.method}
 
-    def memory_bytes(self) -> int:
-        return estimated_memory(self.model)
+    def needs(self, runtime: Runtime) -> Needs:
+        from llmrepair.stages.compress.memory import estimate
+
+        return estimate(self.model, self.config, runtime).needs()
+
+    def needs_with_other_options(self, runtime: Runtime) -> Iterator[tuple[str, Needs]]:
+        from llmrepair.stages.compress.memory import estimate, other_requests
+
+        for options, config, other_runtime in other_requests(self.config, runtime):
+            yield options, estimate(self.model, config, other_runtime).needs()
 
     def run(self, context: Context) -> dict[str, Any]:
         from llmrepair.stages.compress.run import run
@@ -149,5 +160,5 @@ def method_label(identity: dict[str, Any]) -> str:
     if quantiser:
         words.append(f"{identity['bits']} bits" + (" asymmetric" if identity["asymmetric"] else ""))
         words[-1] += "" if identity["group_size"] == -1 else f", group {identity['group_size']}"
-        words[-1] += ", activation order" if identity["activation_order"] else ""
+        words[-1] += ", left to right" if identity["column_order"] == "left-to-right" else ""
     return " ".join(words)

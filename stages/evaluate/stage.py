@@ -11,13 +11,14 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from llmrepair.pipeline.errors import Problem, RequestError
 from llmrepair.pipeline.keys import DigestCache
-from llmrepair.pipeline.stage import Context, Stage, StageConfig
+from llmrepair.pipeline.stage import Context, Needs, Runtime, Stage, StageConfig
 from llmrepair.stages.compress import Compress
 from llmrepair.stages.evaluate.own_tasks import GROUPS, OWN_TASKS
 from llmrepair.stages.evaluate.tasks import expand, task_identities
 from llmrepair.stages.evaluate.web_questions import WEBQS_GENERATE
 from llmrepair.stages.fields import Names, invalid
 from llmrepair.stages.sources import load_config as model_config
+from llmrepair.stages.sources import roughly_needed
 from llmrepair.stages.tuning import Tune
 
 
@@ -129,8 +130,8 @@ class Evaluate(Stage):
     def tags(self) -> dict[str, str]:
         return self.compressed.tags() | {"recovery": self.config.recovery}
 
-    def memory_bytes(self) -> int:
-        return self.compressed.memory_bytes()
+    def needs(self, runtime: Runtime) -> Needs:
+        return roughly_needed(self.compressed.model)
 
     def run(self, context: Context) -> dict[str, Any]:
         from llmrepair.stages.evaluate.run import run

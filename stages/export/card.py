@@ -41,7 +41,7 @@ def _front_matter(facts: Facts) -> str:
     if quantization is not None:
         tags += [quantization["method"], *([f"{quantization['bits']}-bit"] if quantization["bits"] else [])]
     tags += {"none": [], "lora": ["lora"]}.get(facts["recovery"], ["prompt-tuning"])
-    return f"---\n{yaml.safe_dump(fields | {'tags': tags}, sort_keys=False, allow_unicode=True)}---\n"
+    return f"---\n{yaml.safe_dump(fields | {'tags': list(dict.fromkeys(tags))}, sort_keys=False, allow_unicode=True)}---\n"
 
 
 def _title(facts: Facts) -> str:

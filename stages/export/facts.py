@@ -13,7 +13,6 @@ from llmrepair.pipeline.artifact import Artifact
 from llmrepair.pipeline.keys import file_digest
 from llmrepair.pipeline.runner import Runner
 from llmrepair.stages.evaluate import Evaluate
-from llmrepair.stages.export.merge import merged_bits
 from llmrepair.stages.export.parts import Parts
 from llmrepair.stages.report.stage import Evaluation
 from llmrepair.stages.report.table import build_table, compression_label
@@ -23,7 +22,7 @@ _LICENCE_FIELDS = ("license", "license_name", "license_link")
 
 
 def collect_facts(runner: Runner, parts: Parts, merged: bool) -> dict[str, Any]:
-    """See the module's first line.
+    """See the module's first line; what the written files say of themselves is added by who writes them.
 
     Args:
         merged: whether the LoRA adapter was merged into the weights.
@@ -40,9 +39,7 @@ def collect_facts(runner: Runner, parts: Parts, merged: bool) -> dict[str, Any]:
             "calibration": compressed.key_document["sources"]["calibration"],
             "metrics": compressed.metrics,
             "pruned": parts.is_pruned,
-            "quantization": _quantization(parts.config),
         },
-        "bits_per_weight": merged_bits(parts) if merged else compressed.metrics["bits_per_weight"],
         "recovery": parts.recovery,
         "merged": merged,
         "repair": _repair(parts) if repair is not None else None,
@@ -94,7 +91,7 @@ def _local_card(model: str, identity: Mapping[str, Any]) -> Path | None:
     return config.with_name("README.md")
 
 
-def _quantization(config: Mapping[str, Any]) -> dict[str, Any] | None:
+def quantization(config: Mapping[str, Any]) -> dict[str, Any] | None:
     """In which format and to how many bits the weights are packed, as the config.json says; None if they are not."""
     found = config.get("quantization_config")
     if found is None:

@@ -11,12 +11,13 @@ from pathlib import Path
 
 from llmrepair.pipeline.artifact import files_below, write_json
 from llmrepair.pipeline.errors import Problem, RequestError, WorkError
-from llmrepair.pipeline.progress import Bar
+from llmrepair.pipeline.progress import Bar, Reporter
 from llmrepair.pipeline.runner import Runner
 from llmrepair.pipeline.store import Store
 from llmrepair.stages.export.card import render_card
-from llmrepair.stages.export.facts import collect_facts
-from llmrepair.stages.export.merge import write_merged
+from llmrepair.stages.export.convert import stored_format, write_converted
+from llmrepair.stages.export.facts import collect_facts, quantization
+from llmrepair.stages.export.merge import merged_bits, write_merged
 from llmrepair.stages.export.parts import Parts
 
 _CHUNK_BYTES = 16 << 20
@@ -38,17 +39,21 @@ def check_target(folder: Path, store: Store) -> Path:
     return place
 
 
-def write_export(runner: Runner, parts: Parts, place: Path, merge: bool) -> list[Path]:
+def write_export(runner: Runner, parts: Parts, place: Path, merge: bool, file_format: str | None) -> list[Path]:
     """Writes checkpoint, adapters, `llmrepair.json` and model card to the folder `place`, and returns the files.
+
+    Args:
+        merge: the LoRA adapter is added to the weights.
+        file_format: None for the one in which the weights are stored.
 
     Raises:
         RequestError: no folder can be made there.
-        WorkError: something else stands there by now.
+        WorkError: something else stands there by now, or a converted checkpoint does not load as it should.
     """
     facts = collect_facts(runner, parts, merge)
     with _appearing(place) as folder:
-        with runner.reporter.bar("copying, MB", sum(path.stat().st_size for path in parts.checkpoint.values()) / 1e6) as bar:
-            write_checkpoint_files(parts, folder, merge, bar)
+        facts["bits_per_weight"] = write_checkpoint_files(parts, folder, merge, file_format, runner.reporter)
+        facts["compression"]["quantization"] = quantization(json.loads((folder / "config.json").read_text(encoding="utf-8")))
         facts["weights_bytes"] = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
         if not merge:
             for name, adapter in parts.adapters.items():
@@ -58,14 +63,26 @@ def write_export(runner: Runner, parts: Parts, place: Path, merge: bool) -> list
     return files_below(place)
 
 
-def write_checkpoint_files(parts: Parts, folder: Path, merge: bool, bar: Bar) -> None:
-    """Puts the checkpoint into `folder`: as it is, or with the adapter merged into it. Other formats have their place here."""
-    names = list(parts.checkpoint)
+def write_checkpoint_files(parts: Parts, folder: Path, merge: bool, file_format: str | None, reporter: Reporter) -> float:
+    """Puts the checkpoint into `folder` and returns its bits per compressed weight.
+
+    It is copied as it is, or written anew: with the adapter merged into it, or in another format.
+    """
+    converted = file_format not in (None, stored_format(parts))
+    names = [name for name in parts.checkpoint if not ((merge or converted) and _is_rewritten(name))]
+    with reporter.bar("copying, MB", sum(parts.checkpoint[name].stat().st_size for name in names) / 1e6) as bar:
+        for name in names:
+            _copy(parts.checkpoint[name], folder / name, bar)
     if merge:
         write_merged(parts, folder)
-        names = [name for name in names if ".safetensors" not in name and not (folder / name).exists()]
-    for name in names:
-        _copy(parts.checkpoint[name], folder / name, bar)
+        return merged_bits(parts)
+    if file_format is not None and converted:
+        return write_converted(parts, folder, file_format, reporter)
+    return float(parts.compressed.metrics["bits_per_weight"])
+
+
+def _is_rewritten(name: str) -> bool:
+    return ".safetensors" in name or name in ("config.json", "generation_config.json", "quantize_config.json")
 
 
 def _copy(source: Path, target: Path, bar: Bar) -> None:

@@ -1,0 +1,134 @@
+"""A forward pass without numbers: what it would hold in memory, and which layers are shown the same inputs."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from llmrepair.models.loading import compressible_layers
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass
+class DryRun:
+    """What a pass of some tokens holds besides the weights, with eager attention. Bytes.
+
+    Attributes:
+        tokens: that pass.
+        passed_on: what goes from one block to the next: hidden states, mask, positions.
+        working: the most that a block makes while it computes, its outputs included.
+        groups: of each block, the names of compressible layers, those together that share their inputs.
+    """
+
+    tokens: int
+    passed_on: int = 0
+    working: int = 0
+    groups: list[list[list[str]]] = field(default_factory=lambda: [[]])
+
+
+def dry_run(model: PreTrainedModel, rows: int, tokens: int) -> DryRun:
+    """Passes `rows` x `tokens` tokens through a model on the meta device, up to its output head."""
+    watch = _Watch(model, rows * tokens)
+    ids = torch.zeros(rows, tokens, dtype=torch.long, device="meta")
+    with torch.no_grad(), _eager(model), watch.hooks(), watch.live:
+        model.base_model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+    watch.found.working = max(watch.found.working, watch.live.peak)
+    return watch.found
+
+
+def blocks_of(model: PreTrainedModel) -> list[torch.nn.Module]:
+    """A model's blocks, as llm-compressor tells them: the modules that no one would split between devices."""
+    return [module for module in model.modules() if type(module).__name__ in (model._no_split_modules or ())]
+
+
+@contextmanager
+def _eager(model: PreTrainedModel) -> Iterator[None]:
+    before = model.config._attn_implementation
+    model.config._attn_implementation = "eager"
+    try:
+        yield
+    finally:
+        model.config._attn_implementation = before
+
+
+class _Watch:
+    """Hooks that look at blocks and at compressible layers as they are called."""
+
+    def __init__(self, model: PreTrainedModel, tokens: int):
+        self.found = DryRun(tokens)
+        self.live = _Live([*model.parameters(), *model.buffers()])
+        self._blocks = blocks_of(model)
+        self._layers = compressible_layers(model)
+        self._latest: object = None
+        self._live_before = 0
+
+    @contextmanager
+    def hooks(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            for block in self._blocks:
+                stack.callback(block.register_forward_pre_hook(self._enter, with_kwargs=True).remove)
+                stack.callback(block.register_forward_hook(self._leave).remove)
+            for name, layer in self._layers.items():
+                stack.callback(layer.register_forward_pre_hook(self._grouping(name)).remove)
+            yield
+
+    def _enter(self, block: torch.nn.Module, arguments: Sequence[Any], named: Mapping[str, Any]) -> None:
+        storages = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in _tensors((arguments, dict(named)))}
+        self.found.passed_on = max(self.found.passed_on, sum(storages.values()))
+        self.found.working = max(self.found.working, self.live.peak - self._live_before)
+        self.found.groups.append([])
+        self._live_before = self.live.peak = self.live.bytes
+
+    def _leave(self, block: torch.nn.Module, arguments: object, output: object) -> None:
+        self.found.working = max(self.found.working, self.live.peak - self._live_before)
+        self._live_before = self.live.peak = self.live.bytes
+
+    def _grouping(self, name: str) -> Callable[[torch.nn.Module, Sequence[torch.Tensor]], None]:
+        """As in a calibration, layers that are called in a row with one tensor share their inputs."""
+
+        def see(layer: torch.nn.Module, arguments: Sequence[torch.Tensor]) -> None:
+            if arguments[0] is not self._latest:
+                self.found.groups[-1].append([])
+            self.found.groups[-1][-1].append(name)
+            self._latest = arguments[0]
+
+        return see
+
+
+class _Live(TorchDispatchMode):
+    """Counts the bytes of tensors that were made and are not let go yet; those of `known` tensors do not count."""
+
+    def __init__(self, known: Sequence[torch.Tensor]):
+        super().__init__()
+        self.bytes = self.peak = 0
+        self._counted = {tensor.untyped_storage()._cdata for tensor in known}
+
+    def __torch_dispatch__(
+        self, operation: Callable[..., Any], types: Any, arguments: Any = (), named: Mapping[str, Any] | None = None
+    ) -> Any:
+        output = operation(*arguments, **(named or {}))
+        for tensor in _tensors(output):
+            storage = tensor.untyped_storage()
+            if storage._cdata not in self._counted:
+                self._counted.add(storage._cdata)
+                self.bytes += storage.nbytes()
+                self.peak = max(self.peak, self.bytes)
+                weakref.finalize(storage, self._let_go, storage._cdata, storage.nbytes())
+        return output
+
+    def _let_go(self, storage: int, size: int) -> None:
+        self._counted.discard(storage)
+        self.bytes -= size
+
+
+def _tensors(values: object) -> list[torch.Tensor]:
+    return [value for value in tree_leaves(values) if isinstance(value, torch.Tensor)]
