@@ -54,7 +54,7 @@ SIZES = {
     "7b": {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32},
 }
 METHODS: dict[str, dict[str, Any]] = {
-    "gptq": {"method": "gptq", "bits": 4, "group_size": 128},
+    "gptq": {"method": "gptq", "bits": 4, "group_size": 128, "column_order": "left-to-right"},
     "sparsegpt": {"method": "sparsegpt", "sparsity": 0.5},
 }
 
@@ -190,7 +190,7 @@ def gptqmodel_quantised(model: str, rows: torch.Tensor, dtype: str, options: dic
         bits=options["bits"],
         group_size=options.get("group_size", -1),
         sym=not options.get("asymmetric", False),
-        desc_act=options.get("activation_order", False),
+        desc_act=options.get("column_order") != "left-to-right",
         act_group_aware=False,
     )
     examples = [{"input_ids": row, "attention_mask": [1] * len(row)} for row in rows.tolist()]

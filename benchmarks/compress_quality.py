@@ -37,15 +37,17 @@ from llmrepair.stages.compress.stage import CompressConfig
 from llmrepair.stages.sources import LAB_MODELS, load_texts, model_folder, resolve_text
 
 SAMPLES, SEQ_LEN = 128, 128
+LEFT_TO_RIGHT = {"column_order": "left-to-right"}
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
-    "gptq 4 bits g32": {"method": "gptq", "bits": 4, "group_size": 32},
-    "gptq 4 bits asymmetric": {"method": "gptq", "bits": 4, "asymmetric": True},
-    "gptq 3 bits g32": {"method": "gptq", "bits": 3, "group_size": 32},
-    "gptq 3 bits": {"method": "gptq", "bits": 3},
-    "gptq 3 bits g32 ordered": {"method": "gptq", "bits": 3, "group_size": 32, "activation_order": True},
-    "rtn 3 bits g32": {"method": "rtn", "bits": 3, "group_size": 32},
+    "gptq 4 bits, group 32": {"method": "gptq", "bits": 4, "group_size": 32, **LEFT_TO_RIGHT},
+    "gptq 4 bits asymmetric": {"method": "gptq", "bits": 4, "asymmetric": True, **LEFT_TO_RIGHT},
+    "gptq 3 bits, group 32": {"method": "gptq", "bits": 3, "group_size": 32, **LEFT_TO_RIGHT},
+    "gptq 3 bits": {"method": "gptq", "bits": 3, **LEFT_TO_RIGHT},
+    "gptq 3 bits, group 32, ordered": {"method": "gptq", "bits": 3, "group_size": 32},
+    "gptq 3 bits, ordered": {"method": "gptq", "bits": 3},
+    "rtn 3 bits, group 32": {"method": "rtn", "bits": 3, "group_size": 32},
     "sparsegpt 2:4": {"method": "sparsegpt", "pattern": "2:4"},
-    "sparsegpt+gptq 50% 4 bits g32": {"method": "sparsegpt+gptq", "sparsity": 0.5, "bits": 4, "group_size": 32},
+    "sparsegpt+gptq 50 %, 4 bits, group 32": {"method": "sparsegpt+gptq", "bits": 4, "group_size": 32},
 }
 TASK = """
 task: held_out_text
@@ -152,7 +154,7 @@ def measure(subject: Subject, only: str, draws: int) -> None:
                 if only in name:
                     results[name].append(both_sides(subject, options, rows, process, subject.folder / f"{name}-{draw}"))
     for name, pairs in results.items():
-        print(f"{subject.model}, {name:32} {compared(pairs)}", flush=True)
+        print(f"{subject.model}, {name:37} {compared(pairs)}", flush=True)
 
 
 def both_sides(
