@@ -91,7 +91,7 @@ class Compressor:
         if deficient and self._recipe.compensate:
             self._say(deficient, "have more columns than the calibration text has tokens: give more --samples")
         if damped:
-            self._say(damped, "needed more damping than 1 %: their weights make up for less")
+            self._say(damped, f"needed more damping than {FIRST_DAMPING:.0%}: their weights make up for less")
 
     def _say(self, names: list[str], what: str) -> None:
         self._reporter.note(f"{len(names)} of {len(self._layers)} layers, such as `{names[0]}`, {what}")

@@ -253,13 +253,13 @@ def assert_ordered(*methods: Callable[[Layer], torch.Tensor]) -> None:
 def test_factorise() -> None:
     hessian = layer(8, 64).hessian
     factor, damping = factorise(hessian)
-    assert damping == 0.01
+    assert damping == 0.05
     assert torch.equal(factor, factor.triu())
     damped = reference.damped_hessian(layer(8, 64).doubles()[1])
     np.testing.assert_allclose(factor.T @ factor, np.linalg.inv(damped), rtol=1e-3, atol=1e-5 * np.linalg.inv(damped).max())
 
 
-@pytest.mark.parametrize("below_zero, needed", [(0.005, 0.01), (0.05, 0.1), (0.5, 1.0), (5.0, 10.0), (5000.0, 10000.0)])
+@pytest.mark.parametrize("below_zero, needed", [(0.005, 0.05), (0.1, 0.5), (0.5, 5.0), (5.0, 50.0), (2000.0, 5000.0)])
 def test_damping_rises_by_tens_until_the_factorisation_succeeds(below_zero: float, needed: float) -> None:
     hessian = torch.tensor([[1.0, 1 + below_zero], [1 + below_zero, 1.0]])  # its eigenvalues: 2 + below_zero, -below_zero
     factor, damping = factorise(hessian)
@@ -276,10 +276,10 @@ def test_no_damping_mends_a_hessian_that_is_not_finite(value: float, place: tupl
         factorise(hessian)
 
 
-def test_damping_rises_too_where_the_inverse_overflows() -> None:
+def test_inputs_may_be_as_small_as_floats_go() -> None:
     factor, damping = factorise(1e-40 * torch.eye(8))
-    assert damping == pytest.approx(100)
-    assert factor.isfinite().all()
+    assert damping == 0.05
+    torch.testing.assert_close(factor, (1.05e-40) ** -0.5 * torch.eye(8), rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize("bits, group_size, symmetric", GRIDS)
