@@ -16,7 +16,7 @@ from llmrepair.pipeline.errors import Problem, WorkError
 from llmrepair.pipeline.progress import Bar, Reporter
 from llmrepair.stages.compress.grid import Quantised
 from llmrepair.stages.compress.layer import CompressedLayer, Recipe, compress_layers, output_error
-from llmrepair.stages.compress.solver import FIRST_DAMPING, NotPositiveDefinite
+from llmrepair.stages.compress.solver import NotPositiveDefinite
 
 if TYPE_CHECKING:
     from llmrepair.stages.compress.calibration import Inputs
@@ -85,13 +85,13 @@ class Compressor:
         """Says what the calibration text was too small for."""
         unseen = [layer["name"] for layer in self.told if layer["tokens"] == 0]
         deficient = [layer["name"] for layer in self.told if layer["rank_deficient"] and layer["tokens"]]
-        damped = [layer["name"] for layer in self.told if (layer["damping"] or 0) > FIRST_DAMPING]
+        damped = [layer["name"] for layer in self.told if (layer["damping"] or 0) > self._recipe.damping]
         if unseen:
             self._say(unseen, "never saw an input: give more --samples or other text")
         if deficient and self._recipe.compensate:
             self._say(deficient, "have more columns than the calibration text has tokens: give more --samples")
         if damped:
-            self._say(damped, f"needed more damping than {FIRST_DAMPING:.0%}: their weights make up for less")
+            self._say(damped, f"needed more damping than {self._recipe.damping:g}: their weights make up for less")
 
     def _say(self, names: list[str], what: str) -> None:
         self._reporter.note(f"{len(names)} of {len(self._layers)} layers, such as `{names[0]}`, {what}")

@@ -23,6 +23,7 @@ class Recipe:
         grid: what the others are rounded to; None leaves them as they are.
         compensate: columns make up for the errors of those before them (GPTQ, SparseGPT).
         activation_order: columns with the largest inputs first (only where errors are compensated).
+        damping: share of the Hessian's mean diagonal that is added to its diagonal before it is factorised.
     """
 
     pruner: Literal["magnitude", "wanda", "sparsegpt"] | None
@@ -30,6 +31,7 @@ class Recipe:
     grid: Grid | None
     compensate: bool
     activation_order: bool
+    damping: float
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,8 @@ class _Solver:
     def __init__(self, hessian: torch.Tensor, recipe: Recipe):
         self._recipe = recipe
         self._order = hessian.diagonal().argsort(descending=True, stable=True) if recipe.activation_order else None
-        self._factor, self._damping = factorise(hessian if self._order is None else hessian[self._order][:, self._order])
+        ordered = hessian if self._order is None else hessian[self._order][:, self._order]
+        self._factor, self._damping = factorise(ordered, recipe.damping)
 
     def solve(self, weight: torch.Tensor, mask: torch.Tensor | None) -> CompressedLayer:
         values, quantised = solve(weight, self._factor, self._recipe.grid, self._masking(mask), self._order)

@@ -97,6 +97,7 @@ def recipe_of(config: CompressConfig) -> Recipe:
         grid=grid_of(config) if quantiser else None,
         compensate=quantiser == "gptq" or pruner == "sparsegpt",
         activation_order=config.identity()["column_order"] == "activation",
+        damping=config.damping,
     )
 
 

@@ -17,7 +17,7 @@ from llmrepair.stages.compress.grid import Grid, Quantised
 
 BLOCK = 128
 """Columns whose errors are passed on to later blocks together, and among which SparseGPT chooses an unstructured mask."""
-FIRST_DAMPING, DAMPING_STEP, LAST_DAMPING = 0.05, 10.0, 1e4
+DAMPING_STEP, LAST_DAMPING = 10.0, 1e4
 
 
 class NotPositiveDefinite(Exception):
@@ -36,17 +36,17 @@ class Masking:
     choose: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-def factorise(hessian: torch.Tensor) -> tuple[torch.Tensor, float]:
-    """The upper Cholesky factor U [columns, columns] of a damped Hessian's inverse, U^T U, and the damping.
+def factorise(hessian: torch.Tensor, damping: float) -> tuple[torch.Tensor, float]:
+    """The upper Cholesky factor U [columns, columns] of a damped Hessian's inverse, U^T U, and the damping that it took.
 
-    The damping is the share of the mean diagonal that is added to the diagonal, as in GPTQ (section 3.3), and ten times more
-    for as long as the factorisation fails. It is 5 %, as GPTQModel has it, where the paper has 1 %: with so little, errors are
-    moved into directions that calibration text hardly uses but other text does (`benchmarks/compress_quality.py`).
+    Args:
+        damping: share of the mean diagonal that is added to the diagonal (GPTQ, section 3.3), and ten times more for as long
+            as the factorisation fails.
 
     Raises:
         NotPositiveDefinite: no damping helps.
     """
-    mean, damping = hessian.diagonal().mean(), FIRST_DAMPING
+    mean = hessian.diagonal().mean()
     mean = torch.where(mean == 0, 1.0, mean)  # no input ever reached the layer: all directions count the same
     while damping <= LAST_DAMPING:
         # H is read backwards, for its factor R R^T with R upper triangular: then H^-1 = R^-T R^-1.

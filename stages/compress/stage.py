@@ -46,6 +46,9 @@ class CompressConfig(ModelConfig):
     column_order: Literal["activation", "left-to-right"] = Field(
         "activation", description="in which gptq and wanda+gptq round columns; activation: those with the largest inputs first"
     )
+    damping: float = Field(
+        0.05, gt=0, le=1, description="gptq and sparsegpt: share of the Hessian's mean diagonal that is added to its diagonal"
+    )
     sparsity: float = Field(0.5, ge=0.0, le=0.95, description="share of weights that pruning sets to zero, up to 0.95")
     pattern: Literal["unstructured", "2:4", "4:8"] = Field("unstructured", description="where a pruned layer's zeros may be")
     calibration: str = Field(
@@ -88,6 +91,8 @@ class CompressConfig(ModelConfig):
             names |= {"bits", "group_size", "asymmetric", "format"}
         if quantiser != "gptq" or pruner == "sparsegpt":  # which chooses among neighbours
             names |= {"column_order"}
+        if quantiser != "gptq" and pruner != "sparsegpt":
+            names |= {"damping"}
         if pruner is None:
             names |= {"sparsity", "pattern"}
         if self.method == "none":

@@ -19,10 +19,14 @@ Updates = Callable[[Array], tuple[Array, Array]]
 """Makes of H what a unit of change in column q takes off the later columns, in row q of [columns, columns], and [H_F^-1]_qq."""
 
 
+DAMPING = 0.01
+"""As in both papers."""
+
+
 def damped_hessian(inputs: Array) -> Array:
     """H with 5 % of the mean diagonal on its diagonal (GPTQ, section 3.3, step 3, has 1 %)."""
     hessian = inputs.T @ inputs
-    return hessian + 0.05 * np.mean(np.diag(hessian)) * np.eye(len(hessian))
+    return hessian + DAMPING * np.mean(np.diag(hessian)) * np.eye(len(hessian))
 
 
 def by_cholesky(hessian: Array) -> tuple[Array, Array]:

@@ -47,7 +47,7 @@ def solved(weight: torch.Tensor, grid: Grid, order: torch.Tensor | None = None) 
     """By GPTQ, for inputs that are correlated."""
     inputs = torch.randn(64, COLUMNS, generator=torch.Generator().manual_seed(0)).cumsum(1)
     hessian = inputs.T @ inputs if order is None else (inputs.T @ inputs)[order][:, order]
-    new, quantised = solve(weight, factorise(hessian)[0], grid, order=order)
+    new, quantised = solve(weight, factorise(hessian, 0.01)[0], grid, order=order)
     assert quantised is not None
     return new, quantised
 

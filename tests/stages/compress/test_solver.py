@@ -47,7 +47,7 @@ class Layer:
         return output_error(self.weight.double().numpy(), np.asarray(weight, np.float64), self.inputs.double().numpy())
 
     def pruned(self, masking: Masking) -> torch.Tensor:
-        new, quantised = solve(self.weight, factorise(self.hessian)[0], masking=masking)
+        new, quantised = solve(self.weight, factorise(self.hessian, reference.DAMPING)[0], masking=masking)
         assert quantised is None
         return new
 
@@ -55,7 +55,7 @@ class Layer:
         self, grid: Grid, masking: Masking | None = None, order: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, Quantised]:
         hessian = self.hessian if order is None else self.hessian[order][:, order]
-        new, quantised = solve(self.weight, factorise(hessian)[0], grid, masking, order)
+        new, quantised = solve(self.weight, factorise(hessian, reference.DAMPING)[0], grid, masking, order)
         assert quantised is not None
         return new, quantised
 
@@ -252,17 +252,17 @@ def assert_ordered(*methods: Callable[[Layer], torch.Tensor]) -> None:
 
 def test_factorise() -> None:
     hessian = layer(8, 64).hessian
-    factor, damping = factorise(hessian)
-    assert damping == 0.05
+    factor, damping = factorise(hessian, 0.01)
+    assert damping == 0.01
     assert torch.equal(factor, factor.triu())
     damped = reference.damped_hessian(layer(8, 64).doubles()[1])
     np.testing.assert_allclose(factor.T @ factor, np.linalg.inv(damped), rtol=1e-3, atol=1e-5 * np.linalg.inv(damped).max())
 
 
-@pytest.mark.parametrize("below_zero, needed", [(0.005, 0.05), (0.1, 0.5), (0.5, 5.0), (5.0, 50.0), (2000.0, 5000.0)])
+@pytest.mark.parametrize("below_zero, needed", [(0.005, 0.01), (0.05, 0.1), (0.5, 1.0), (5.0, 10.0), (2000.0, 10000.0)])
 def test_damping_rises_by_tens_until_the_factorisation_succeeds(below_zero: float, needed: float) -> None:
     hessian = torch.tensor([[1.0, 1 + below_zero], [1 + below_zero, 1.0]])  # its eigenvalues: 2 + below_zero, -below_zero
-    factor, damping = factorise(hessian)
+    factor, damping = factorise(hessian, 0.01)
     assert damping == pytest.approx(needed)
     torch.testing.assert_close(factor.T @ factor, torch.linalg.inv(hessian + needed * torch.eye(2)), rtol=1e-4, atol=1e-7)
 
@@ -273,12 +273,12 @@ def test_no_damping_mends_a_hessian_that_is_not_finite(value: float, place: tupl
     hessian = torch.eye(8)
     hessian[place] = hessian[place[::-1]] = value
     with pytest.raises(NotPositiveDefinite):
-        factorise(hessian)
+        factorise(hessian, 0.01)
 
 
 def test_inputs_may_be_as_small_as_floats_go() -> None:
-    factor, damping = factorise(1e-40 * torch.eye(8))
-    assert damping == 0.05
+    factor, damping = factorise(1e-40 * torch.eye(8), 0.01)
+    assert damping == 0.01
     torch.testing.assert_close(factor, (1.05e-40) ** -0.5 * torch.eye(8), rtol=1e-3, atol=0)
 
 
