@@ -24,7 +24,7 @@ DAMPING = 0.01
 
 
 def damped_hessian(inputs: Array) -> Array:
-    """H with 5 % of the mean diagonal on its diagonal (GPTQ, section 3.3, step 3, has 1 %)."""
+    """H with 1 % of the mean diagonal on its diagonal (GPTQ, section 3.3, step 3)."""
     hessian = inputs.T @ inputs
     return hessian + DAMPING * np.mean(np.diag(hessian)) * np.eye(len(hessian))
 
