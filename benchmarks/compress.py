@@ -23,6 +23,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import chdir
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -194,8 +195,9 @@ def gptqmodel_quantised(model: str, rows: torch.Tensor, dtype: str, options: dic
         act_group_aware=False,
     )
     examples = [{"input_ids": row, "attention_mask": [1] * len(row)} for row in rows.tolist()]
-    quantised = GPTQModel.load(model, config, dtype=getattr(torch, dtype))
-    quantised.quantize(examples, batch_size=1)
+    with tempfile.TemporaryDirectory() as folder, chdir(folder):  # it leaves its log where it runs
+        quantised = GPTQModel.load(model, config, dtype=getattr(torch, dtype))
+        quantised.quantize(examples, batch_size=1)
     return quantised
 
 

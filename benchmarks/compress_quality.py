@@ -1,6 +1,6 @@
 """What compression costs, beside GPTQModel on the same calibration rows: accuracy of `lab_qa`, bits per byte of texts.
 
-python benchmarks/compress_quality.py [--model FOLDER --text FILE] [--draws 3] [--only 'gptq 3']
+python benchmarks/compress_quality.py [--model FOLDER --text FILE] [--no-lab] [--draws 3] [--only 'gptq 3']
 
 The models are `lab` and `lab-opt` and, if it is given, that in FOLDER: it is calibrated on nine tenths of the texts in FILE
 (a JSON list of strings, or one {"text": ...} per line) and scored on the rest. Each score is the mean over draws of
@@ -73,6 +73,10 @@ class Subject(NamedTuple):
     folder: Path
 
     @property
+    def name(self) -> str:
+        return Path(self.model).name
+
+    @property
     def model_folder(self) -> str:
         return str(model_folder(self.model))
 
@@ -93,8 +97,8 @@ def subject_of(model: Path, text: Path, folder: Path) -> Subject:
     folder.mkdir()
     write_texts(texts[-held_out:], folder / "held-out.jsonl")
     (folder / "held_out_text.yaml").write_text(TASK.format(path=folder / "held-out.jsonl"), encoding="utf-8")
-    padded(model, folder / "model")
-    return Subject(str(folder / "model"), "held_out_text", texts[:-held_out], folder)
+    padded(model, folder / model.name)
+    return Subject(str(folder / model.name), "held_out_text", texts[:-held_out], folder)
 
 
 def padded(model: Path, to: Path) -> None:
@@ -127,23 +131,17 @@ def by_gptqmodel(subject: Subject, options: dict[str, Any], rows: torch.Tensor, 
 
 def scores(subject: Subject, model: str) -> Scores:
     """What `llmrepair eval` answers."""
-    flags = {"model": model, "tasks": subject.tasks, "include-path": subject.folder, "runs": subject.folder / "runs"}
-    command = [
-        "eval",
-        "--json",
-        "--method",
-        "none",
-        *(str(text) for name, value in flags.items() for text in (f"--{name}", value)),
-    ]
+    flags = {"tasks": subject.tasks, "include-path": subject.folder, "runs": subject.folder / "runs", "device": "cpu"}
+    command = ["eval", "--model", model, "--method", "none", "--json"]
     with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
-        code = run(command)
+        code = run(command + [str(text) for name, value in flags.items() for text in (f"--{name}", value)])
     assert code == 0, err.getvalue()
     tasks = json.loads(out.getvalue())["metrics"]["tasks"].values()
     return {metric: task[metric]["value"] for metric in METRICS for task in tasks if metric in task}
 
 
 def measure(subject: Subject, only: str, draws: int) -> None:
-    print(f"{subject.model}, dense: {shown(scores(subject, subject.model))}", flush=True)
+    print(f"{subject.name}, dense: {shown(scores(subject, subject.model))}", flush=True)
     tokenizer = load_tokenizer(subject.model_folder, None)
     results: dict[str, list[tuple[Scores, Scores | None]]] = defaultdict(list)
     for draw in range(draws):
@@ -154,7 +152,7 @@ def measure(subject: Subject, only: str, draws: int) -> None:
                 if only in name:
                     results[name].append(both_sides(subject, options, rows, process, subject.folder / f"{name}-{draw}"))
     for name, pairs in results.items():
-        print(f"{subject.model}, {name:37} {compared(pairs)}", flush=True)
+        print(f"{subject.name}, {name:37} {compared(pairs)}", flush=True)
 
 
 def both_sides(
@@ -197,6 +195,8 @@ def main() -> None:
     parser.add_argument("--only", default="", help="configurations whose name holds this")
     parser.add_argument("--no-lab", action="store_true", help="leave out the lab models")
     options = parser.parse_args()
+    if bool(options.model) != bool(options.text):
+        parser.error("give --model and --text together")
     quiet("cpu")
     with tempfile.TemporaryDirectory() as folder:
         subjects = [] if options.no_lab else [lab_subject(model, Path(folder, model)) for model in LAB_MODELS]
