@@ -50,13 +50,13 @@ def load_model(
     if is_gptq:
         unpack_layers(model, meta_model(location, revision, trust_remote_code))
     elif quantisation:
-        _forget_packing(model)
+        forget_quantisation(model)
     model.to(device)  # type: ignore[arg-type]
     return model.eval().requires_grad_(False)
 
 
-def _forget_packing(model: PreTrainedModel) -> None:
-    """Takes away the scales and wrappers that compressed-tensors leaves on layers whose weights it has dequantised."""
+def forget_quantisation(model: PreTrainedModel) -> None:
+    """Takes away the scales and wrappers of compressed-tensors from layers whose weights are plain numbers."""
     from compressed_tensors.quantization import QuantizationMetadata
 
     for module in model.modules():
@@ -86,6 +86,11 @@ def weight_matrix(layer: torch.nn.Module) -> torch.Tensor:
     """A linear layer's weight as [outputs, inputs]; a view where the layer keeps it the other way round, as GPT-2's do."""
     weight: torch.Tensor = layer.weight  # type: ignore[assignment]
     return weight.T if isinstance(layer, Conv1D) else weight
+
+
+def layer_shapes(model: PreTrainedModel) -> dict[str, tuple[int, ...]]:
+    """Outputs and inputs of each compressible layer, by name."""
+    return {name: tuple(weight_matrix(layer).shape) for name, layer in compressible_layers(model).items()}
 
 
 def causal_architectures() -> frozenset[str]:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from compressed_tensors.quantization import QuantizationMetadata
 from compressed_tensors.utils import patch_attr
 from llmcompressor.modeling.offset_norm import norm_calibration_context
 from llmcompressor.modifiers.quantization import QuantizationModifier
 from llmcompressor.modifiers.transform.awq import AWQ_MAPPING_REGISTRY, AWQMapping, AWQModifier, default_mappings
 from llmcompressor.pipelines.cache import IntermediatesCache
 
+from llmrepair.models.loading import forget_quantisation
 from llmrepair.stages.compress.calibration import run_sequentially
 
 if TYPE_CHECKING:
@@ -50,8 +50,7 @@ def smooth(
     recipe = [AWQModifier(mappings=MAPPINGS[type(model).__name__]), target]
     with norm_calibration_context(model), _pinning_memory_only_for(device):
         run_sequentially(model, recipe, rows, batch_size, device)
-    for module in model.modules():
-        QuantizationMetadata.clear_quantization(module)
+    forget_quantisation(model)
 
 
 def _pinning_memory_only_for(device: torch.device) -> AbstractContextManager[None]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.pytorch_utils import Conv1D
 
-from llmrepair.models.loading import causal_architectures, compressible_layers, meta_model, weight_matrix
+from llmrepair.models.loading import causal_architectures, compressible_layers, layer_shapes, meta_model
 from llmrepair.pipeline.errors import Problem
 from llmrepair.stages.compress.gptq_format import format_problems, packages_problem, reading_problems
 from llmrepair.stages.sources import load_config
@@ -84,14 +84,13 @@ def _format_problems(stage: Compress, model: PreTrainedModel) -> list[Problem]:
     identity = stage.config.identity()
     if identity["format"] != "gptq":
         return []
-    shapes = {name: tuple(weight_matrix(layer).shape) for name, layer in compressible_layers(model).items()}
     packages = packages_problem()
-    return format_problems(shapes, identity["group_size"]) + ([packages] if packages else [])
+    return format_problems(layer_shapes(model), identity["group_size"]) + ([packages] if packages else [])
 
 
 def _shape_problems(stage: Compress, model: PreTrainedModel) -> list[Problem]:
     problems = []
-    columns = sorted({weight_matrix(layer).shape[1] for layer in compressible_layers(model).values()})
+    columns = sorted({columns for _, columns in layer_shapes(model).values()})
     identity = stage.config.identity()
     group_size, pattern = identity["group_size"] or -1, identity["pattern"] or "unstructured"
     if group_size != -1 and (odd := [count for count in columns if count % group_size]):

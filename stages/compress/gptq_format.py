@@ -12,7 +12,7 @@ import torch
 
 from llmrepair.models.gptq import import_gptqmodel, is_installed
 from llmrepair.pipeline.errors import Problem
-from llmrepair.stages.compress.grid import Quantised
+from llmrepair.stages.compress.grid import Quantised, shared_group_size
 from llmrepair.stages.compress.stage import BITS
 
 if TYPE_CHECKING:
@@ -105,11 +105,10 @@ def save_gptq(model: PreTrainedModel, layers: Mapping[str, Quantised], folder: P
 
 
 def _settings(layers: list[Quantised]) -> dict[str, Any]:
-    whole_rows = all(layer.scale.shape[1] == 1 for layer in layers)
     return {
         "quant_method": "gptq",
         "bits": layers[0].bits,
-        "group_size": -1 if whole_rows else layers[0].codes.shape[1] // layers[0].scale.shape[1],
+        "group_size": shared_group_size(layers),
         "sym": layers[0].symmetric,
         "desc_act": False,
         "checkpoint_format": "gptq" if layers[0].symmetric else "gptq_v2",

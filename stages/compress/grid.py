@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import torch
@@ -72,6 +73,14 @@ class Quantised:
         groups, dtype = self.scale.shape[1], self.scale.dtype
         steps = self.codes.to(dtype).unflatten(1, (groups, -1)) - self.zero_point.to(dtype)[..., None]
         return (steps * self.scale[..., None]).flatten(1)
+
+
+def shared_group_size(layers: Collection[Quantised]) -> int:
+    """Columns that share a scale in each of some layers; -1: a whole row in all of them."""
+    if all(layer.scale.shape[1] == 1 for layer in layers):
+        return -1
+    some = next(iter(layers))
+    return some.codes.shape[1] // some.scale.shape[1]
 
 
 def round_to_nearest(weight: torch.Tensor, grid: Grid) -> Quantised:

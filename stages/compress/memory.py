@@ -163,10 +163,10 @@ def _solving(group: Sequence[Layer], config: CompressConfig) -> int:
     # Scores, and an int64 and a float for each weight that is sorted; rows are sorted by themselves for wanda.
     is_sorted_whole = pruner == "magnitude" or (pruner == "wanda" and config.pattern != "unstructured")
     masking = ((3 * _FLOAT + 8) if is_sorted_whole else 2 * _FLOAT) * largest if pruner else 0
-    if quantiser != "gptq" and pruner != "sparsegpt":
+    if not config.compensates:
         return max(masking, error)
     # The damped Hessian's factor, the inverse and its factor; the last one stays. In activation order also a copy.
-    factors = (4 if config.identity()["column_order"] == "activation" else 3) * square
+    factors = (4 if config.in_activation_order else 3) * square
     # Weights [columns, rows], the same in order, the result [rows, columns]; what is kept, codes, and their transpose.
     a_pass = (3 * _FLOAT + 1 + (2 if quantiser else 0)) * largest
     return max(factors, square + max(masking, a_pass, error) + (item + 1) * largest)  # the layer before is still held

@@ -12,7 +12,7 @@ from compressed_tensors.compressors.pack_quantized.helpers import pack_to_int32,
 from compressed_tensors.quantization import QuantizationArgs, QuantizationConfig, QuantizationScheme
 from safetensors.torch import load_file
 
-from llmrepair.stages.compress.grid import Quantised
+from llmrepair.stages.compress.grid import Quantised, shared_group_size
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -74,8 +74,8 @@ def unpack(tensors: Mapping[str, torch.Tensor], bits: int, symmetric: bool) -> Q
 
 
 def _quantization_config(layers: Collection[Quantised], ignore: list[str]) -> dict[str, Any]:
-    columns, groups = max((layer.codes.shape[1], layer.scale.shape[1]) for layer in layers)
-    strategy = {"strategy": "channel"} if groups == 1 else {"strategy": "group", "group_size": columns // groups}
+    group_size = shared_group_size(layers)
+    strategy = {"strategy": "channel"} if group_size == -1 else {"strategy": "group", "group_size": group_size}
     some = next(iter(layers))
     weights = QuantizationArgs(num_bits=some.bits, type="int", symmetric=some.symmetric, **strategy)
     config = QuantizationConfig(

@@ -95,8 +95,8 @@ def recipe_of(config: CompressConfig) -> Recipe:
         pruner=pruner,
         pattern=Pattern(config.sparsity, None if config.pattern == "unstructured" else int(config.pattern.split(":")[1])),
         grid=grid_of(config) if quantiser else None,
-        compensate=quantiser == "gptq" or pruner == "sparsegpt",
-        activation_order=config.identity()["column_order"] == "activation",
+        compensate=config.compensates,
+        activation_order=config.in_activation_order,
         damping=config.damping,
     )
 

@@ -84,6 +84,16 @@ class CompressConfig(ModelConfig):
             raise invalid(problem)
         return calibration
 
+    @property
+    def compensates(self) -> bool:
+        """Whether columns make up for the errors of those before them, for which the inputs' Hessian is factorised."""
+        pruner, quantiser = METHODS[self.method]
+        return quantiser == "gptq" or pruner == "sparsegpt"
+
+    @property
+    def in_activation_order(self) -> bool:
+        return self.column_order == "activation" and "column_order" not in self.without_effect()
+
     def without_effect(self) -> frozenset[str]:
         pruner, quantiser = METHODS[self.method]
         names: frozenset[str] = frozenset()
@@ -91,7 +101,7 @@ class CompressConfig(ModelConfig):
             names |= {"bits", "group_size", "asymmetric", "format"}
         if quantiser != "gptq" or pruner == "sparsegpt":  # which chooses among neighbours
             names |= {"column_order"}
-        if quantiser != "gptq" and pruner != "sparsegpt":
+        if not self.compensates:
             names |= {"damping"}
         if pruner is None:
             names |= {"sparsity", "pattern"}

@@ -36,13 +36,14 @@ def format_problem(parts: Parts, file_format: str) -> Problem | None:
 
 
 def _gptq_problem(parts: Parts) -> Problem | None:
+    from llmrepair.models.loading import layer_shapes, meta_model
     from llmrepair.stages.compress.gptq_format import format_problems, packages_problem
-    from llmrepair.stages.compress.packed_format import read_packed
 
     if (packages := packages_problem()) is not None:
         return packages
-    shapes = {name: tuple(layer.codes.shape) for name, layer in read_packed(_location(parts)).items()}
-    return next(iter(format_problems(shapes, parts.compressed.key_document["config"]["group_size"])), None)
+    config = parts.compressed.key_document["config"]
+    model = meta_model(str(_location(parts)), None, config["trust_remote_code"])
+    return next(iter(format_problems(layer_shapes(model), config["group_size"])), None)
 
 
 def write_converted(parts: Parts, folder: Path, file_format: str, reporter: Reporter) -> float:
