@@ -9,14 +9,19 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+from compressed_tensors.offload import remove_dispatch
 from compressed_tensors.utils import patch_attr
+from llmcompressor.args.dataset_arguments import DatasetArguments
+from llmcompressor.core import create_session
 from llmcompressor.modeling.offset_norm import norm_calibration_context
 from llmcompressor.modifiers.quantization import QuantizationModifier
 from llmcompressor.modifiers.transform.awq import AWQ_MAPPING_REGISTRY, AWQMapping, AWQModifier, default_mappings
 from llmcompressor.pipelines.cache import IntermediatesCache
+from llmcompressor.pipelines.sequential import pipeline
+from torch.utils.data import DataLoader
 
 from llmrepair.models.loading import forget_quantisation
-from llmrepair.stages.compress.calibration import run_sequentially
+from llmrepair.stages.compress.calibration import tracing
 
 if TYPE_CHECKING:
     import torch
@@ -48,8 +53,19 @@ def smooth(
         weights |= {"strategy": "group", "group_size": grid.group_size}
     target = QuantizationModifier(config_groups={"group_0": {"targets": names, "weights": weights}})
     recipe = [AWQModifier(mappings=MAPPINGS[type(model).__name__]), target]
-    with norm_calibration_context(model), _pinning_memory_only_for(device):
-        run_sequentially(model, recipe, rows, batch_size, device)
+    loader: DataLoader[Any] = DataLoader([{"input_ids": row} for row in rows], batch_size=batch_size)  # type: ignore[arg-type]
+    with (
+        create_session() as session,
+        tracing(),
+        norm_calibration_context(model),
+        _pinning_memory_only_for(device),
+        patch_attr(pipeline, "get_main_device", lambda: device),  # it would take any GPU that it sees
+        patch_attr(pipeline, "tqdm", lambda batches, **settings: batches),  # bars of its own, beside ours
+    ):
+        session.initialize(model=model, recipe=recipe, calib_data=loader, start=-1)  # type: ignore[arg-type]
+        pipeline.SequentialPipeline()(model, loader, DatasetArguments())
+        session.finalize()
+    remove_dispatch(model)
     forget_quantisation(model)
 
 

@@ -1,26 +1,27 @@
-"""Shows a model's layers their inputs, block by block, and has each block compressed before the next one sees its outputs.
+"""Shows a model's layers their inputs, and has each compressed before those after it see its outputs.
 
-The order of events is llm-compressor's sequential pipeline: it traces the model into blocks, keeps on the CPU what passes
-between them, and brings to the accelerator one block at a time.
+llm-compressor traces the model into parts of a block each, and keeps on the CPU what passes between them; one part at a time
+is on the accelerator. Inside a block the order is that of the calls as well (what GPTQ's authors call true sequential): the
+projection behind the attention is compressed for what the compressed queries, keys and values let through.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
-from compressed_tensors.offload import remove_dispatch
+from compressed_tensors.offload import disable_offloading, remove_dispatch, set_onload_device
 from compressed_tensors.utils import patch_attr
 from llmcompressor.args.dataset_arguments import DatasetArguments
-from llmcompressor.core import create_session
-from llmcompressor.modifiers import Modifier
-from llmcompressor.pipelines.sequential import pipeline
-from pydantic import PrivateAttr
+from llmcompressor.pipelines.cache import IntermediatesCache
+from llmcompressor.pipelines.sequential.helpers import Subgraph, trace_subgraphs
+from llmcompressor.utils.helpers import calibration_forward_context
+from llmcompressor.utils.pytorch.module import infer_sequential_targets
 from torch.fx import _symbolic_trace
-from torch.utils.data import DataLoader
 
 from llmrepair.models.loading import weight_matrix
 
@@ -65,75 +66,93 @@ def calibrate(
         model: on the CPU, or on `device` as a whole.
         rows: token ids [N, T], of which `batch_size` rows pass a block at a time.
     """
-    run_sequentially(model, [_Watcher(layers, visit)], rows, batch_size, device)
-
-
-def run_sequentially(
-    model: PreTrainedModel, recipe: list[Modifier], rows: torch.Tensor, batch_size: int, device: torch.device
-) -> None:
-    """llm-compressor's sequential pipeline, without the globals and the saving that its `oneshot` puts around it."""
-    logging.getLogger("torch.fx").setLevel(logging.ERROR)  # warns of how llm-compressor calls it
-    loader: DataLoader[Any] = DataLoader([{"input_ids": row} for row in rows], batch_size=batch_size)  # type: ignore[arg-type]
-    with (
-        create_session() as session,
-        patch_attr(pipeline, "get_main_device", lambda: device),  # it would take any GPU that it sees
-        patch_attr(pipeline, "tqdm", lambda batches, **settings: batches),  # bars of its own, beside ours
-        patch_attr(_symbolic_trace, "_wrapped_fns_to_patch", dict(_symbolic_trace._wrapped_fns_to_patch)),  # holds the model
-    ):
-        session.initialize(model=model, recipe=recipe, calib_data=loader, start=-1)  # type: ignore[arg-type]
-        pipeline.SequentialPipeline()(model, loader, DatasetArguments())
-        session.finalize()
+    batches = [{"input_ids": batch.to(device)} for batch in rows.split(batch_size)]
+    names = {layer: name for name, layer in layers.items()}
+    set_onload_device(model, device)
+    with tracing():
+        blocks = infer_sequential_targets(model)
+        parts = trace_subgraphs(model, batches[0], blocks, DatasetArguments().tracing_ignore)  # type: ignore[arg-type]
+        held = IntermediatesCache(offload_device=torch.device("cpu"))
+        for batch in batches:
+            held.append(batch)
+        with calibration_forward_context(model):
+            for traced in parts:
+                with disable_offloading():  # of this part, until it is through
+                    part = _Part(model, traced, held)
+                    part.visit(names, visit)
+                    if traced is not parts[-1]:
+                        part.pass_on()
     remove_dispatch(model)
 
 
-class _Watcher(Modifier):
-    """llm-compressor's hooks: sums up the inputs of a block's layers, then has them visited."""
+@contextmanager
+def tracing() -> Iterator[None]:
+    """What llm-compressor's use of torch.fx would leave behind is undone."""
+    logging.getLogger("torch.fx").setLevel(logging.ERROR)  # warns of how llm-compressor calls it
+    with patch_attr(_symbolic_trace, "_wrapped_fns_to_patch", dict(_symbolic_trace._wrapped_fns_to_patch)):  # holds the model
+        yield
 
-    requires_calibration_data: bool = True
-    _layers: dict[torch.nn.Module, str] = PrivateAttr()
-    _visit: Visit = PrivateAttr()
-    _inputs: dict[torch.nn.Module, Inputs] = PrivateAttr(default_factory=dict)
-    _first: dict[Inputs, torch.nn.Module] = PrivateAttr(default_factory=dict)
-    _latest: tuple[torch.Tensor, Inputs] | None = PrivateAttr(None)
 
-    def __init__(self, layers: Mapping[str, torch.nn.Module], visit: Visit):
-        super().__init__()
-        self._layers = {layer: name for name, layer in layers.items()}
-        self._visit = visit
+class _Stop(BaseException):
+    """Ends a forward pass that showed what it was for. Not an `Exception`: llm-compressor makes other ones of those."""
 
-    def on_initialize(self, state: Any, **kwargs: Any) -> bool:
-        return True
 
-    def on_calibration_start(self, state: Any, event: Any, **kwargs: Any) -> None:
-        for layer in self._layers:
-            self.register_hook(layer, self._see, "forward")  # type: ignore[arg-type]
+class _Part:
+    """A part of a model, and what the parts before it pass on to it and to later ones."""
 
-    def _see(self, layer: torch.nn.Module, arguments: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        """Layers that are called in a row with one tensor (queries, keys, values) share their `Inputs`."""
-        tensor = arguments[0]
-        if layer not in self._inputs:
-            shared = self._latest is not None and self._latest[0] is tensor
-            self._inputs[layer] = self._latest[1] if shared and self._latest else Inputs(tensor.shape[-1], tensor.device)
-        inputs = self._inputs[layer]
-        if self._first.setdefault(inputs, layer) is layer:
-            inputs.add(tensor)
-        self._latest = tensor, inputs
+    def __init__(self, model: PreTrainedModel, part: Subgraph, held: IntermediatesCache):
+        self._model, self._part, self._held = model, part, held
 
-    def on_sequential_epoch_end(self, state: Any, event: Any, modules: Iterable[torch.nn.Module], **kwargs: Any) -> None:
-        self._latest = None
-        together: dict[Inputs, list[str]] = {}
-        for layer in modules:
-            if layer in self._layers:
-                weight = weight_matrix(layer)
-                inputs = self._inputs.pop(layer, None) or Inputs(weight.shape[1], weight.device)
-                together.setdefault(inputs, []).append(self._layers[layer])
-        self._first.clear()
-        while together:  # what was visited is let go
-            inputs = next(iter(together))
-            self._visit(together.pop(inputs), inputs)
+    def visit(self, names: Mapping[torch.nn.Module, str], visit: Visit) -> None:
+        for group in self._groups([layer for layer in self._part.submodules(self._model) if layer in names]):
+            visit([names[layer] for layer in group], self._inputs_of(group[0]))
 
-    def on_calibration_end(self, state: Any, event: Any, **kwargs: Any) -> None:
-        self.remove_hooks()
+    def _groups(self, layers: Sequence[torch.nn.Module]) -> list[list[torch.nn.Module]]:
+        """Layers in the order in which the first batch calls them, those together that are called in a row with one tensor
+        (queries, keys, values); then those that it does not call."""
+        groups: list[list[torch.nn.Module]] = []
+        latest: torch.Tensor | None = None
 
-    def on_finalize(self, state: Any, **kwargs: Any) -> bool:
-        return True
+        def see(layer: torch.nn.Module, arguments: Sequence[torch.Tensor]) -> None:
+            nonlocal latest
+            if arguments[0] is not latest:
+                groups.append([])
+            groups[-1].append(layer)
+            latest = arguments[0]
+
+        with _hooks(layers, see):
+            self._outputs(0)
+        called = {layer for group in groups for layer in group}
+        return groups + [[layer] for layer in layers if layer not in called]
+
+    def _inputs_of(self, layer: torch.nn.Module) -> Inputs:
+        weight = weight_matrix(layer)
+        inputs = Inputs(weight.shape[1], weight.device)
+
+        def see(layer: torch.nn.Module, arguments: Sequence[torch.Tensor]) -> None:
+            inputs.add(arguments[0])
+            raise _Stop
+
+        with _hooks([layer], see):
+            for batch in range(len(self._held)):
+                with suppress(_Stop):
+                    self._outputs(batch)
+        return inputs
+
+    def pass_on(self) -> None:
+        """Has later parts see the outputs of this one, and lets go of what only this one saw."""
+        for batch in range(len(self._held)):
+            self._held.update(batch, self._outputs(batch))
+            self._held.delete(batch, list(self._part.consumed_names))
+
+    def _outputs(self, batch: int) -> dict[str, Any]:
+        return self._part.forward(self._model, **self._held.fetch(batch, list(self._part.input_names)))
+
+
+@contextmanager
+def _hooks(layers: Iterable[torch.nn.Module], see: Callable[..., None]) -> Iterator[None]:
+    """Has `see` called with a layer and its arguments before each of its calls."""
+    with ExitStack() as stack:
+        for layer in layers:
+            stack.callback(layer.register_forward_pre_hook(see).remove)
+        yield
