@@ -18,7 +18,7 @@ from compressed_tensors.offload import disable_offloading, remove_dispatch, set_
 from compressed_tensors.utils import patch_attr
 from llmcompressor.args.dataset_arguments import DatasetArguments
 from llmcompressor.pipelines.cache import IntermediatesCache
-from llmcompressor.pipelines.sequential.helpers import Subgraph, trace_subgraphs
+from llmcompressor.pipelines.sequential.helpers import SequentialTracer, Subgraph, trace_subgraphs
 from llmcompressor.utils.helpers import calibration_forward_context
 from llmcompressor.utils.pytorch.module import infer_sequential_targets
 from torch.fx import _symbolic_trace
@@ -87,10 +87,21 @@ def calibrate(
 
 @contextmanager
 def tracing() -> Iterator[None]:
-    """What llm-compressor's use of torch.fx would leave behind is undone."""
+    """llm-compressor's tracing, mended, and without what it would leave behind."""
     logging.getLogger("torch.fx").setLevel(logging.ERROR)  # warns of how llm-compressor calls it
-    with patch_attr(_symbolic_trace, "_wrapped_fns_to_patch", dict(_symbolic_trace._wrapped_fns_to_patch)):  # holds the model
+    with (
+        patch_attr(_symbolic_trace, "_wrapped_fns_to_patch", dict(_symbolic_trace._wrapped_fns_to_patch)),  # holds the model
+        patch_attr(SequentialTracer, "create_arg", _create_argument),
+    ):
         yield
+
+
+def _create_argument(tracer: SequentialTracer, value: Any, create: Callable[..., Any] = SequentialTracer.create_arg) -> Any:
+    """The model's config is passed as it is. A copy, as llm-compressor passes, does not say that attention is eager: Mistral
+    and Phi-3 would make no mask for it, and look ahead."""
+    if value is tracer.root.config:
+        return tracer.create_node("get_attr", "config", (), {})
+    return create(tracer, value)
 
 
 class _Stop(BaseException):

@@ -138,25 +138,23 @@ def _dry_run(location: str, revision: str | None, trust_remote_code: bool, dtype
 
 def _computing(run: DryRun, layers: Mapping[str, Layer], config: CompressConfig) -> Iterator[tuple[str, Parts]]:
     """What a block's calibration and its layers' compression take where they are computed, besides the weights."""
-    blocks = [[[layers[name] for name in group] for group in block] for block in run.groups if block]
-    # A block's layers see float copies of their inputs, and each distinct input has a Hessian.
-    widest = max(group[0].columns for block in blocks for group in block)
+    groups = [[layers[name] for name in group] for block in run.groups for group in block]
+    # Layers see float copies of their inputs; one group's Hessian is there at a time.
+    widest = max(group[0].columns for group in groups)
     copies = 0 if _itemsize(config) == _FLOAT else run.tokens * widest * _FLOAT
-    hessians = [[_FLOAT * group[0].columns ** 2 for group in block] for block in blocks]
-    yield "calibrating", {"working": run.working + copies, "Hessians": max(map(sum, hessians))}
-    # Groups are solved one after the other, and the Hessians of those that are through are let go.
-    solving = (
-        {"Hessians": sum(hessians[b][g:]), "solving": _solving(group, config)}
-        for b, block in enumerate(blocks)
-        for g, group in enumerate(block)
-    )
+    yield "calibrating", {"working": run.working + copies, "Hessian": _hessian(widest)}
+    solving = ({"Hessian": _hessian(group[0].columns), "solving": _solving(group, config)} for group in groups)
     yield "solving", max(solving, key=lambda parts: sum(parts.values()))
+
+
+def _hessian(columns: int) -> int:
+    return _FLOAT * columns**2
 
 
 def _solving(group: Sequence[Layer], config: CompressConfig) -> int:
     """Bytes that layers with the same inputs take while they are solved, besides their Hessian."""
     pruner, quantiser = METHODS[config.method]
-    square, largest = _FLOAT * group[0].columns ** 2, max(layer.weights for layer in group)
+    square, largest = _hessian(group[0].columns), max(layer.weights for layer in group)
     item = _itemsize(config)
     # Old and new weight as floats, the difference, its product with the Hessian, and the new weight and its codes.
     error = (3 * _FLOAT + (0 if item == _FLOAT else 2 * _FLOAT) + item + 1) * largest
