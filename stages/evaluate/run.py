@@ -6,7 +6,6 @@ import contextlib
 import os
 import random
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,12 +14,7 @@ from lm_eval.evaluator import evaluate
 
 from llmrepair.models.harness import RepairedLM
 from llmrepair.models.loading import meta_model
-from llmrepair.models.lora import with_adapter
-from llmrepair.models.prompt_cache import PromptCache, build_prompt_cache
-from llmrepair.models.routing import Router, voting_layers
-from llmrepair.models.selection import FixedSelector, RoutedSelector, Selector
-from llmrepair.models.soft_prompt import load_pool
-from llmrepair.pipeline.artifact import Artifact, write_json
+from llmrepair.pipeline.artifact import write_json
 from llmrepair.pipeline.stage import Context
 from llmrepair.stages.compressed import load_compressed
 from llmrepair.stages.evaluate import factrecall
@@ -29,6 +23,7 @@ from llmrepair.stages.evaluate.files import RESULTS_FILE, samples_file
 from llmrepair.stages.evaluate.knowledge import with_bits_per_parameter
 from llmrepair.stages.evaluate.loading import load_tasks, templates_compiled_once, told
 from llmrepair.stages.evaluate.more_metrics import add_metrics
+from llmrepair.stages.evaluate.repair import Repair, apply_repair
 from llmrepair.stages.evaluate.results import results_document
 from llmrepair.stages.evaluate.samples import (
     plain,
@@ -120,38 +115,6 @@ def ask(language_model: RepairedLM, asked: TaskDict, config: EvaluateConfig) -> 
             apply_chat_template=config.apply_chat_template,
             fewshot_as_multiturn=config.apply_chat_template,
         )
-
-
-@dataclass(frozen=True)
-class Repair:
-    """A model with its repair in place."""
-
-    model: PreTrainedModel
-    cache: PromptCache | None = None
-    selector: Selector | None = None
-    extra_parameters: int = 0
-
-
-def apply_repair(model: PreTrainedModel, config: EvaluateConfig, repair: Artifact | None, batch_size: int) -> Repair:
-    if repair is None:
-        return Repair(model)
-    if config.recovery == "lora":
-        return Repair(with_adapter(model, repair.path), extra_parameters=repair.metrics["extra_parameters"])
-    prompts, pool = load_pool(repair.path)
-    prompts = [prompt.to(model.device, model.dtype) for prompt in prompts]
-    cache = _prompt_cache(model, prompts, pool["input_position"])
-    if config.recovery == "prompt":
-        losses = pool["validation_losses"]
-        best = losses.index(min(losses))
-        return Repair(model, cache, FixedSelector(best), prompts[best].numel())
-    layers = voting_layers(config.idp_layers, model.config.num_hidden_layers)
-    selector = RoutedSelector(Router(model, cache, layers, config.idp_reduce), batch_size)
-    return Repair(model, cache, selector, sum(prompt.numel() for prompt in prompts))
-
-
-@torch.no_grad()
-def _prompt_cache(model: PreTrainedModel, prompts: list[torch.Tensor], start: int) -> PromptCache:
-    return build_prompt_cache(model, prompts, start)
 
 
 def _max_length(model: PreTrainedModel, tokenizer: Any, repair: Repair) -> int:
