@@ -21,7 +21,7 @@ from transformers import StoppingCriteria
 from llmrepair.models.answers import AnswerFile
 from llmrepair.models.prompt_cache import PromptCache
 from llmrepair.models.scorer import DoesNotFit, Scorer
-from llmrepair.models.selection import Selector
+from llmrepair.models.selection import Document, Selector
 from llmrepair.models.trees import Text
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ class RepairedLM(HFLM):
         batch_size: as many tokens at once as so many of the longest requests have; None: as many as the memory allows.
         max_length: most input tokens, the prompt's not counted.
         cache: the prompts; None for none.
-        selector: chooses among them; None exactly where `cache` is.
+        selector: chooses among them; None where there is nothing to choose, be it no prompt or one.
+        begun_by: the token at the beginning of the text that is cached in front of the inputs; they are then taken without it.
         answers: file that keeps answers as they come; what it holds is not asked again.
         on_start: called with the number of requests that are about to be scored.
         on_progress: called with the number of requests done since the last call.
@@ -56,6 +57,7 @@ class RepairedLM(HFLM):
         max_length: int,
         cache: PromptCache | None = None,
         selector: Selector | None = None,
+        begun_by: int | None = None,
         answers: Path | None = None,
         on_start: Callable[[int], None] = lambda requests: None,
         on_progress: Callable[[int], None] = lambda requests: None,
@@ -64,16 +66,17 @@ class RepairedLM(HFLM):
             pretrained=model, tokenizer=tokenizer, batch_size=batch_size or "auto", max_length=max_length, backend="causal"
         )
         self._scorer = Scorer(model, cache, batch_size, AnswerFile(answers), on_progress)
-        self._selector = selector
+        self.selector = selector
+        """Whoever asks again may change it."""
+        self._begun_by = begun_by
         self._on_start = on_start
-        self.selections: dict[tuple[str, int], list[int]] = defaultdict(list)
-        """(task, document) -> prompt of each choice made for it; empty without a selector."""
+        self.selections: dict[Document, list[int]] = defaultdict(list)
+        """Document -> prompt of each choice made for it; empty without a selector."""
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Log-likelihood in nats of each request's continuation, and whether greedy decoding gives it."""
         pairs = [self._encoded(*request.args) for request in requests]
-        prompts = self._choose([context for context, _ in pairs])
-        self._keep(requests, prompts)
+        prompts = self._choose([context for context, _ in pairs], requests)
         self._on_start(len(requests))
         return self._scorer.score([self._text(*pair, prompt) for pair, prompt in zip(pairs, prompts, strict=True)])
 
@@ -84,10 +87,9 @@ class RepairedLM(HFLM):
         """
         windows = [self._windows(*request.args) for request in requests]
         counts = [len(each) for each in windows]
-        prompts = iter(self._choose([seen for each in windows for seen in _text_before(each)]))
+        asked_by = [request for request, count in zip(requests, counts, strict=True) for _ in range(count)]
+        prompts = iter(self._choose([seen for each in windows for seen in _text_before(each)], asked_by))
         texts = [[self._text(context, continuation, next(prompts)) for context, continuation in each] for each in windows]
-        for request, each in zip(requests, texts, strict=True):
-            self._keep([request] * len(each), [text.prompt for text in each])
         self._on_start(sum(counts))
         scores = iter(self._scorer.score([text for each in texts for text in each]))
         return [sum(next(scores)[0] for _ in range(count)) for count in counts]
@@ -106,16 +108,24 @@ class RepairedLM(HFLM):
     def _encoded(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         """Token ids of a pair; an empty context becomes the beginning-of-text token."""
         if context:
-            return self._encode_pair(context, continuation)
+            context_ids, continuation_ids = self._encode_pair(context, continuation)
+            return self._not_begun_again(context_ids), continuation_ids
         tokens = self.tok_encode(continuation, add_special_tokens=False)
         prefix = self.prefix_token_id
         return (tokens[:1], tokens[1:]) if tokens[0] == prefix else ([prefix], tokens)
 
     def _windows(self, text: str) -> list[tuple[list[int], list[int]]]:
         windows = get_rolling_token_windows(
-            token_list=self.tok_encode(text), prefix_token=self.prefix_token_id, max_seq_len=self.max_length, context_len=1
+            token_list=self._not_begun_again(self.tok_encode(text)),
+            prefix_token=self.prefix_token_id,
+            max_seq_len=self.max_length,
+            context_len=1,
         )
         return [make_disjoint_window(window) for window in windows]
+
+    def _not_begun_again(self, tokens: list[int]) -> list[int]:
+        """Tokens of a text without the one for its beginning, if that stands in front of the prompt. One token stays."""
+        return tokens[1:] if len(tokens) > 1 and tokens[0] == self._begun_by else tokens
 
     def _text(self, context: list[int], continuation: list[int], prompt: int) -> Text:
         """What is too long loses its beginning."""
@@ -125,17 +135,15 @@ class RepairedLM(HFLM):
         tokens = (*context, *continuation)[-(self.max_length + 1) :]
         return Text(prompt, tokens, len(tokens) - len(continuation))
 
-    def _choose(self, contexts: Sequence[list[int]]) -> list[int]:
-        if self._selector is None:
+    def _choose(self, contexts: Sequence[list[int]], requests: Sequence[Instance]) -> list[int]:
+        """The prompt for each context, which belongs to the request at the same place."""
+        if self.selector is None:
             return [0] * len(contexts)
-        return self._selector.select([context[-self.max_length :] for context in contexts])
-
-    def _keep(self, requests: Sequence[Instance], prompts: Sequence[int]) -> None:
-        if self._selector is None:
-            return
-        for request, prompt in zip(requests, prompts, strict=True):
-            assert request.task_name is not None and request.doc_id is not None
-            self.selections[request.task_name, request.doc_id].append(prompt)
+        documents = [_document(request) for request in requests]
+        prompts = self.selector.select([context[-self.max_length :] for context in contexts], documents)
+        for document, prompt in zip(documents, prompts, strict=True):
+            self.selections[document].append(prompt)
+        return prompts
 
     def _generate_group(self, requests: Sequence[Instance], places: Sequence[int], results: list[str]) -> None:
         """Generates for requests that share their generation options; writes to `results` at `places`."""
@@ -145,9 +153,9 @@ class RepairedLM(HFLM):
         stop = handle_stop_sequences(options.pop("until"), eos=self.tok_decode(self.eot_token_id, skip_special_tokens=False))
         if not options["do_sample"]:
             options.pop("temperature", None)
-        contexts = [self.tok_encode(request.args[0], left_truncate_len=self.max_length - longest) for request in requests]
-        prompts = self._choose(contexts)
-        self._keep(requests, prompts)
+        encoded = [self.tok_encode(request.args[0], left_truncate_len=self.max_length - longest) for request in requests]
+        contexts = [self._not_begun_again(tokens) for tokens in encoded]
+        prompts = self._choose(contexts, requests)
 
         options |= {"pad_token_id": self.tokenizer.pad_token_id, "max_new_tokens": longest}
         pairs = zip(prompts, contexts, strict=True)
@@ -170,6 +178,11 @@ class _StopsAt(StoppingCriteria):
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **options: Any) -> torch.Tensor:
         texts = self._tokenizer.batch_decode(input_ids[:, self._width :])
         return torch.tensor([any(stop in text for stop in self._stop) for text in texts], device=input_ids.device)
+
+
+def _document(request: Instance) -> Document:
+    assert request.task_name is not None and request.doc_id is not None
+    return request.task_name, request.doc_id
 
 
 def _text_before(windows: Sequence[tuple[list[int], list[int]]]) -> list[list[int]]:

@@ -39,6 +39,18 @@ def with_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     return cast("PreTrainedModel", adapted.get_base_model())
 
 
+def with_merged_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
+    """The model with a saved adapter added to its weights; the sum is taken in float32 and rounded once to their precision."""
+    _tame_peft()
+    dtypes = {name: parameter.dtype for name, parameter in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.data = parameter.data.float()
+    merged = PeftModel.from_pretrained(model, str(folder / _FOLDER)).merge_and_unload(safe_merge=True)
+    for name, parameter in merged.named_parameters():
+        parameter.data = parameter.data.to(dtypes[name])
+    return cast("PreTrainedModel", merged).eval().requires_grad_(False)
+
+
 def _tame_peft() -> None:
     """Peft asks gptqmodel, where it is installed, about each layer."""
     if gptq.is_installed():

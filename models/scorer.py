@@ -15,9 +15,10 @@ import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from llmrepair.models.answers import AnswerFile, Question
+from llmrepair.models.ensemble import averaging, extend_members, mean_log_probabilities, members
 from llmrepair.models.memory import is_out_of_memory, most_generated_rows, most_tokens
 from llmrepair.models.prompt_cache import PromptCache, extend_cache, input_positions
-from llmrepair.models.selection import pad_rows
+from llmrepair.models.selection import ENSEMBLE, pad_rows
 from llmrepair.models.tree_attention import attention_window, logits_of_trees, takes_trees
 from llmrepair.models.trees import Forest, Group, Text, Tree, group_by_beginning, side_by_side
 
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
 Rows = list[list[Tree]]
 Ask = Callable[[PromptCache | None, torch.Tensor, Rows], list[Any]]
-"""A batch -> the answer to each of its texts: what is cached, [B] which of it stands before each row, and the rows."""
+"""A batch -> the answer to each of its texts: what is cached, [B] which of it (or `ENSEMBLE`) stands before each row, and the
+rows."""
 
 _LOGITS_AT_ONCE = 2**20  # what the caches of a CPU hold
 
@@ -127,6 +129,8 @@ class Scorer:
         longest = past + max(len(text.tokens) for text in times)
         shared = self._takes_trees and longest <= (attention_window(self._model) or longest)
         most_rows = self._batch_size or (most_generated_rows(self._model, longest) if room else None)
+        if room and most_rows and self._cache is not None and any(text.prompt == ENSEMBLE for text in times):
+            most_rows = max(1, most_rows // self._cache.size)  # each is generated behind every prompt at once
         budget = most_rows * longest if most_rows else most_tokens(self._model)
         answers: dict[Text, Any] = {}
         for group in group_by_beginning(times) if shared else [Group(0, sorted(times))]:
@@ -183,8 +187,13 @@ class Scorer:
         scored = torch.tensor([place for path, _ in spans for place in path], device=choice.device)
         targets = torch.tensor([target for _, targets in spans for target in targets], device=choice.device)
         places, which = scored.unique(return_inverse=True)
-        logits = logits_of_trees(self._model, cache, choice, trees, places)
-        loglikelihoods, likeliest = token_loglikelihoods(logits, which, targets)
+        choices = members(cache, choice)
+        passes = (logits_of_trees(self._model, cache, each, trees, places) for each in choices)
+        if len(choices) == 1:
+            loglikelihoods, likeliest = token_loglikelihoods(next(passes), which, targets)
+        else:
+            means = mean_log_probabilities(passes)
+            loglikelihoods, likeliest = means[which, targets], means.argmax(-1)[which] == targets
         lengths = [len(path) for path, _ in spans]
         totals = [part.sum().item() for part in loglikelihoods.cpu().double().split(lengths)]
         return list(zip(totals, [bool(part.all()) for part in likeliest.cpu().split(lengths)], strict=True))
@@ -198,7 +207,11 @@ class Scorer:
         options: dict[str, Any],
         stopping: Callable[[int], StoppingCriteria],
     ) -> list[list[int]]:
-        trees = [row[0] for row in rows]
+        choices = members(cache, choice)
+        choice = torch.stack(choices, dim=1).flatten()
+        trees = [row[0] for row in rows for _ in choices]
+        if len(choices) > 1:
+            options = averaging(self._model, len(choices), options)
         torch.manual_seed(next(iter(trees[0].paths)).tokens[-1])  # samples are the same, whatever was asked before
         input_ids, mask = pad_rows([tree.tokens for tree in trees], choice.device, side="left")
         if cache is not None:
@@ -212,7 +225,7 @@ class Scorer:
         criteria = StoppingCriteriaList([stopping(width)])
         model: Any = self._model  # transformers adds generate() to its classes in a way that mypy does not follow
         output = model.generate(input_ids, attention_mask=mask.long(), stopping_criteria=criteria, **options)
-        return output[:, width:].tolist()
+        return output[:: len(choices), width:].tolist()
 
 
 class _Behind:
@@ -226,12 +239,17 @@ class _Behind:
 
     def ask(self, ask: Ask, rows: Rows) -> list[Any]:
         device = self._model.device
+        choice = torch.tensor([row[0].prompt for row in rows], device=device)
         if not self._group.length:
-            return ask(self._cache, torch.tensor([row[0].prompt for row in rows], device=device), rows)
+            return ask(self._cache, choice, rows)
         if self._extended is None:
-            prompt = self._group.texts[0].prompt
-            self._extended = extend_cache(self._model, self._cache, prompt, self._group.beginning)
-        return ask(self._extended, torch.zeros(len(rows), dtype=torch.long, device=device), rows)
+            self._extended = self._extend(self._group.texts[0].prompt)
+        return ask(self._extended, choice.clamp(max=0), rows)  # what is extended is one prompt, or all for an ensemble
+
+    def _extend(self, prompt: int) -> PromptCache:
+        if prompt == ENSEMBLE and self._cache is not None:
+            return extend_members(self._model, self._cache, self._group.beginning)
+        return extend_cache(self._model, self._cache, prompt, self._group.beginning)
 
 
 def token_loglikelihoods(logits: torch.Tensor, which: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,22 +1,37 @@
 """Which prompt of a pool each input gets.
 
-A selector sees the context only, never an answer, so all choices of a question share their prompt.
+A selector looks at the context and never at an answer, so all choices of a question share their prompt. The one exception,
+a choice by document, is there for bounds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 
 from llmrepair.models.routing import Router
+from llmrepair.models.trees import Text
+
+Document = tuple[str, int]
+"""A task's name and the number of one of its documents."""
+
+ENSEMBLE = -1
+"""The choice of all prompts together: what they make of the next token is averaged (see `ensemble`)."""
 
 
 class Selector(Protocol):
-    def select(self, contexts: Sequence[list[int]]) -> list[int]:
-        """One index into the pool for each context (token ids, none empty)."""
+    def select(self, contexts: Sequence[list[int]], documents: Sequence[Document] = ()) -> list[int]:
+        """One index into the pool, or `ENSEMBLE`, for each context.
+
+        Args:
+            contexts: token ids, none empty.
+            documents: what each context is taken from, where that is known.
+        """
 
 
 @dataclass(frozen=True)
@@ -25,8 +40,63 @@ class FixedSelector:
 
     index: int
 
-    def select(self, contexts: Sequence[list[int]]) -> list[int]:
+    def select(self, contexts: Sequence[list[int]], documents: Sequence[Document] = ()) -> list[int]:
         return [self.index] * len(contexts)
+
+
+@dataclass(frozen=True)
+class RandomSelector:
+    """Each context gets one of `prompts` prompts by lot: the same one in any order, batch and process."""
+
+    prompts: int
+    seed: int
+
+    def select(self, contexts: Sequence[list[int]], documents: Sequence[Document] = ()) -> list[int]:
+        return [self._drawn(context) for context in contexts]
+
+    def _drawn(self, context: list[int]) -> int:
+        digest = hashlib.sha256(json.dumps([self.seed, context]).encode()).digest()
+        return int.from_bytes(digest[:8], "big") % self.prompts
+
+
+@dataclass(frozen=True)
+class LossSelector:
+    """Each context gets the prompt behind which it is the likeliest itself, from its second token on.
+
+    Of equals the first is taken, as for a context of one token.
+    """
+
+    prompts: int
+    score: Callable[[Sequence[Text]], list[tuple[float, bool]]]
+    """`Scorer.score`"""
+
+    def select(self, contexts: Sequence[list[int]], documents: Sequence[Document] = ()) -> list[int]:
+        unique = {tuple(context): 0 for context in contexts}
+        longer = [context for context in unique if len(context) > 1]
+        texts = [Text(prompt, context, 1) for context in longer for prompt in range(self.prompts)]
+        loglikelihoods = [total for total, _ in self.score(texts)]
+        for number, context in enumerate(longer):
+            own = loglikelihoods[number * self.prompts : (number + 1) * self.prompts]
+            unique[context] = own.index(max(own))
+        return [unique[tuple(context)] for context in contexts]
+
+
+@dataclass(frozen=True)
+class EnsembleSelector:
+    """Every context is put behind each prompt."""
+
+    def select(self, contexts: Sequence[list[int]], documents: Sequence[Document] = ()) -> list[int]:
+        return [ENSEMBLE] * len(contexts)
+
+
+@dataclass(frozen=True)
+class DocumentSelector:
+    """What was chosen for each document beforehand."""
+
+    chosen: Mapping[Document, int]
+
+    def select(self, contexts: Sequence[list[int]], documents: Sequence[Document] = ()) -> list[int]:
+        return [self.chosen[document] for _, document in zip(contexts, documents, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -36,7 +106,7 @@ class RoutedSelector:
     router: Router
     batch_size: int
 
-    def select(self, contexts: Sequence[list[int]]) -> list[int]:
+    def select(self, contexts: Sequence[list[int]], documents: Sequence[Document] = ()) -> list[int]:
         unique = sorted({tuple(context) for context in contexts}, key=len)
         chosen: dict[tuple[int, ...], int] = {}
         for start in range(0, len(unique), self.batch_size):

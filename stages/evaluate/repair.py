@@ -1,23 +1,41 @@
-"""A repair that was tuned, put in place on its model."""
+"""A repair put in place on its model."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from llmrepair.models.lora import with_adapter
-from llmrepair.models.prompt_cache import PromptCache, build_prompt_cache
+from llmrepair.models.answers import AnswerFile
+from llmrepair.models.lora import with_adapter, with_merged_adapter
+from llmrepair.models.prompt_cache import PromptCache, build_prompt_cache, extend_cache
 from llmrepair.models.routing import Router, voting_layers
-from llmrepair.models.selection import FixedSelector, RoutedSelector, Selector
+from llmrepair.models.scorer import Scorer
+from llmrepair.models.selection import (
+    DocumentSelector,
+    EnsembleSelector,
+    FixedSelector,
+    LossSelector,
+    RandomSelector,
+    RoutedSelector,
+    Selector,
+)
 from llmrepair.models.soft_prompt import load_pool
+from llmrepair.models.trees import Text
+from llmrepair.pipeline.errors import Problem, WorkError
+from llmrepair.stages.evaluate.text_prompts import example_tokens, most_prompt_tokens, prompt_tokens
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from llmrepair.pipeline.artifact import Artifact
-    from llmrepair.stages.evaluate.stage import EvaluateConfig
+    from llmrepair.pipeline.progress import Bar
+    from llmrepair.pipeline.stage import Context
+    from llmrepair.stages.evaluate.stage import Evaluate
+
+_ROUTED_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -27,26 +45,90 @@ class Repair:
     model: PreTrainedModel
     cache: PromptCache | None = None
     selector: Selector | None = None
+    begun_by: int | None = None
+    """The token for the beginning of a text, where the cached one has it."""
     extra_parameters: int = 0
+    """What inference has to hold beside the weights."""
 
 
-def apply_repair(model: PreTrainedModel, config: EvaluateConfig, repair: Artifact | None, batch_size: int) -> Repair:
+def apply_repair(
+    stage: Evaluate, context: Context, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, bar: Bar
+) -> Repair:
+    config, repair = stage.config, context.inputs.get("repair")
+    if config.recovery in ("hard", "icl"):
+        return _behind_text(stage, context, model, tokenizer)
     if repair is None:
         return Repair(model)
+    if config.recovery == "lora" and config.lora_merged:
+        return Repair(with_merged_adapter(model, repair.path))
     if config.recovery == "lora":
         return Repair(with_adapter(model, repair.path), extra_parameters=repair.metrics["extra_parameters"])
-    prompts, pool = load_pool(repair.path)
-    prompts = [prompt.to(model.device, model.dtype) for prompt in prompts]
-    cache = _prompt_cache(model, prompts, pool["input_position"])
-    if config.recovery == "prompt":
+    return _behind_prompts(stage, context, model, repair, bar)
+
+
+def positions(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    """How many tokens the model takes, prompts included."""
+    return getattr(model.config, "max_position_embeddings", None) or min(tokenizer.model_max_length, 2048)
+
+
+def _behind_text(stage: Evaluate, context: Context, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Repair:
+    config, say = stage.config, context.reporter.note
+    if config.recovery == "hard":
+        tokens = prompt_tokens(config.hard_prompt, tokenizer)
+    else:
+        most = most_prompt_tokens(positions(model, tokenizer))
+        tokens, examples = example_tokens(config.tuning_data, stage.tuning_data, config.icl_examples, tokenizer, most)
+        say(
+            f"{examples} of {config.icl_examples} examples stand in front of each input, {len(tokens)} tokens of at most {most}"
+        )
+    if not tokens:
+        raise WorkError(Problem(f"`{config.tuning_data}` holds no text for examples", "give another with --tuning-data"))
+    if unknown := tokens.count(tokenizer.unk_token_id):
+        say(f"{unknown} of the {len(tokens)} tokens in front of each input are words that the tokenizer does not know")
+    begun_by = tokens[0] if tokens[0] == tokenizer.bos_token_id else None
+    return Repair(model, extend_cache(model, None, 0, tokens), begun_by=begun_by)
+
+
+def _behind_prompts(stage: Evaluate, context: Context, model: PreTrainedModel, repair: Artifact, bar: Bar) -> Repair:
+    stored, pool = load_pool(repair.path)
+    prompts = [prompt.to(model.device, model.dtype) for prompt in stored]
+    with torch.no_grad():
+        cache = build_prompt_cache(model, prompts, pool["input_position"])
+    selector = _selector(stage, context, model, cache, pool, bar)
+    used = [prompts[selector.index]] if isinstance(selector, FixedSelector) else prompts
+    return Repair(model, cache, selector, extra_parameters=sum(prompt.numel() for prompt in used))
+
+
+def _selector(
+    stage: Evaluate, context: Context, model: PreTrainedModel, cache: PromptCache, pool: dict[str, Any], bar: Bar
+) -> Selector:
+    """What chooses among the prompts of a pool; an oracle's choices are made of answers, later."""
+    config = stage.config
+    if config.recovery == "idp":
+        layers = voting_layers(config.idp_layers, model.config.num_hidden_layers)
+        router = Router(model, cache, layers, config.idp_reduce)
+        return RoutedSelector(router, context.runtime.sequences or _ROUTED_AT_ONCE)
+    if config.select == "best-validation":
         losses = pool["validation_losses"]
-        best = losses.index(min(losses))
-        return Repair(model, cache, FixedSelector(best), prompts[best].numel())
-    layers = voting_layers(config.idp_layers, model.config.num_hidden_layers)
-    selector = RoutedSelector(Router(model, cache, layers, config.idp_reduce), batch_size)
-    return Repair(model, cache, selector, sum(prompt.numel() for prompt in prompts))
+        return FixedSelector(losses.index(min(losses)))
+    if config.fixed_prompt is not None:
+        return FixedSelector(config.fixed_prompt)
+    if config.select == "random":
+        assert stage.repair is not None
+        return RandomSelector(cache.size, stage.repair.config.seed)
+    if config.select == "loss":
+        return LossSelector(cache.size, _scoring(context, model, cache, bar))
+    return EnsembleSelector() if config.select == "ensemble" else DocumentSelector({})
 
 
-@torch.no_grad()
-def _prompt_cache(model: PreTrainedModel, prompts: list[torch.Tensor], start: int) -> PromptCache:
-    return build_prompt_cache(model, prompts, start)
+def _scoring(
+    context: Context, model: PreTrainedModel, cache: PromptCache, bar: Bar
+) -> Callable[[Sequence[Text]], list[tuple[float, bool]]]:
+    """Scores questions, and keeps the scores in a file of their own."""
+    scorer = Scorer(model, cache, context.runtime.sequences, AnswerFile(context.work / "questions.jsonl"), bar.advance)
+
+    def score(texts: Sequence[Text]) -> list[tuple[float, bool]]:
+        bar.extend(len(texts))
+        return scorer.score(texts)
+
+    return score

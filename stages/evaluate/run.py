@@ -6,6 +6,8 @@ import contextlib
 import os
 import random
 import sys
+from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +15,8 @@ import torch
 from lm_eval.evaluator import evaluate
 
 from llmrepair.models.harness import RepairedLM
-from llmrepair.models.loading import meta_model
+from llmrepair.models.loading import compressible_layers, meta_model
+from llmrepair.models.selection import DocumentSelector, EnsembleSelector
 from llmrepair.pipeline.artifact import write_json
 from llmrepair.pipeline.stage import Context
 from llmrepair.stages.compressed import load_compressed
@@ -23,9 +26,11 @@ from llmrepair.stages.evaluate.files import RESULTS_FILE, samples_file
 from llmrepair.stages.evaluate.knowledge import with_bits_per_parameter
 from llmrepair.stages.evaluate.loading import load_tasks, templates_compiled_once, told
 from llmrepair.stages.evaluate.more_metrics import add_metrics
-from llmrepair.stages.evaluate.repair import Repair, apply_repair
+from llmrepair.stages.evaluate.oracle import ask_oracle, gap_text
+from llmrepair.stages.evaluate.repair import Repair, apply_repair, positions
 from llmrepair.stages.evaluate.results import results_document
 from llmrepair.stages.evaluate.samples import (
+    Sample,
     plain,
     samples_with_ours,
     scores_of_group,
@@ -42,7 +47,6 @@ if TYPE_CHECKING:
 
 SEEDS = {"random_seed": 0, "numpy_seed": 1234, "torch_seed": 1234, "fewshot_seed": 1234}
 """Those of lm-eval's command line."""
-_ROUTED_AT_ONCE = 32
 BOOTSTRAP_ITERATIONS = 1000
 """For standard errors of what is no mean; lm-eval's 100,000 take minutes, and change them by about 2 %."""
 
@@ -51,7 +55,6 @@ def run(stage: Evaluate, context: Context) -> dict[str, Any]:
     config = stage.config
     model, tokenizer = load_compressed(stage.compressed, context)
     parameters = _parameters(stage, context)
-    repair = apply_repair(model, config, context.inputs.get("repair"), context.runtime.sequences or _ROUTED_AT_ONCE)
     asked = load_tasks(config, stage.task_identities)
     for task in asked["tasks"].values():
         add_metrics(task)
@@ -60,18 +63,28 @@ def run(stage: Evaluate, context: Context) -> dict[str, Any]:
             context.reporter.note(text)
 
     with context.reporter.bar("scoring") as bar:
+        repair = apply_repair(stage, context, model, tokenizer, bar)
+        prompt_tokens = repair.cache.length if repair.cache is not None else 0
         language_model = RepairedLM(
             repair.model,
             tokenizer,
             context.runtime.sequences,
-            _max_length(model, tokenizer, repair),
+            positions(model, tokenizer) - prompt_tokens,
             repair.cache,
             repair.selector,
+            repair.begun_by,
             context.work / "answers.jsonl",
             on_start=bar.extend,
             on_progress=bar.advance,
         )
-        results = ask(language_model, asked, config)
+        oracle: dict[str, Any] | None = None
+        if isinstance(repair.selector, DocumentSelector) and repair.cache is not None:
+            asking = partial(ask, language_model, asked, config)
+            results, oracle = ask_oracle(language_model, asked["tasks"], repair.cache.size, asking)
+        else:
+            results = ask(language_model, asked, config)
+    for name, record in (oracle or {}).items():
+        context.reporter.say(gap_text(name, record))
 
     settings = SEEDS | {"bootstrap_iters": BOOTSTRAP_ITERATIONS}
     write_json(context.folder / RESULTS_FILE, plain(results_document(results, language_model, stage, settings)))
@@ -85,9 +98,11 @@ def run(stage: Evaluate, context: Context) -> dict[str, Any]:
         "parameters": parameters,
         "groups": {name: scores_of_group(group) for name, group in results.get("groups", {}).items()},
         "extra_parameters": repair.extra_parameters,
-        "size_bytes": context.inputs["compressed"].metrics["size_bytes"],
+        "prompt_tokens": prompt_tokens,
+        **_weights(stage, context, repair.model),
         "max_length": language_model.max_length,
-        "prompt_shares": selection_shares(samples.values(), repair.cache.size) if repair.cache is not None else None,
+        "prompt_shares": _shares(samples.values(), repair),
+        "oracle": oracle,
     }
     return dict(plain(metrics))
 
@@ -117,10 +132,25 @@ def ask(language_model: RepairedLM, asked: TaskDict, config: EvaluateConfig) -> 
         )
 
 
-def _max_length(model: PreTrainedModel, tokenizer: Any, repair: Repair) -> int:
-    """Positions left for the input: a prompt takes its own."""
-    positions = getattr(model.config, "max_position_embeddings", None) or min(tokenizer.model_max_length, 2048)
-    return positions - (repair.cache.length if repair.cache is not None else 0)
+def _shares(samples: Iterable[Sequence[Sample]], repair: Repair) -> list[float] | None:
+    """How often each prompt was chosen; None where nothing is chosen."""
+    if repair.cache is None or repair.selector is None or isinstance(repair.selector, EnsembleSelector):
+        return None
+    return selection_shares(samples, repair.cache.size)
+
+
+def _weights(stage: Evaluate, context: Context, model: PreTrainedModel) -> dict[str, Any]:
+    """What the weights take, and how many are zero: as they were compressed, or as they are once an adapter is merged."""
+    measured = context.inputs["compressed"].metrics
+    if stage.config.recovery != "lora" or not stage.config.lora_merged:
+        return {name: measured[name] for name in ("size_bytes", "bits_per_weight", "sparsity")}
+    layers = [layer.weight for layer in compressible_layers(model).values()]
+    zeros = sum(int((weight == 0).sum()) for weight in layers)
+    return {
+        "size_bytes": sum(parameter.nbytes for parameter in model.parameters()),
+        "bits_per_weight": 8.0 * model.dtype.itemsize,
+        "sparsity": round(zeros / sum(weight.numel() for weight in layers), 6),
+    }
 
 
 def _parameters(stage: Evaluate, context: Context) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 from lm_eval.api.metrics import bits_per_byte, mean, perplexity, weighted_perplexity
 from lm_eval.utils import handle_non_serializable, sanitize_list
 
+from llmrepair.models.selection import ENSEMBLE, Document
 from llmrepair.stages.evaluate.knowledge import known_bits
 from llmrepair.stages.evaluate.statistics import Score, mean_score, rate_score, reported_score, total_score
 
@@ -21,19 +22,19 @@ if TYPE_CHECKING:
     from lm_eval.api.task import Task
 
 _CORRECT_METRICS = ("consistent_acc", "exact_match", "acc", "normalised_exact_match")
-_RATES: Mapping[Callable[..., Any], bool] = {perplexity: True, weighted_perplexity: True, bits_per_byte: False}
+RATES: Mapping[Callable[..., Any], bool] = {perplexity: True, weighted_perplexity: True, bits_per_byte: False}
 """Aggregations to a rate of negative log-likelihood, and whether it is exponentiated."""
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 Sample = dict[str, Any]
-Selections = Mapping[tuple[str, int], Sequence[int]]
+Selections = Mapping[Document, Sequence[int]]
 
 
 def samples_with_ours(samples: Sequence[Sample], selections: Selections, task: str) -> list[Sample]:
     """A task's samples in the form in which lm-eval writes them, each with our own fields:
 
     `correct` (None where there is no right and wrong), `prediction` (a text or the likeliest choice), `loglikelihoods` (nats,
-    of each choice) and `prompts` (those of the pool that were chosen for it; None without a choice).
+    of each choice) and `prompts` (those of the pool that were chosen for it, or `ensemble`; None without a choice).
 
     Args:
         selections: task and document -> the prompts that were chosen for it; empty without a choice.
@@ -41,9 +42,14 @@ def samples_with_ours(samples: Sequence[Sample], selections: Selections, task: s
     return [
         _as_written(sample)
         | _answer(sample)
-        | {"correct": _is_correct(sample), "prompts": sorted({*selections[task, sample["doc_id"]]}) if selections else None}
+        | {"correct": _is_correct(sample)}
+        | {"prompts": _prompts(selections[task, sample["doc_id"]]) if selections else None}
         for sample in samples
     ]
+
+
+def _prompts(chosen: Sequence[int]) -> list[int] | str:
+    return "ensemble" if ENSEMBLE in chosen else sorted({*chosen})
 
 
 def _as_written(sample: Sample) -> Sample:
@@ -108,9 +114,9 @@ def _reported(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, str, float
 def _score(values: Sequence[Any], aggregation: Callable[..., Any]) -> Score | None:
     if aggregation is known_bits:
         return total_score(*np.array(values, dtype=np.float64).T)
-    if aggregation in _RATES:
+    if aggregation in RATES:
         pairs = np.array([each if isinstance(each, (list, tuple)) else (each, 1.0) for each in values], dtype=np.float64)
-        return rate_score(pairs[:, 0], pairs[:, 1], exponential=_RATES[aggregation])
+        return rate_score(pairs[:, 0], pairs[:, 1], exponential=RATES[aggregation])
     return mean_score(np.array(values, dtype=np.float64)) if aggregation is mean else None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -13,22 +13,47 @@ from llmrepair.pipeline.errors import Problem, RequestError
 from llmrepair.pipeline.keys import DigestCache
 from llmrepair.pipeline.stage import Context, Needs, Runtime, Stage, StageConfig
 from llmrepair.stages.compress import Compress
+from llmrepair.stages.evaluate.labels import recovery_label
 from llmrepair.stages.evaluate.own_tasks import GROUPS, OWN_TASKS
 from llmrepair.stages.evaluate.tasks import expand, task_identities
+from llmrepair.stages.evaluate.text_prompts import SIZES, most_prompt_tokens, prompt_tokens
 from llmrepair.stages.evaluate.web_questions import WEBQS_GENERATE
 from llmrepair.stages.fields import Names, invalid
 from llmrepair.stages.sources import load_config as model_config
-from llmrepair.stages.sources import roughly_needed
+from llmrepair.stages.sources import resolve_text, roughly_needed
+from llmrepair.stages.tune_prompts import TunePrompts
 from llmrepair.stages.tuning import Tune
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_ONLY_WITH = {
+    "select": "prompt",
+    "idp_layers": "idp",
+    "idp_reduce": "idp",
+    "hard_prompt": "hard",
+    "icl_examples": "icl",
+    "lora_merged": "lora",
+}
+"""Option -> the one recovery with which it has an effect."""
+_SELECT = re.compile(r"best-validation|random|loss|ensemble|oracle|fixed:\d+")
 
 
 class EvaluateConfig(StageConfig):
     """What a model is asked, and with which repair in place."""
 
-    references: ClassVar[frozenset[str]] = frozenset({"include_path", "tasks_data"})
+    references: ClassVar[frozenset[str]] = frozenset({"include_path", "tasks_data", "tuning_data"})
 
-    recovery: Literal["none", "prompt", "idp", "lora"] = Field(
-        "none", description="none; prompt: the pool's best on held-out loss; idp: one prompt chosen per input; lora"
+    recovery: Literal["none", "hard", "icl", "prompt", "idp", "lora"] = Field(
+        "none",
+        description="none; hard: a text in front of each input; icl: examples from --tuning-data in front of it; prompt: soft "
+        "prompts of the pool, as --select says; idp: the one that the input attends to most; lora",
+    )
+    select: str = Field(
+        "best-validation",
+        description="which prompt --recovery prompt takes: best-validation (lowest held-out loss), fixed:I (counted from 0), "
+        "random (drawn by the question and --seed), loss (behind which the question itself is likeliest), ensemble (all: mean "
+        "log-probabilities), oracle (each document's best, found by its answers: a bound, no method)",
     )
     # stands before `tasks`, whose names it helps to understand
     include_path: Path | None = Field(None, description="folder with YAML files of further tasks and groups, and their code")
@@ -46,6 +71,22 @@ class EvaluateConfig(StageConfig):
         False, description="ask in the turns of the tokenizer's chat template, examples too, as lm-eval does"
     )
     system: str | None = Field(None, description="system instruction in front of each question")
+    hard_prompt: str = Field(SIZES["medium"]["hard_prompt"], description="the text of --recovery hard")
+    icl_examples: int = Field(
+        SIZES["medium"]["icl_examples"],
+        ge=1,
+        description="texts that --recovery icl puts in front, the first of the tuning text",
+    )
+    tuning_data: str = Field(
+        "lab",
+        description="text to tune on and to take examples from: lab, a .txt or .jsonl file, a Hub data set (name or "
+        "name:config)",
+    )
+    lora_merged: bool = Field(
+        False,
+        description="add the adapter to the weights: it then costs nothing at inference, and what compression gave (packed "
+        "weights, zeros) is gone",
+    )
     idp_layers: str = Field("first", description="layers that vote: first, all, or a list such as 0,2")
     idp_reduce: Literal["mean", "sum"] = Field("mean", description="a prompt's vote over its tokens")
 
@@ -67,6 +108,21 @@ class EvaluateConfig(StageConfig):
         except RequestError as error:
             raise invalid(error.problems[0]) from error
 
+    @field_validator("select")
+    @classmethod
+    def _selector_exists(cls, select: str) -> str:
+        if not _SELECT.fullmatch(select):
+            hint = "give --select best-validation, fixed:I, random, loss, ensemble or oracle"
+            raise invalid(Problem(f"`{select}` is no way to choose a prompt", hint))
+        return select
+
+    @field_validator("hard_prompt")
+    @classmethod
+    def _is_a_text(cls, hard_prompt: str) -> str:
+        if not hard_prompt.strip():
+            raise invalid(Problem("an empty text is no prompt", "give a sentence or more with --hard-prompt"))
+        return hard_prompt
+
     @field_validator("idp_layers")
     @classmethod
     def _layers_are_named(cls, layers: str) -> str:
@@ -74,8 +130,14 @@ class EvaluateConfig(StageConfig):
             raise invalid(Problem(f"`{layers}` names no layers", "give --idp-layers first, all, or a list such as 0,2"))
         return layers
 
+    @property
+    def fixed_prompt(self) -> int | None:
+        """The prompt that `--select fixed:I` names."""
+        kind, _, number = self.select.partition(":")
+        return int(number) if kind == "fixed" else None
+
     def without_effect(self) -> frozenset[str]:
-        return frozenset() if self.recovery == "idp" else frozenset({"idp_layers", "idp_reduce"})
+        return frozenset(name for name, recovery in _ONLY_WITH.items() if recovery != self.recovery)
 
 
 @dataclass
@@ -89,6 +151,7 @@ class Evaluate(Stage):
     compressed: Compress
     repair: Tune | None
     task_identities: dict[str, dict[str, Any]] = field(init=False)
+    tuning_data: dict[str, Any] = field(init=False)
 
     def inputs(self) -> dict[str, Stage]:
         return {"compressed": self.compressed} | ({"repair": self.repair} if self.repair is not None else {})
@@ -96,18 +159,18 @@ class Evaluate(Stage):
     def sources(self, digests: DigestCache) -> dict[str, Any]:
         config = self.config
         self.task_identities = task_identities(config.tasks, config.include_path, config.tasks_data, digests.digest)
-        return {"tasks": self.task_identities}
+        if config.recovery != "icl":
+            return {"tasks": self.task_identities}
+        self.tuning_data = resolve_text(config.tuning_data, digests.digest)
+        return {"tasks": self.task_identities, "tuning_data": self.tuning_data}
 
     def check(self) -> list[Problem]:
-        return self._chat_problems() + self._layer_problems()
+        return self._chat_problems() + self._layer_problems() + self._selection_problems() + self._text_problems()
 
     def _chat_problems(self) -> list[Problem]:
         if not self.config.apply_chat_template:
             return []
-        from llmrepair.models.loading import load_tokenizer
-
-        model = self.compressed.model
-        template = load_tokenizer(model.location, model.revision, self.compressed.config.trust_remote_code).chat_template
+        template = self._tokenizer().chat_template
         if template and (isinstance(template, str) or "default" in template):
             return []
         hint = "leave --apply-chat-template out, or give an instruction-tuned model"
@@ -124,8 +187,34 @@ class Evaluate(Stage):
             for layer in beyond
         ]
 
+    def _selection_problems(self) -> list[Problem]:
+        if not isinstance(self.repair, TunePrompts) or self.config.fixed_prompt is None:
+            return []
+        pool = len(self.repair.config.lengths)
+        if self.config.fixed_prompt < pool:
+            return []
+        hint = f"prompts are counted from 0 to {pool - 1}; --lengths says how many there are"
+        return [Problem(f"there is no prompt {self.config.fixed_prompt} in a pool of {pool}", hint, "select")]
+
+    def _text_problems(self) -> list[Problem]:
+        positions = model_config(self.compressed.model).get("max_position_embeddings")
+        if self.config.recovery != "hard" or positions is None:
+            return []
+        tokens, most = len(prompt_tokens(self.config.hard_prompt, self._tokenizer())), most_prompt_tokens(positions)
+        if tokens <= most:
+            return []
+        hint = f"give a shorter one: of the model's {positions} positions half stay for the input"
+        return [Problem(f"a text prompt of {tokens} tokens is longer than {most}", hint, "hard_prompt")]
+
+    def _tokenizer(self) -> PreTrainedTokenizerBase:
+        from llmrepair.models.loading import load_tokenizer
+
+        model = self.compressed.model
+        return load_tokenizer(model.location, model.revision, self.compressed.config.trust_remote_code)
+
     def label(self) -> str:
-        return f"{self.compressed.label()}: {recovery_label(self)} on {', '.join(self.config.tasks)}"
+        recovery = recovery_label(self.config.identity()) if self.config.recovery != "none" else "no repair"
+        return f"{self.compressed.label()}: {recovery} on {', '.join(self.config.tasks)}"
 
     def tags(self) -> dict[str, str]:
         return self.compressed.tags() | {"recovery": self.config.recovery}
@@ -137,7 +226,3 @@ class Evaluate(Stage):
         from llmrepair.stages.evaluate.run import run
 
         return run(self, context)
-
-
-def recovery_label(stage: Evaluate) -> str:
-    return {"none": "no repair", "prompt": "one prompt", "idp": "IDP", "lora": "LoRA"}[stage.config.recovery]

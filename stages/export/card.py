@@ -40,7 +40,8 @@ def _front_matter(facts: Facts) -> str:
     tags = ["llmrepair", *(method.split("+") if method != "none" else [])]
     if quantization is not None:
         tags += [quantization["method"], *([f"{quantization['bits']}-bit"] if quantization["bits"] else [])]
-    tags += {"none": [], "lora": ["lora"]}.get(facts["recovery"], ["prompt-tuning"])
+    if facts["repair"] is not None:
+        tags.append("lora" if facts["recovery"] == "lora" else "prompt-tuning")
     return f"---\n{yaml.safe_dump(fields | {'tags': list(dict.fromkeys(tags))}, sort_keys=False, allow_unicode=True)}---\n"
 
 
@@ -173,6 +174,8 @@ def _limits(facts: Facts) -> Iterable[str]:
     yield from _limits_of_compression(facts)
     if facts["recovery"] in ("prompt", "idp", "pool"):
         yield from _limits_of_prompts(facts)
+    if facts["recovery"] in ("hard", "icl"):
+        yield "The text that stood in front of the questions is no part of the model: its scores need it there again."
 
 
 def _limits_of_measurement(facts: Facts) -> Iterable[str]:

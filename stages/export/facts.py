@@ -106,7 +106,7 @@ def _repair(parts: Parts) -> dict[str, Any]:
     settings = dict(parts.repair.key_document["config"])
     if parts.exported.stage == Evaluate.name:
         config = parts.exported.key_document["config"]
-        settings |= {name: config[name] for name in ("idp_layers", "idp_reduce")}
+        settings |= {name: config.get(name) for name in ("select", "idp_layers", "idp_reduce")}
     return {
         "settings": settings,
         "tuning_data": parts.repair.key_document["sources"]["tuning_data"],

@@ -45,11 +45,12 @@ def _position_warning(repair: Facts) -> Iterable[str]:
 
 def adapter(facts: Facts) -> str | None:
     """The folder of the adapter that is loaded if nothing else is said: LoRA, or the best prompt."""
-    if facts["merged"] or facts["recovery"] == "none":
+    if facts["merged"] or facts["repair"] is None:
         return None
     if facts["recovery"] == "lora":
         return "lora"
-    return next(f"prompts/{prompt['number']}" for prompt in facts["repair"]["prompts"] if prompt["best"])
+    prompts = facts["repair"]["prompts"]
+    return f"prompts/{next((prompt for prompt in prompts if prompt['best']), prompts[0])['number']}"
 
 
 def _transformers(facts: Facts) -> Iterable[str]:

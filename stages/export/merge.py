@@ -39,12 +39,12 @@ def write_merged(parts: Parts, folder: Path) -> None:
     The sum is taken in float32 and rounded once.
     """
     import torch
-    from peft import PeftModel
 
     from llmrepair.models.loading import load_model
+    from llmrepair.models.lora import with_merged_adapter
 
     config = parts.compressed.key_document["config"]
     location = parts.checkpoint["config.json"].parent
     model = load_model(str(location), None, "float32", torch.device("cpu"), config["trust_remote_code"])
-    merged = PeftModel.from_pretrained(model, str(parts.adapters["lora"])).merge_and_unload(safe_merge=True)
+    merged = with_merged_adapter(model, parts.adapters["lora"].parent)
     merged.to(getattr(torch, config["dtype"])).save_pretrained(folder)

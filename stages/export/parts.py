@@ -35,9 +35,12 @@ class Parts:
 
     @property
     def recovery(self) -> str:
-        """`none`, `lora`, `pool` (all prompts, nothing said of how one is chosen), or an evaluation's `prompt` or `idp`."""
+        """`none`, `lora`, `pool` (all prompts, nothing said of how one is chosen), or an evaluation's `prompt` (one of them),
+        `idp`, `hard` or `icl`."""
         if self.exported.stage == Evaluate.name:
-            return str(self.exported.key_document["config"]["recovery"])
+            recovery = str(self.exported.key_document["config"]["recovery"])
+            uses_one = self._select.startswith(("best-validation", "fixed"))
+            return "pool" if recovery == "prompt" and not uses_one else recovery
         return {Compress.name: "none", TuneLora.name: "lora", TunePrompts.name: "pool"}[self.exported.stage]
 
     @property
@@ -83,7 +86,15 @@ class Parts:
             {"number": number, **entry, "learning_rate": rate, "validation_loss": loss, "best": number == best}
             for number, (entry, rate, loss) in enumerate(zip(pool["prompts"], rates, losses, strict=True))
         ]
-        return [prompts[best]] if self.recovery == "prompt" else prompts
+        if self.recovery != "prompt":
+            return prompts
+        kind, _, number = self._select.partition(":")
+        return [prompts[int(number) if kind == "fixed" else best]]
+
+    @property
+    def _select(self) -> str:
+        """How the exported evaluation chose a prompt."""
+        return self.exported.key_document["config"].get("select") or "best-validation"
 
     @property
     def adapters(self) -> dict[str, Path]:

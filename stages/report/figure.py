@@ -12,7 +12,14 @@ matplotlib.use("svg")
 
 from matplotlib import pyplot
 
-_COLOURS = {"none": "#6b7280", "one prompt": "#0284c7", "IDP": "#c2410c", "LoRA": "#15803d"}
+_COLOURS = {
+    "none": "#6b7280",
+    "hard": "#7c3aed",
+    "icl": "#a16207",
+    "prompt": "#0284c7",
+    "idp": "#c2410c",
+    "lora": "#15803d",
+}
 
 
 def score_figure(table: Mapping[str, Any]) -> str:
@@ -26,7 +33,7 @@ def score_figure(table: Mapping[str, Any]) -> str:
             if score := row["scores"].get(column["name"]):
                 is_known = score["low"] is not None
                 errors = [[score["value"] - score["low"]], [score["high"] - score["value"]]] if is_known else None
-                colour = _COLOURS[row["recovery"]]
+                colour = _COLOURS[row["kind"]]
                 axis.errorbar(score["value"], place, xerr=errors, fmt="o", markersize=5, capsize=3, color=colour)
         axis.set_title(column["title"], fontsize=10)
         axis.set_xlabel(column["metric"], fontsize=9)

@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 
 from llmrepair.pipeline.keys import document_key
 from llmrepair.stages.evaluate.files import RESULTS_FILE, samples_file
+from llmrepair.stages.evaluate.labels import RECOVERIES, headline, higher_is_better, recovery_label
 from llmrepair.stages.report.comparison import paired_difference, rates
 
 if TYPE_CHECKING:
     from llmrepair.pipeline.artifact import Artifact
     from llmrepair.stages.report.stage import Evaluation
 
-RECOVERIES = {"none": "none", "prompt": "one prompt", "idp": "IDP", "lora": "LoRA"}
-_HEADLINES = ("consistent_acc", "exact_match", "acc", "word_perplexity", "bits_per_byte")
-_LOWER_IS_BETTER = ("perplexity", "bits_per_byte")
+_ASKED = frozenset({"recovery", "tasks", "limit", "num_fewshot", "apply_chat_template", "system"})
+"""Options of an evaluation that say what is asked; the others say how its repair is put in place."""
 
 
 def build_table(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
@@ -44,9 +44,10 @@ def build_table(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
 
 def _row_order(evaluation: Evaluation) -> tuple[Any, ...]:
     is_compressed = evaluation.compressed.record["tags"]["method"] != "none"
-    recovery = evaluation.artifact.key_document["config"]["recovery"]
+    config = evaluation.artifact.key_document["config"]
     label = compression_label(evaluation.compressed)
-    return is_compressed, label, list(RECOVERIES).index(recovery), evaluation.artifact.key
+    recovery = list(RECOVERIES).index(config["recovery"])
+    return is_compressed, label, recovery, recovery_label(config), evaluation.artifact.key
 
 
 def compression_label(compressed: Artifact) -> str:
@@ -55,23 +56,31 @@ def compression_label(compressed: Artifact) -> str:
 
 
 def _row_name(evaluation: Evaluation) -> str:
-    config = evaluation.artifact.key_document["config"]
+    recovery = evaluation.artifact.key_document["config"]["recovery"]
     repair = evaluation.repair.name if evaluation.repair is not None else "none"
-    return f"{evaluation.compressed.name} {config['recovery']} {config['idp_layers']} {config['idp_reduce']} {repair}"
+    return f"{evaluation.compressed.name} {recovery} {document_key(_repair_settings(evaluation))} {repair}"
+
+
+def _repair_settings(evaluation: Evaluation) -> dict[str, Any]:
+    """How the evaluation put its repair in place."""
+    document = evaluation.artifact.key_document
+    settings = {name: value for name, value in document["config"].items() if name not in _ASKED and value is not None}
+    examples = document["sources"].get("tuning_data")  # of the evaluation itself, not of its repair
+    return settings | ({"tuning_data": examples} if examples is not None else {})
 
 
 def _row(evaluation: Evaluation) -> dict[str, Any]:
     compressed, config = evaluation.compressed, evaluation.artifact.key_document["config"]
+    metrics = {**compressed.metrics, **evaluation.artifact.metrics}  # a merged repair changes what the weights take
     return {
         "compression": compression_label(compressed),
-        "recovery": RECOVERIES[config["recovery"]],
+        "kind": config["recovery"],
+        "recovery": recovery_label(config),
         "compressed": compressed.name,
         "detail": "",
         "settings": _settings(evaluation),
         "extra_parameters": evaluation.artifact.metrics["extra_parameters"],
-        "size_bytes": compressed.metrics["size_bytes"],
-        "bits_per_weight": compressed.metrics["bits_per_weight"],
-        "sparsity": compressed.metrics["sparsity"],
+        **{name: metrics[name] for name in ("size_bytes", "bits_per_weight", "sparsity")},
         "keys": [],
         "scores": {},
     }
@@ -82,8 +91,7 @@ def _settings(evaluation: Evaluation) -> dict[str, Any]:
     settings = dict(evaluation.compressed.key_document["config"])
     if evaluation.repair is not None:
         settings |= evaluation.repair.key_document["config"] | {"tuning_data": evaluation.repair.key_document["sources"]}
-    config = evaluation.artifact.key_document["config"]
-    return settings | {name: config[name] for name in ("idp_layers", "idp_reduce")}
+    return settings | _repair_settings(evaluation)
 
 
 def _add_details(rows: list[dict[str, Any]]) -> None:
@@ -109,7 +117,7 @@ def _columns(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
             "asked": asked,
             "tasks": tasks,
             "metric": metric,
-            "higher_is_better": not any(name in metric for name in _LOWER_IS_BETTER),
+            "higher_is_better": higher_is_better(metric),
         }
     return columns
 
@@ -142,11 +150,6 @@ def _scores(evaluation: Evaluation, asked: str) -> Mapping[str, Any]:
     """Metric -> score of a group or task."""
     metrics = evaluation.artifact.metrics
     return dict(metrics["groups"].get(asked) or metrics["tasks"][asked])
-
-
-def headline(metrics: Sequence[str]) -> str:
-    """The metric that stands for a task."""
-    return next((m for wanted in _HEADLINES for m in metrics if m.split(",")[0] == wanted), metrics[0])
 
 
 def _correct_items(evaluation: Evaluation, tasks: Sequence[str]) -> dict[Any, bool]:

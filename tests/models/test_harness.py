@@ -142,7 +142,7 @@ def test_a_context_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_window_is_routed_by_the_text_before_it() -> None:
     class Recorder:
-        def select(self, contexts: Any) -> list[int]:
+        def select(self, contexts: Any, documents: Any) -> list[int]:
             self.contexts = contexts
             return [0] * len(contexts)
 

@@ -168,7 +168,11 @@ CHOICES: dict[str, list[Any]] = {
     "format": ["compressed-tensors", "gptq", "dense"],
     "samples": [16, 17],
     "seq_len": [32, 33],
-    "recovery": ["none", "prompt", "idp", "lora"],
+    "recovery": ["none", "hard", "icl", "prompt", "idp", "lora"],
+    "select": ["best-validation", "fixed:0", "fixed:1", "random", "loss", "ensemble", "oracle"],
+    "hard_prompt": ["Answer:", "Think, and answer:"],
+    "icl_examples": [2, 3],
+    "lora_merged": [False, True],
     "tasks": [["lab_qa"], ["lab_mc"]],
     "limit": [None, 3],
     "num_fewshot": [None, 1],
@@ -219,7 +223,8 @@ def test_every_option_changes_some_key(tmp_path: Path, name: str) -> None:
         return Graph([evaluate_stage(options)], DigestCache(tmp_path / "digests")).targets[0]
 
     with_effect = {"pattern": "wanda", "sparsity": "wanda"}
-    base = {"method": with_effect.get(name, "gptq"), "recovery": {"rank": "lora"}.get(name, "idp"), "bits": 2}
+    recoveries = {"rank": "lora", "lora_merged": "lora", "select": "prompt", "hard_prompt": "hard", "icl_examples": "icl"}
+    base = {"method": with_effect.get(name, "gptq"), "recovery": recoveries.get(name, "idp"), "bits": 2}
     keys = {key(base | {name: value}) for value in CHOICES[name]}
     assert len(keys) == len(CHOICES[name])
 

@@ -1,0 +1,41 @@
+"""What repairs and metrics are called, and which metric stands for a task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+RECOVERIES = {
+    "none": "none",
+    "hard": "text prompt",
+    "icl": "in-context examples",
+    "prompt": "one prompt",
+    "idp": "IDP",
+    "lora": "LoRA",
+}
+_SELECTED = {
+    "random": "random prompt",
+    "loss": "prompt of lowest loss",
+    "ensemble": "prompt ensemble",
+    "oracle": "oracle prompt",
+}
+_HEADLINES = ("consistent_acc", "exact_match", "acc", "word_perplexity", "bits_per_byte")
+_LOWER_IS_BETTER = ("perplexity", "bits_per_byte")
+
+
+def recovery_label(config: Mapping[str, Any]) -> str:
+    """What an evaluation's repair is called, from its config as its key has it: what has no effect is null."""
+    select = config.get("select") or "best-validation"
+    if select.startswith("fixed:"):
+        return f"prompt {select.removeprefix('fixed:')}"
+    label = _SELECTED.get(select, RECOVERIES[config["recovery"]])
+    return f"{label}, merged" if config.get("lora_merged") else label
+
+
+def headline(metrics: Sequence[str]) -> str:
+    """The metric that stands for a task."""
+    return next((m for wanted in _HEADLINES for m in metrics if m.split(",")[0] == wanted), metrics[0])
+
+
+def higher_is_better(metric: str) -> bool:
+    return not any(name in metric for name in _LOWER_IS_BETTER)
