@@ -80,16 +80,19 @@ def test_an_oracle_asks_everything_once_and_goes_on_where_it_was_killed(
     kept = {task: read_samples(whole, task) for task in TASKS}
     assert llmrepair("rm", whole["key"], "--runs", runs).code == 0
     asked, interruptions = list[Any](), iter([100])
-    for name in ("_score_rows", "_generate_rows"):
 
-        def counting(self: Any, cache: Any, choice: Any, rows: Any, *others: Any, real: Any = getattr(Scorer, name)) -> Any:
+    def counted(real: Any) -> Any:
+        def counting(self: Any, cache: Any, choice: Any, rows: Any, *others: Any) -> Any:
             if len(asked) >= 100 and next(interruptions, None):
                 raise KeyboardInterrupt
             answers = real(self, cache, choice, rows, *others)
             asked.extend(text for row in rows for tree in row for text in tree.paths)
             return answers
 
-        monkeypatch.setattr(Scorer, name, counting)
+        return counting
+
+    for name in ("_score_rows", "_generate_rows"):
+        monkeypatch.setattr(Scorer, name, counted(getattr(Scorer, name)))
     batches = ["--batch-size", 1, "--limit", 20]
     arguments = ["--recovery", "prompt", "--select", "oracle", *batches]
     interrupted = llmrepair("eval", "--runs", runs, *COMPRESSION, *TUNING, *ASKED, *arguments)

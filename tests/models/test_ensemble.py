@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from llmrepair.models.answers import AnswerFile
+from llmrepair.models.ensemble import Averaging
 from llmrepair.models.prompt_cache import PromptCache, build_prompt_cache
 from llmrepair.models.scorer import Scorer
 from llmrepair.models.selection import ENSEMBLE
@@ -110,6 +111,14 @@ def test_samples_follow_the_mean_and_all_prompts_go_on_with_the_same_token() -> 
     assert set(counts) <= set(likeliest.indices.tolist())
     for token, probability in zip(likeliest.indices.tolist(), likeliest.values.softmax(-1).tolist(), strict=True):
         assert counts[token] / draws == pytest.approx(probability, abs=0.04)  # more than 4 standard deviations
+
+
+def test_each_beam_is_averaged_with_its_own() -> None:
+    scores = torch.randn(2 * 3 * 4, 10, generator=torch.Generator().manual_seed(0))  # sequences, prompts, beams
+    averaged = Averaging(3, 4, None)(torch.zeros(24, 1, dtype=torch.long), scores).reshape(2, 3, 4, 10)
+    expected = scores.log_softmax(-1).reshape(2, 3, 4, 10).mean(1)
+    for prompt in range(3):
+        torch.testing.assert_close(averaged[:, prompt], expected)
 
 
 def test_what_begins_all_texts_is_computed_once_for_each_prompt() -> None:

@@ -5,6 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+import torch
+
+from llmrepair.models.loading import compressible_layers, weight_matrix
+from llmrepair.models.lora import new_adapter, save_adapter, with_merged_adapter
+from tests.conftest import tiny_model
+
 SAVE = """
 import sys
 from pathlib import Path
@@ -24,3 +31,31 @@ def test_an_adapter_has_the_same_bytes_in_every_process(tmp_path: Path) -> None:
     configs = [(folder / "adapter_config.json").read_bytes() for folder in folders]
     assert configs[0] == configs[1]
     assert str(tmp_path).encode() not in configs[0]
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_merging_adds_the_product_in_float32_and_rounds_once(tmp_path: Path, family: str, dtype: torch.dtype) -> None:
+    adapted = new_adapter(tiny_model(family), 2)
+    for name, parameter in adapted.named_parameters():
+        if "lora_" in name:
+            parameter.data = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(len(name))) / 10
+    save_adapter(adapted, tmp_path, "compress/abc")
+    products = {
+        name: 2 * module.lora_B["default"].weight @ module.lora_A["default"].weight  # alpha / rank = 2
+        for name, module in adapted.get_base_model().named_modules()
+        if hasattr(module, "lora_A")
+    }
+
+    model = tiny_model(family).to(dtype)
+    before = {name: weight_matrix(layer).clone() for name, layer in compressible_layers(model).items()}
+    others = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    merged = with_merged_adapter(model, tmp_path)
+    after = {name: weight_matrix(layer) for name, layer in compressible_layers(merged).items()}
+    assert after.keys() == before.keys() == products.keys()
+    for name, weight in after.items():
+        assert weight.dtype == dtype
+        torch.testing.assert_close(weight, (before[name].float() + products[name]).to(dtype), rtol=1e-6, atol=1e-6)
+    touched = {f"{name}.weight" for name in products}
+    assert all(torch.equal(p, others[name]) for name, p in merged.named_parameters() if name not in touched)
+    assert not any(parameter.requires_grad for parameter in merged.parameters())
