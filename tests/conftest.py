@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -26,6 +27,9 @@ from transformers import (
     Qwen2Config,
     Qwen2ForCausalLM,
 )
+
+hypothesis.settings.register_profile("llmrepair", deadline=None)  # how fast a machine is, is no property
+hypothesis.settings.load_profile("llmrepair")
 
 FAMILIES = ("llama", "opt", "gpt2", "qwen2")
 VOCABULARY = 96

@@ -12,29 +12,61 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 _RESAMPLES = 2000
 _SEED = 0
 
 
 @dataclass(frozen=True)
-class Difference:
-    """Mean difference between two results on the same n items, in [-1, 1], with a paired bootstrap interval."""
+class Mean:
+    """A mean with its 95 % interval, and the two-sided p-value that it is zero."""
 
     value: float
     low: float
     high: float
     p_value: float
-    """McNemar's exact two-sided test of the items on which the two disagree."""
+
+
+def crossed_mean(values: NDArray[Any]) -> Mean:
+    """Mean of `values` [K, n], of K > 1 seeds on n > 1 items, for other seeds and other items of their kind.
+
+    Seeds and items are crossed random effects: the variance of the mean is (MS_seeds + MS_items - MS_residual) / (K n), its
+    degrees of freedom are Satterthwaite's (Cornfield and Tukey 1956; Satterthwaite 1946).
+    """
+    k, n = values.shape
+    mean, of_seeds, of_items = values.mean(), values.mean(1), values.mean(0)
+    residuals = values - of_seeds[:, None] - of_items + mean
+    squares = np.array([n * of_seeds.var(ddof=1), k * of_items.var(ddof=1), (residuals**2).sum() / ((k - 1) * (n - 1))])
+    combined = max(squares @ [1, 1, -1], squares[:2].max())  # with few seeds the residual's share can be larger than theirs
+    if combined == 0:
+        return Mean(float(mean), float(mean), float(mean), 1.0 if mean == 0 else 0.0)
+    freedom = combined**2 / (squares**2 / [k - 1, n - 1, (k - 1) * (n - 1)]).sum()
+    error = math.sqrt(combined / (k * n))
+    half = stats.t.ppf(0.975, freedom) * error
+    p_value = 2 * stats.t.sf(abs(mean) / error, freedom)
+    return Mean(float(mean), float(mean - half), float(mean + half), float(p_value))
+
+
+@dataclass(frozen=True)
+class Difference(Mean):
+    """Mean difference between results on the same n items, in [-1, 1].
+
+    Of one seed with a paired bootstrap interval and McNemar's exact test of the items on which the two disagree; of several as
+    `crossed_mean` has them.
+    """
+
     n: int
 
 
 def paired_difference(results: NDArray[Any], baseline: NDArray[Any]) -> Difference:
-    """`results` minus `baseline`, both [n] bool."""
+    """`results` [K, n] of K seeds minus `baseline` [n], all bool."""
     differences = results.astype(np.float64) - baseline
-    n = len(differences)
+    seeds, n = differences.shape
+    if seeds > 1:
+        return Difference(**vars(crossed_mean(differences)), n=n)
     picks = np.random.default_rng(_SEED).integers(n, size=(_RESAMPLES, n))
-    low, high = np.percentile(differences[picks].mean(1), [2.5, 97.5])
+    low, high = np.percentile(differences[0, picks].mean(1), [2.5, 97.5])
     better, worse = int((results & ~baseline).sum()), int((~results & baseline).sum())
     return Difference(float(differences.mean()), float(low), float(high), mcnemar_p(better, worse), n)
 
@@ -48,25 +80,25 @@ def mcnemar_p(better: int, worse: int) -> float:
 
 @dataclass(frozen=True)
 class Rates:
-    """What a repair did to lost, kept and never-known items: counts, and how many of each it gets right (lost, never known)
-    or breaks (kept)."""
+    """How many items are lost, kept and never known, and how many of each a repair gets right (lost, never known) or breaks
+    (kept): of several seeds the mean."""
 
     lost: int
-    recovered: int
+    recovered: float
     kept: int
-    broken: int
+    broken: float
     never_known: int
-    lucky: int
+    lucky: float
 
 
 def rates(dense: NDArray[Any], compressed: NDArray[Any], repaired: NDArray[Any]) -> Rates:
-    """All [n] bool over the same items."""
+    """`dense` and `compressed` [n], `repaired` [K, n] of K seeds, all bool over the same items."""
     lost, kept, never = dense & ~compressed, dense & compressed, ~dense & ~compressed
     return Rates(
         lost=int(lost.sum()),
-        recovered=int((lost & repaired).sum()),
+        recovered=float((lost & repaired).sum(1).mean()),
         kept=int(kept.sum()),
-        broken=int((kept & ~repaired).sum()),
+        broken=float((kept & ~repaired).sum(1).mean()),
         never_known=int(never.sum()),
-        lucky=int((never & repaired).sum()),
+        lucky=float((never & repaired).sum(1).mean()),
     )

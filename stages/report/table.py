@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from llmrepair.pipeline.keys import document_key
 from llmrepair.stages.evaluate.files import RESULTS_FILE, samples_file
 from llmrepair.stages.evaluate.labels import RECOVERIES, headline, higher_is_better, recovery_label
-from llmrepair.stages.report.comparison import paired_difference, rates
+from llmrepair.stages.report.comparison import crossed_mean, paired_difference, rates
 
 if TYPE_CHECKING:
     from llmrepair.pipeline.artifact import Artifact
@@ -20,20 +21,29 @@ if TYPE_CHECKING:
 _ASKED = frozenset({"recovery", "tasks", "limit", "num_fewshot", "apply_chat_template", "system"})
 """Options of an evaluation that say what is asked; the others say how its repair is put in place."""
 
+_Correct = dict[Any, bool]
+"""Item -> whether it was answered right."""
+_Answers = tuple[Mapping[str, Any], _Correct]
+"""A score, and the items it is over."""
+
 
 def build_table(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
-    """Rows (a compression with a repair), columns (a task as it was asked), scores, and paired comparisons."""
+    """Rows (a compression with a repair, all seeds of it), columns (a task as it was asked), scores, paired comparisons."""
     rows: dict[str, dict[str, Any]] = {}
     columns: dict[str, dict[str, Any]] = {}
-    correct: dict[tuple[str, str], dict[Any, bool]] = {}
+    answers: dict[tuple[str, str], dict[int | None, _Answers]] = defaultdict(dict)  # by seed
     for evaluation in sorted(evaluations, key=_row_order):
         row_name = _row_name(evaluation)
         row = rows.setdefault(row_name, _row(evaluation))
         row["keys"].append(evaluation.artifact.name)
         for column_name, column in _columns(evaluation).items():
             columns[column_name] = column
-            row["scores"][column_name] = _scores(evaluation, column["asked"])[column["metric"]]
-            correct[row_name, column_name] = _correct_items(evaluation, column["tasks"])
+            score = _scores(evaluation, column["asked"])[column["metric"]]
+            answers[row_name, column_name][_seed(evaluation)] = score, _correct_items(evaluation, column["tasks"])
+    for (row_name, column_name), of_seeds in answers.items():
+        rows[row_name]["seeds"] = sorted({*rows[row_name]["seeds"], *of_seeds} - {None})
+        rows[row_name]["scores"][column_name] = _mean_score(list(of_seeds.values()))
+    correct = {place: [items for _, items in of_seeds.values()] for place, of_seeds in answers.items()}
     _add_details(list(rows.values()))
     return {
         "columns": [{"name": name, **column} for name, column in sorted(columns.items())],
@@ -56,8 +66,11 @@ def compression_label(compressed: Artifact) -> str:
 
 
 def _row_name(evaluation: Evaluation) -> str:
-    recovery = evaluation.artifact.key_document["config"]["recovery"]
-    repair = evaluation.repair.name if evaluation.repair is not None else "none"
+    """Tells rows apart; repairs that only differ in their seed are one."""
+    recovery, repair = evaluation.artifact.key_document["config"]["recovery"], "none"
+    if evaluation.repair is not None:
+        made_of = evaluation.repair.key_document
+        repair = document_key({**made_of, "config": {**made_of["config"], "seed": None}})
     return f"{evaluation.compressed.name} {recovery} {document_key(_repair_settings(evaluation))} {repair}"
 
 
@@ -67,6 +80,23 @@ def _repair_settings(evaluation: Evaluation) -> dict[str, Any]:
     settings = {name: value for name, value in document["config"].items() if name not in _ASKED and value is not None}
     examples = document["sources"].get("tuning_data")  # of the evaluation itself, not of its repair
     return settings | ({"tuning_data": examples} if examples is not None else {})
+
+
+def _seed(evaluation: Evaluation) -> int | None:
+    return evaluation.repair.key_document["config"]["seed"] if evaluation.repair is not None else None
+
+
+def _mean_score(of_seeds: Sequence[_Answers]) -> dict[str, Any]:
+    """The mean over seeds; its interval is for other seeds and items, and only known where items are right or wrong."""
+    scores, correct = zip(*of_seeds, strict=True)
+    if len(scores) == 1:
+        return dict(scores[0])
+    value = float(np.mean([score["value"] for score in scores]))
+    score = {**scores[0], "value": value, "stderr": None, "low": None, "high": None}
+    if not correct[0] or any(each.keys() != correct[0].keys() for each in correct):
+        return score
+    of_items = crossed_mean(np.stack([_array(each, correct[0]) for each in correct]))
+    return score | {"low": value + of_items.low - of_items.value, "high": value + of_items.high - of_items.value}
 
 
 def _row(evaluation: Evaluation) -> dict[str, Any]:
@@ -81,17 +111,19 @@ def _row(evaluation: Evaluation) -> dict[str, Any]:
         "settings": _settings(evaluation),
         "extra_parameters": evaluation.artifact.metrics["extra_parameters"],
         **{name: metrics[name] for name in ("size_bytes", "bits_per_weight", "sparsity")},
+        "seeds": [],
         "keys": [],
         "scores": {},
     }
 
 
 def _settings(evaluation: Evaluation) -> dict[str, Any]:
-    """Every setting of the row's compression and repair."""
+    """Every setting of the row's compression and repair, but for the seeds."""
     settings = dict(evaluation.compressed.key_document["config"])
     if evaluation.repair is not None:
         settings |= evaluation.repair.key_document["config"] | {"tuning_data": evaluation.repair.key_document["sources"]}
-    return settings | _repair_settings(evaluation)
+    settings |= _repair_settings(evaluation)
+    return {name: value for name, value in settings.items() if name != "seed"}
 
 
 def _add_details(rows: list[dict[str, Any]]) -> None:
@@ -152,7 +184,7 @@ def _scores(evaluation: Evaluation, asked: str) -> Mapping[str, Any]:
     return dict(metrics["groups"].get(asked) or metrics["tasks"][asked])
 
 
-def _correct_items(evaluation: Evaluation, tasks: Sequence[str]) -> dict[Any, bool]:
+def _correct_items(evaluation: Evaluation, tasks: Sequence[str]) -> _Correct:
     """Sample of any of the tasks -> whether it was answered right; empty for tasks without right and wrong."""
     return {
         (task, sample["doc_id"], sample["filter"]): sample["correct"]
@@ -163,29 +195,34 @@ def _correct_items(evaluation: Evaluation, tasks: Sequence[str]) -> dict[Any, bo
 
 
 def _comparisons(
-    rows: Mapping[str, dict[str, Any]], columns: Mapping[str, Any], correct: Mapping[tuple[str, str], dict[Any, bool]]
+    rows: Mapping[str, dict[str, Any]], columns: Mapping[str, Any], correct: Mapping[tuple[str, str], list[_Correct]]
 ) -> Any:
     """Each repaired row against its compressed model without a repair, and that one against the dense model."""
     dense = next((name for name, row in rows.items() if (row["compression"], row["recovery"]) == ("dense", "none")), None)
     plain = {row["compressed"]: name for name, row in rows.items() if row["recovery"] == "none"}
+
+    def alone(row: str | None, column: str) -> _Correct:
+        """What a row without a repair, so without seeds, answers."""
+        return correct.get((row or "", column), [{}])[0]
+
     for name, row in rows.items():
         baseline = dense if row["recovery"] == "none" else plain.get(row["compressed"])
         for column in columns:
-            results, before = correct.get((name, column)), correct.get((baseline or "", column))
-            if name == dense or not results or not before or results.keys() != before.keys():
+            results, before = correct.get((name, column), []), alone(baseline, column)
+            if name == dense or not results or not before or any(each.keys() != before.keys() for each in results):
                 continue
-            ours, theirs = _array(results, results), _array(before, results)
+            ours, theirs = np.stack([_array(each, before) for each in results]), _array(before, before)
             comparison = {
                 "row": name,
                 "baseline": baseline,
                 "column": column,
                 "difference": vars(paired_difference(ours, theirs)),
             }
-            known = correct.get((dense or "", column), {})
-            if row["recovery"] != "none" and row["compression"] != "dense" and known.keys() == results.keys():
-                comparison["rates"] = vars(rates(_array(known, results), theirs, ours))
+            known = alone(dense, column)
+            if row["recovery"] != "none" and row["compression"] != "dense" and known.keys() == before.keys():
+                comparison["rates"] = vars(rates(_array(known, before), theirs, ours))
             yield comparison
 
 
-def _array(results: Mapping[Any, bool], order: Mapping[Any, bool]) -> NDArray[Any]:
+def _array(results: _Correct, order: _Correct) -> NDArray[Any]:
     return np.array([results[item] for item in order], dtype=bool)

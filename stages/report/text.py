@@ -27,8 +27,10 @@ def difference_text(difference: Mapping[str, Any]) -> str:
 
 
 def repair_text(row: Mapping[str, Any]) -> str:
-    """A row's repair, with the settings that tell it from others of its kind."""
-    return f"{row['recovery']} ({row['detail']})" if row["detail"] else str(row["recovery"])
+    """A row's repair, with the settings that tell it from others of its kind, and how many seeds it has if several."""
+    seeds = f"{len(row['seeds'])} seeds" if len(row["seeds"]) > 1 else ""
+    details = ", ".join(text for text in (row["detail"], seeds) if text)
+    return f"{row['recovery']} ({details})" if details else str(row["recovery"])
 
 
 COMPARISON_HEADS = ("task", "compression", "repair", "change", "p", "lost, recovered", "kept, broken", "never known, lucky")
@@ -50,7 +52,7 @@ def comparison_cells(table: Mapping[str, Any]) -> list[list[str]]:
         head += [difference_text(comparison["difference"]), f"{comparison['difference']['p_value']:.2g}"]
         counts = comparison.get("rates")
         pairs = (("lost", "recovered"), ("kept", "broken"), ("never_known", "lucky"))
-        cells.append([*head, *(f"{counts[all_]}, {counts[some]}" if counts else "" for all_, some in pairs)])
+        cells.append([*head, *(f"{counts[all_]}, {round(counts[some], 1):g}" if counts else "" for all_, some in pairs)])
     return cells
 
 

@@ -243,6 +243,24 @@ def test_report_ls_and_show(llmrepair: CommandLine, runs: Path, tmp_path: Path) 
     assert "peak_memory_bytes" in llmrepair("show", report["key"], "--runs", runs).out
 
 
+def test_repairs_that_differ_in_their_seed_are_one_row(llmrepair: CommandLine, tmp_path: Path) -> None:
+    plain = evaluate(llmrepair, tmp_path, "--method", "rtn")
+    lora = ("--method", "rtn", "--recovery", "lora", "--rank")
+    repaired = [evaluate(llmrepair, tmp_path, *lora, 1, "--seed", seed) for seed in (0, 1)]
+    evaluate(llmrepair, tmp_path, *lora, 2)
+    report = json.loads((Path(llmrepair("report", "--runs", tmp_path, "--json").json["path"]) / "report.json").read_text())
+    _, row, other = report["rows"]
+    assert (row["seeds"], row["detail"], other["seeds"], other["detail"]) == ([0, 1], "rank 1", [0], "rank 2")
+    score = row["scores"][report["columns"][0]["name"]]
+    shares = [answer["metrics"]["tasks"]["lab_qa"]["exact_match"]["value"] for answer in (*repaired, plain)]
+    assert score["value"] == pytest.approx(sum(shares[:2]) / 2)
+    assert score["low"] <= score["value"] <= score["high"]
+    difference = report["comparisons"][0]["difference"]
+    assert difference["value"] == pytest.approx(score["value"] - shares[2])
+    text = llmrepair("report", "--runs", tmp_path).out
+    assert "rank 1, 2 seeds" in " ".join(text.split())
+
+
 def test_the_report_leaves_out_what_old_code_made(llmrepair: CommandLine, runs: Path, tmp_path: Path) -> None:
     evaluate(llmrepair, runs, "--method", "none")
     shutil.copytree(runs, tmp_path / "runs")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from llmrepair.stages.evaluate.statistics import mean_score, rate_score, wilson_interval
-from llmrepair.stages.report.comparison import mcnemar_p, paired_difference, rates
+from llmrepair.stages.report.comparison import crossed_mean, mcnemar_p, paired_difference, rates
 
 
 @given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -48,14 +48,16 @@ def test_a_paired_bootstrap_covers_what_it_should() -> None:
     for _ in range(200):
         before = generator.random(300) < 0.6
         after = np.where(generator.random(300) < 0.2, generator.random(300) < 0.8, before)  # true difference 0.2 * 0.2
-        difference = paired_difference(after, before)
+        difference = paired_difference(after[None], before)
         covered += difference.low <= 0.04 <= difference.high
     assert 0.90 <= covered / 200 <= 0.99
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans(), st.booleans()), min_size=1, max_size=60))
 def test_rates_count_each_item_where_it_belongs(items: list[tuple[bool, bool, bool]]) -> None:
-    counted = rates(*(np.array(column) for column in zip(*items, strict=True)))
+    dense, compressed, repaired = (np.array(column) for column in zip(*items, strict=True))
+    counted = rates(dense, compressed, repaired[None])
+    assert rates(dense, compressed, np.stack([repaired, ~repaired])).recovered == counted.lost / 2
     assert counted.lost == sum(d and not c for d, c, _ in items)
     assert counted.recovered == sum(d and not c and r for d, c, r in items)
     assert counted.broken == sum(d and c and not r for d, c, r in items)
@@ -77,3 +79,26 @@ def test_the_interval_of_a_mean_of_shares_covers_what_it_should() -> None:
         score = mean_score(shares)
         covered += score.low <= 0.7 * 0.875 + 0.3 * 0.125 <= score.high
     assert 0.90 <= covered / 200 <= 0.99
+
+
+@pytest.mark.parametrize(
+    ("of_seeds", "of_items", "of_both"), [(0.1, 1.0, 1.0), (0.5, 1.0, 0.2), (0.0, 0.3, 1.0), (0.0, 1.0, 0.1)]
+)
+def test_the_interval_over_seeds_and_items_covers_what_it_should(of_seeds: float, of_items: float, of_both: float) -> None:
+    """Each draws new seeds and new items, whose true mean is 0.3."""
+    generator = np.random.default_rng(5)
+    covered = 0
+    for _ in range(1000):
+        seeds, items = generator.normal(0, of_seeds, (3, 1)), generator.normal(0, of_items, (1, 200))
+        mean = crossed_mean(0.3 + seeds + items + generator.normal(0, of_both, (3, 200)))
+        covered += mean.low <= 0.3 <= mean.high
+    assert 0.92 <= covered / 1000 <= 0.985
+
+
+def test_one_item_effect_is_a_t_test_over_seeds_and_one_seed_effect_over_items() -> None:
+    values = np.array([0.1, 0.4, 0.2])
+    expected = stats.ttest_1samp(values, 0)
+    mean = crossed_mean(np.repeat(values[:, None], 50, 1))
+    assert mean.p_value == pytest.approx(expected.pvalue)
+    assert (mean.low, mean.high) == pytest.approx(tuple(expected.confidence_interval()))
+    assert crossed_mean(np.repeat(values[None], 50, 0)).p_value == pytest.approx(expected.pvalue)
