@@ -19,9 +19,10 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from transformers import StoppingCriteria
 
 from llmrepair.models.answers import AnswerFile
+from llmrepair.models.memory import DoesNotFit
 from llmrepair.models.prompt_cache import PromptCache
-from llmrepair.models.scorer import DoesNotFit, Scorer
-from llmrepair.models.selection import Selector
+from llmrepair.models.scorer import Scorer
+from llmrepair.models.selection import Selector, TokenSelector
 from llmrepair.models.trees import Text
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class RepairedLM(HFLM):
         batch_size: as many tokens at once as so many of the longest requests have; None: as many as the memory allows.
         max_length: most input tokens, the prompt's not counted.
         cache: the prompts; None for none.
-        selector: chooses among them; None exactly where `cache` is.
+        selector: chooses among them; None where there are none.
         answers: file that keeps answers as they come; what it holds is not asked again.
         on_start: called with the number of requests that are about to be scored.
         on_progress: called with the number of requests done since the last call.
@@ -67,13 +68,12 @@ class RepairedLM(HFLM):
         self._selector = selector
         self._on_start = on_start
         self.selections: dict[tuple[str, int], list[int]] = defaultdict(list)
-        """(task, document) -> prompt of each choice made for it; empty without a selector."""
+        """(task, document) -> prompt of each choice made for it (of each token where tokens choose); empty without a selector."""
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Log-likelihood in nats of each request's continuation, and whether greedy decoding gives it."""
         pairs = [self._encoded(*request.args) for request in requests]
-        prompts = self._choose([context for context, _ in pairs])
-        self._keep(requests, prompts)
+        prompts = self._choose(requests, [context for context, _ in pairs])
         self._on_start(len(requests))
         return self._scorer.score([self._text(*pair, prompt) for pair, prompt in zip(pairs, prompts, strict=True)])
 
@@ -84,10 +84,9 @@ class RepairedLM(HFLM):
         """
         windows = [self._windows(*request.args) for request in requests]
         counts = [len(each) for each in windows]
-        prompts = iter(self._choose([seen for each in windows for seen in _text_before(each)]))
+        asking = [request for request, count in zip(requests, counts, strict=True) for _ in range(count)]
+        prompts = iter(self._choose(asking, [seen for each in windows for seen in _text_before(each)]))
         texts = [[self._text(context, continuation, next(prompts)) for context, continuation in each] for each in windows]
-        for request, each in zip(requests, texts, strict=True):
-            self._keep([request] * len(each), [text.prompt for text in each])
         self._on_start(sum(counts))
         scores = iter(self._scorer.score([text for each in texts for text in each]))
         return [sum(next(scores)[0] for _ in range(count)) for count in counts]
@@ -125,17 +124,18 @@ class RepairedLM(HFLM):
         tokens = (*context, *continuation)[-(self.max_length + 1) :]
         return Text(prompt, tokens, len(tokens) - len(continuation))
 
-    def _choose(self, contexts: Sequence[list[int]]) -> list[int]:
+    def _choose(self, requests: Sequence[Instance], contexts: Sequence[list[int]]) -> list[int]:
+        """The prompt of each request's context; the choice is kept."""
         if self._selector is None:
             return [0] * len(contexts)
-        return self._selector.select([context[-self.max_length :] for context in contexts])
-
-    def _keep(self, requests: Sequence[Instance], prompts: Sequence[int]) -> None:
-        if self._selector is None:
-            return
-        for request, prompt in zip(requests, prompts, strict=True):
+        seen = [context[-self.max_length :] for context in contexts]
+        prompts = self._selector.select(seen)
+        selector = self._selector
+        kept = selector.of_tokens(seen) if isinstance(selector, TokenSelector) else [[prompt] for prompt in prompts]
+        for request, choices in zip(requests, kept, strict=True):
             assert request.task_name is not None and request.doc_id is not None
-            self.selections[request.task_name, request.doc_id].append(prompt)
+            self.selections[request.task_name, request.doc_id] += choices
+        return prompts
 
     def _generate_group(self, requests: Sequence[Instance], places: Sequence[int], results: list[str]) -> None:
         """Generates for requests that share their generation options; writes to `results` at `places`."""
@@ -146,8 +146,7 @@ class RepairedLM(HFLM):
         if not options["do_sample"]:
             options.pop("temperature", None)
         contexts = [self.tok_encode(request.args[0], left_truncate_len=self.max_length - longest) for request in requests]
-        prompts = self._choose(contexts)
-        self._keep(requests, prompts)
+        prompts = self._choose(requests, contexts)
 
         options |= {"pad_token_id": self.tokenizer.pad_token_id, "max_new_tokens": longest}
         pairs = zip(prompts, contexts, strict=True)

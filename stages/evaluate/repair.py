@@ -9,8 +9,8 @@ import torch
 
 from llmrepair.models.lora import with_adapter
 from llmrepair.models.prompt_cache import PromptCache, build_prompt_cache
-from llmrepair.models.routing import Router, voting_layers
-from llmrepair.models.selection import FixedSelector, RoutedSelector, Selector
+from llmrepair.models.routing import Router, see_pool_by_token, voting_layers
+from llmrepair.models.selection import FixedSelector, RoutedSelector, Selector, TokenSelector
 from llmrepair.models.soft_prompt import load_pool
 
 if TYPE_CHECKING:
@@ -25,7 +25,10 @@ class Repair:
     """A model with its repair in place."""
 
     model: PreTrainedModel
+    pool: PromptCache | None = None
+    """The prompts."""
     cache: PromptCache | None = None
+    """Those that are put in front of each input; None where the model's tokens see the pool by themselves."""
     selector: Selector | None = None
     extra_parameters: int = 0
 
@@ -41,10 +44,14 @@ def apply_repair(model: PreTrainedModel, config: EvaluateConfig, repair: Artifac
     if config.recovery == "prompt":
         losses = pool["validation_losses"]
         best = losses.index(min(losses))
-        return Repair(model, cache, FixedSelector(best), prompts[best].numel())
+        return Repair(model, cache, cache, FixedSelector(best), prompts[best].numel())
     layers = voting_layers(config.idp_layers, model.config.num_hidden_layers)
-    selector = RoutedSelector(Router(model, cache, layers, config.idp_reduce), batch_size)
-    return Repair(model, cache, selector, sum(prompt.numel() for prompt in prompts))
+    router = Router(model, cache, layers, config.idp_reduce, config.idp_normalise)
+    extra_parameters = sum(prompt.numel() for prompt in prompts)
+    if config.idp_per == "sequence":
+        return Repair(model, cache, cache, RoutedSelector(router, batch_size), extra_parameters)
+    see_pool_by_token(router)
+    return Repair(model, cache, None, TokenSelector(router, batch_size), extra_parameters)
 
 
 @torch.no_grad()

@@ -87,7 +87,7 @@ def run(stage: Evaluate, context: Context) -> dict[str, Any]:
         "extra_parameters": repair.extra_parameters,
         "size_bytes": context.inputs["compressed"].metrics["size_bytes"],
         "max_length": language_model.max_length,
-        "prompt_shares": selection_shares(samples.values(), repair.cache.size) if repair.cache is not None else None,
+        "prompt_shares": selection_shares(language_model.selections, repair.pool.size) if repair.pool is not None else None,
     }
     return dict(plain(metrics))
 
@@ -120,7 +120,7 @@ def ask(language_model: RepairedLM, asked: TaskDict, config: EvaluateConfig) -> 
 def _max_length(model: PreTrainedModel, tokenizer: Any, repair: Repair) -> int:
     """Positions left for the input: a prompt takes its own."""
     positions = getattr(model.config, "max_position_embeddings", None) or min(tokenizer.model_max_length, 2048)
-    return positions - (repair.cache.length if repair.cache is not None else 0)
+    return positions - (repair.pool.length if repair.pool is not None else 0)
 
 
 def _parameters(stage: Evaluate, context: Context) -> int:

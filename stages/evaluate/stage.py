@@ -21,6 +21,8 @@ from llmrepair.stages.sources import load_config as model_config
 from llmrepair.stages.sources import roughly_needed
 from llmrepair.stages.tuning import Tune
 
+IDP_OPTIONS = ("idp_layers", "idp_reduce", "idp_normalise", "idp_per")
+
 
 class EvaluateConfig(StageConfig):
     """What a model is asked, and with which repair in place."""
@@ -46,8 +48,18 @@ class EvaluateConfig(StageConfig):
         False, description="ask in the turns of the tokenizer's chat template, examples too, as lm-eval does"
     )
     system: str | None = Field(None, description="system instruction in front of each question")
-    idp_layers: str = Field("first", description="layers that vote: first, all, or a list such as 0,2")
-    idp_reduce: Literal["mean", "sum"] = Field("mean", description="a prompt's vote over its tokens")
+    idp_layers: str = Field(
+        "first", description="layers that vote: first, all, or a list such as 0,2; up to the last one all is computed twice"
+    )
+    idp_reduce: Literal["mean", "sum", "max"] = Field("mean", description="a prompt's vote over its tokens")
+    idp_normalise: Literal["none", "length"] = Field(
+        "none", description="length: a prompt's vote is divided by the number of its tokens"
+    )
+    idp_per: Literal["sequence", "token"] = Field(
+        "sequence",
+        description="what chooses; token, an experiment: each token sees the prompt that it attends to most itself, and all "
+        "prompts in the layers before the last one that votes",
+    )
 
     @field_validator("include_path", "tasks_data")
     @classmethod
@@ -75,7 +87,7 @@ class EvaluateConfig(StageConfig):
         return layers
 
     def without_effect(self) -> frozenset[str]:
-        return frozenset() if self.recovery == "idp" else frozenset({"idp_layers", "idp_reduce"})
+        return frozenset() if self.recovery == "idp" else frozenset(IDP_OPTIONS)
 
 
 @dataclass

@@ -13,6 +13,7 @@ from llmrepair.pipeline.artifact import Artifact
 from llmrepair.pipeline.keys import file_digest
 from llmrepair.pipeline.runner import Runner
 from llmrepair.stages.evaluate import Evaluate
+from llmrepair.stages.evaluate.stage import IDP_OPTIONS
 from llmrepair.stages.export.parts import Parts
 from llmrepair.stages.report.stage import Evaluation
 from llmrepair.stages.report.table import build_table, compression_label
@@ -106,7 +107,7 @@ def _repair(parts: Parts) -> dict[str, Any]:
     settings = dict(parts.repair.key_document["config"])
     if parts.exported.stage == Evaluate.name:
         config = parts.exported.key_document["config"]
-        settings |= {name: config[name] for name in ("idp_layers", "idp_reduce")}
+        settings |= {name: config[name] for name in IDP_OPTIONS if name in config}
     return {
         "settings": settings,
         "tuning_data": parts.repair.key_document["sources"]["tuning_data"],

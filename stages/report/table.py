@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from llmrepair.pipeline.keys import document_key
 from llmrepair.stages.evaluate.files import RESULTS_FILE, samples_file
+from llmrepair.stages.evaluate.stage import IDP_OPTIONS
 from llmrepair.stages.report.comparison import paired_difference, rates
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ def compression_label(compressed: Artifact) -> str:
 def _row_name(evaluation: Evaluation) -> str:
     config = evaluation.artifact.key_document["config"]
     repair = evaluation.repair.name if evaluation.repair is not None else "none"
-    return f"{evaluation.compressed.name} {config['recovery']} {config['idp_layers']} {config['idp_reduce']} {repair}"
+    idp = " ".join(config[name] for name in IDP_OPTIONS if name in config)
+    return f"{evaluation.compressed.name} {config['recovery']} {idp} {repair}"
 
 
 def _row(evaluation: Evaluation) -> dict[str, Any]:
@@ -83,7 +85,7 @@ def _settings(evaluation: Evaluation) -> dict[str, Any]:
     if evaluation.repair is not None:
         settings |= evaluation.repair.key_document["config"] | {"tuning_data": evaluation.repair.key_document["sources"]}
     config = evaluation.artifact.key_document["config"]
-    return settings | {name: config[name] for name in ("idp_layers", "idp_reduce")}
+    return settings | {name: config[name] for name in IDP_OPTIONS if name in config}
 
 
 def _add_details(rows: list[dict[str, Any]]) -> None:

@@ -13,8 +13,9 @@ from transformers import PreTrainedModel, StoppingCriteria
 
 from llmrepair.models import scorer as scorer_module
 from llmrepair.models.answers import AnswerFile
+from llmrepair.models.memory import DoesNotFit
 from llmrepair.models.prompt_cache import build_prompt_cache
-from llmrepair.models.scorer import DoesNotFit, Scorer, token_loglikelihoods
+from llmrepair.models.scorer import Scorer, token_loglikelihoods
 from llmrepair.models.trees import Text
 from tests.conftest import FAMILIES, tiny_model
 from tests.models.test_tree_attention import LLAMA_LIKE, random_model
