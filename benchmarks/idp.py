@@ -143,7 +143,13 @@ def verdict(name: str, results: dict[Case, dict[str, float]]) -> str:
     one, other = RATIOS[name]
     missed = [f"{value:.2f} at batch {batch}, context {context}" for (_, batch, context), value in counted.items()]
     missed = [text for text, value in zip(missed, counted.values(), strict=True) if value > BOUNDS[name]]
-    says = f"missed: {', '.join(missed)}" if missed else f"holds, at most {max(counted.values()):.2f}" if counted else "not measured"
+    says = (
+        f"missed: {', '.join(missed)}"
+        if missed
+        else f"holds, at most {max(counted.values()):.2f}"
+        if counted
+        else "not measured"
+    )
     return f"({name}) {one} / {other} <= {BOUNDS[name]:.2f}: {says}"
 
 

@@ -4,7 +4,7 @@ Source: Hoang et al., *Do Compressed LLMs Forget Knowledge?*, arXiv 2310.00867. 
 side by side and the one with the largest mean attention from the input is kept. What it leaves open is an option here.
 
 Shapes: m prompts of P columns, B sequences, T input tokens, of which t are looked at at once, S keys of the input (T and those
-it has cached), Q query and H key-value heads, D the head dimension.
+it has cached), Q query and H key-value heads, D the head dimension, K sums of attention weights.
 """
 
 from __future__ import annotations
@@ -27,37 +27,33 @@ if TYPE_CHECKING:
 Reduce = Literal["mean", "sum", "max"]
 Normalise = Literal["none", "length"]
 POOL_ATTENTION = "llmrepair_pool"
-_WEIGHTS_AT_ONCE = {"cpu": 2**21, "cuda": 2**26}  # numbers of [B, Q, t, m * P + S]
+_SEEN_AT_ONCE = {"cpu": 2**22, "cuda": 2**27}  # of [B, t, m * P + S]
 
 
-def prompt_weights(
-    query: torch.Tensor,
-    prompt_key: torch.Tensor,
-    key: torch.Tensor,
-    sees_prompts: torch.Tensor,
-    sees: torch.Tensor,
-    scaling: float,
+def column_weights(
+    query: torch.Tensor, key: torch.Tensor, seen: torch.Tensor, columns: torch.Tensor, scaling: float
 ) -> torch.Tensor:
-    """Attention weights on prompts of queries that see prompts and an input, averaged over heads.
+    """Attention weights, added up over columns and averaged over heads.
+
+    They come from the attention kernel itself, which keeps no matrix of weights: with values that are 1 at some columns and
+    0 at the others, its output is the sum of the weights on those.
 
     Args:
         query: [B, Q, t, D].
-        prompt_key: [H, m * P, D].
-        key: [B, H, S, D].
-        sees_prompts: bool, broadcast to [B, t, m * P].
-        sees: bool, broadcast to [B, t, S]; each query sees something.
+        key: [B, Q, S, D].
+        seen: [B, 1, t, S] bool; each query sees something.
+        columns: [M, K], for K sums which of the first M keys count.
         scaling: factor on the dot products.
 
     Returns:
-        [B, t, m * P] in float32.
+        [B, t, K] in float32.
     """
-    grouped = query.unflatten(1, (len(prompt_key), -1))
-    on_prompts = torch.einsum("bhgtd,hsd->bhgts", grouped, prompt_key).float() * scaling
-    on_input = (grouped @ key.unsqueeze(2).transpose(-1, -2)).float() * scaling
-    on_prompts = on_prompts.masked_fill_(~sees_prompts[:, None, None], float("-inf"))
-    on_input = on_input.masked_fill_(~sees[:, None, None], float("-inf"))
-    normaliser = torch.logaddexp(on_prompts.logsumexp(-1), on_input.logsumexp(-1))
-    return (on_prompts - normaliser[..., None]).exp().mean((1, 2))
+    parts = []
+    for part in columns.to(query.dtype).split(query.shape[-1], dim=1):  # kernels want values as wide as keys
+        values = functional.pad(part, (0, query.shape[-1] - part.shape[1], 0, key.shape[2] - len(part))).expand_as(key)
+        output = functional.scaled_dot_product_attention(query, key, values, seen, scale=scaling)
+        parts.append(output[..., : part.shape[1]].float().mean(1))
+    return torch.cat(parts, dim=-1)
 
 
 @dataclass(frozen=True)
@@ -115,10 +111,17 @@ class Router:
         finally:
             attention.v_proj = before
 
-    def of_prompts(self, weights: torch.Tensor) -> torch.Tensor:
-        """Votes [..., m] from the weights [..., m * P] of the prompts' columns, 0 where there is no token."""
-        columns, lengths = weights.unflatten(-1, self.cache.mask.shape), self.cache.mask.sum(-1)
-        votes = columns.amax(-1) if self.reduce == "max" else columns.sum(-1)
+    def columns(self) -> torch.Tensor:
+        """[m * P, K], the sums of weights that votes are made of: of each prompt, or of each column for the greatest."""
+        mask = self.cache.mask
+        if self.reduce == "max":
+            return torch.eye(mask.numel(), device=mask.device)
+        return torch.eye(self.cache.size, device=mask.device).repeat_interleave(self.cache.length, dim=0)
+
+    def of_prompts(self, sums: torch.Tensor) -> torch.Tensor:
+        """Votes [..., m] from sums of weights [..., K]."""
+        lengths = self.cache.mask.sum(-1)
+        votes = sums.unflatten(-1, self.cache.mask.shape).amax(-1) if self.reduce == "max" else sums
         votes = votes / lengths if self.reduce == "mean" else votes
         return votes / lengths if self.normalise == "length" else votes
 
@@ -127,8 +130,8 @@ def see_pool_by_token(router: Router) -> None:
     """From now on each token of the router's model sees, of the prompts, the one that it attends to most itself.
 
     All prompts are cached side by side; what a token sees is cut down to its choice in the last layer that votes, so layers
-    before that let it see all of them. A token votes from what stands before it and itself, whatever comes after. The model is used
-    like one without prompts: positions are moved behind the prompts here.
+    before that let it see all of them. A token votes from what stands before it and itself, whatever comes after. The model
+    is used like one without prompts: positions are moved behind the prompts here.
     """
     router.model.set_attn_implementation(POOL_ATTENTION)
 
@@ -186,8 +189,8 @@ class _Pool:
         """The votes of all layers together."""
         return self._votes / len(self.router.layers)
 
-    def count(self, weights: Iterator[torch.Tensor]) -> torch.Tensor:
-        """The votes of a layer, from the weights [B, t, m * P] of some tokens after the others."""
+    def count(self, sums: Iterator[torch.Tensor]) -> torch.Tensor:
+        """The votes of a layer, from sums of weights [B, t, K] of some tokens after the others."""
         raise NotImplementedError
 
     def kept(self, rows: slice) -> torch.Tensor:
@@ -214,37 +217,35 @@ class _Pool:
             window: how many positions a query looks back; None for all.
         """
         prompt_key, prompt_value = self.router.cache.side_by_side(layer)
-        view = _View(self.router.cache, mask, query.shape[2], key.shape[2], window)
-        steps = _steps(query, prompt_key.shape[1] + key.shape[2])
+        view = _View(self.router.cache, mask, query, key.shape[2], window)
+        keys = _in_front(prompt_key, key, query.shape[1])
         last = max(self.router.layers)
         if layer in self.router.layers:
+            columns = self.router.columns()
             self._votes = self._votes.to(query.device) + self.count(
-                prompt_weights(query[:, :, rows], prompt_key, key[:, :, : view.end(rows)], *view.of(rows), scaling)
-                for rows in steps
+                column_weights(query[:, :, rows], keys[:, :, : view.end(rows)], view.of(rows), columns, scaling)
+                for rows in view.steps()
             )
             if layer == last and self._votes_only:
                 raise _VotesComplete
-        keys = torch.cat([prompt_key.expand(len(key), -1, -1, -1), key], dim=2)
-        values = torch.cat([prompt_value.expand(len(value), -1, -1, -1), value], dim=2)
+        values = _in_front(prompt_value, value, query.shape[1])
         output = []
-        for rows in steps:
-            sees_prompts, sees = view.of(rows)
+        for rows in view.steps():
+            seen, end = view.of(rows), view.end(rows)
             if layer >= last:
-                sees_prompts = sees_prompts & self.kept(rows).repeat_interleave(self.router.cache.length, dim=-1)
-            shape = (len(query), sees.shape[1], -1)
-            seen = torch.cat([sees_prompts.expand(shape), sees.expand(shape)], dim=-1)[:, None]
-            end = seen.shape[-1]
+                seen[..., : prompt_key.shape[1]] &= self.kept(rows).repeat_interleave(self.router.cache.length, dim=-1)[:, None]
             output.append(
                 functional.scaled_dot_product_attention(
-                    query[:, :, rows],
-                    keys[:, :, :end],
-                    values[:, :, :end],
-                    seen,
-                    scale=scaling,
-                    enable_gqa=query.shape[1] != key.shape[1],
+                    query[:, :, rows], keys[:, :, :end], values[:, :, :end], seen, scale=scaling
                 )
             )
         return torch.cat(output, dim=2)
+
+
+def _in_front(states: torch.Tensor, own: torch.Tensor, heads: int) -> torch.Tensor:
+    """[B, Q, m * P + S, D] from [H, m * P, D] and [B, H, S, D]: kernels that take a mask want keys for each query head."""
+    together = torch.cat([states.expand(len(own), -1, -1, -1), own], dim=2)
+    return together.repeat_interleave(heads // own.shape[1], dim=1) if heads != own.shape[1] else together
 
 
 class _SequencePool(_Pool):
@@ -258,10 +259,10 @@ class _SequencePool(_Pool):
         super().__init__(router, votes_only=True)
         self._voting = voting.float()
 
-    def count(self, weights: Iterator[torch.Tensor]) -> torch.Tensor:
+    def count(self, sums: Iterator[torch.Tensor]) -> torch.Tensor:
         total, start = torch.zeros((), device=self._voting.device), 0
-        for part in weights:
-            total = total + torch.einsum("bts,bt->bs", part, self._voting[:, start : start + part.shape[1]])
+        for part in sums:
+            total = total + torch.einsum("btk,bt->bk", part, self._voting[:, start : start + part.shape[1]])
             start += part.shape[1]
         return self.router.of_prompts(total / self._voting.sum(1, keepdim=True))
 
@@ -272,48 +273,59 @@ class _TokenPool(_Pool):
     def __init__(self, router: Router, votes_only: bool = False):
         super().__init__(router, votes_only)
 
-    def count(self, weights: Iterator[torch.Tensor]) -> torch.Tensor:
-        return torch.cat([self.router.of_prompts(part) for part in weights], dim=1)
+    def count(self, sums: Iterator[torch.Tensor]) -> torch.Tensor:
+        return torch.cat([self.router.of_prompts(part) for part in sums], dim=1)
 
     def kept(self, rows: slice) -> torch.Tensor:
         return functional.one_hot(self._votes[:, rows].argmax(-1), self.router.cache.size).bool()
 
 
 class _View:
-    """What queries see; the queries are the last T of S tokens, behind prompts."""
+    """What queries see, written out for some of them at a time; they are the last T of S tokens, behind prompts."""
 
-    def __init__(self, cache: PromptCache, mask: torch.Tensor | None, queries: int, keys: int, window: int | None):
+    def __init__(self, cache: PromptCache, mask: torch.Tensor | None, query: torch.Tensor, keys: int, window: int | None):
         self._cache = cache
         self._mask = mask
-        self._past = keys - queries
+        self._batch, _, self._queries, _ = query.shape
+        self._past = keys - self._queries
         self._window = window
+        self._at_once = _SEEN_AT_ONCE.get(query.device.type, _SEEN_AT_ONCE["cpu"])
+
+    def steps(self) -> Iterator[slice]:
+        """The queries, so many at a time that what they see is not too large."""
+        size = max(1, self._at_once // (self._batch * self.end(slice(0, self._queries))))
+        return (slice(start, min(start + size, self._queries)) for start in range(0, self._queries, size))
 
     def end(self, rows: slice) -> int:
-        """Of how many keys something is seen."""
-        return self._past + int(rows.stop)
+        """Of how many columns, the prompts' first, something is seen."""
+        return self._cache.mask.numel() + self._past + int(rows.stop)
 
-    def of(self, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
-        """Bools that broadcast to [B, t, m * P] and [B, t, end]."""
-        prompts, mask = self._cache.mask.reshape(1, 1, -1), self._mask
-        if mask is not None and mask.dim() == 4:
-            return prompts, mask[:, 0, rows, : self.end(rows)] == 0
-        columns = torch.arange(self.end(rows), device=prompts.device)
+    def of(self, rows: slice) -> torch.Tensor:
+        """[B, 1, t, end] bool."""
+        parts = (self._prompts(rows), self._own(rows))
+        return torch.cat([part.expand(self._batch, rows.stop - rows.start, -1) for part in parts], dim=-1)[:, None]
+
+    def _own(self, rows: slice) -> torch.Tensor:
+        end = self._past + rows.stop
+        if self._mask is not None and self._mask.dim() == 4:
+            return self._mask[:, 0, rows, :end] == 0
+        columns = torch.arange(end, device=self._cache.mask.device)
         queries = columns[self._past + rows.start :, None]
-        sees = columns <= queries
+        seen = columns <= queries
         if self._window is not None:
-            positions = queries[None] if mask is None else input_positions(mask, 0)[:, queries]
-            prompt_columns = torch.arange(self._cache.length, device=columns.device).repeat(self._cache.size)
-            prompts = prompts & (positions + self._cache.length - prompt_columns < self._window)
-            sees = sees & (queries - columns < self._window)
-        if mask is None:
-            return prompts, sees[None]
-        return prompts, (sees & mask[:, None, : len(columns)]) | (columns == queries)  # nothing seen is not a number
+            seen = seen & (queries - columns < self._window)
+        if self._mask is None:
+            return seen
+        return (seen & self._mask[:, None, :end]) | (columns == queries)  # attention to nothing is not a number
 
-
-def _steps(query: torch.Tensor, keys: int) -> list[slice]:
-    batch, heads, length, _ = query.shape
-    size = max(1, _WEIGHTS_AT_ONCE.get(query.device.type, _WEIGHTS_AT_ONCE["cpu"]) // (batch * heads * keys))
-    return [slice(start, min(start + size, length)) for start in range(0, length, size)]
+    def _prompts(self, rows: slice) -> torch.Tensor:
+        mask = self._cache.mask.flatten()
+        if self._window is None or (self._mask is not None and self._mask.dim() == 4):
+            return mask
+        queries = torch.arange(self._past + rows.start, self._past + rows.stop, device=mask.device)
+        positions = queries[None] if self._mask is None else input_positions(self._mask, 0)[:, queries]
+        columns = torch.arange(self._cache.length, device=mask.device).repeat(self._cache.size)
+        return mask & (positions[..., None] + self._cache.length - columns < self._window)
 
 
 def _attention(
