@@ -1,4 +1,4 @@
-"""What a choice among soft prompts costs, beside one cached prompt, peft's PromptTuning, LoRA and a pass per prompt, in one run.
+"""What a choice among soft prompts costs, beside one cached prompt, peft's PromptTuning, LoRA and a pass per prompt.
 
 python benchmarks/idp.py [--size 100m] [--repeats 7] [--batch-sizes 1,8] [--contexts 32,200,1000]
 python benchmarks/idp.py --device cuda --size 7b

@@ -68,7 +68,7 @@ class RepairedLM(HFLM):
         self._selector = selector
         self._on_start = on_start
         self.selections: dict[tuple[str, int], list[int]] = defaultdict(list)
-        """(task, document) -> prompt of each choice made for it, of each token where tokens choose; empty without a selector."""
+        """(task, document) -> prompt of each choice made for it, or of each token; empty without a selector."""
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Log-likelihood in nats of each request's continuation, and whether greedy decoding gives it."""
