@@ -2,7 +2,7 @@
 
 The means are not scaled to add up to 1 as probabilities, so a text's log-likelihood is the mean of those behind each prompt.
 
-Shapes: m prompts, B sequences, N places, V the vocabulary.
+Shapes: m prompts, B contexts, R sequences of each, N places, V the vocabulary.
 """
 
 from __future__ import annotations
@@ -56,12 +56,13 @@ class Averaging(LogitsProcessor):
     Where tokens are sampled, sequences would draw each for itself. So one is drawn here for all m, and no other left.
 
     Args:
-        beams: of each sequence, side by side; 1 where tokens are sampled.
+        size: m.
+        sequences: R, beams or samples of each context, side by side.
         warpers: what is done to the scores before a token is drawn from them; None for no drawing.
     """
 
-    def __init__(self, size: int, beams: int, warpers: LogitsProcessorList | None):
-        self._rows = (-1, size, beams)
+    def __init__(self, size: int, sequences: int, warpers: LogitsProcessorList | None):
+        self._rows = (-1, size, sequences)
         self._warpers = warpers
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.Tensor) -> torch.Tensor:
@@ -69,18 +70,18 @@ class Averaging(LogitsProcessor):
         means = by_member.mean(1, keepdim=True).expand_as(by_member).flatten(0, 2)
         if self._warpers is None:
             return means
-        warped: torch.Tensor = self._warpers(input_ids, means)
-        size = self._rows[1]
-        drawn = torch.multinomial(warped[::size].softmax(-1), 1).repeat_interleave(size, dim=0)
+        warped: torch.Tensor = self._warpers(input_ids, means).unflatten(0, self._rows)[:, 0]
+        drawn = torch.multinomial(warped.flatten(0, 1).softmax(-1), 1).unflatten(0, (len(warped), 1, -1))
+        drawn = drawn.expand(-1, self._rows[1], -1, -1).flatten(0, 2)
         return torch.full_like(means, float("-inf")).scatter(1, drawn, 0.0)
 
 
-def averaging(model: Any, size: int, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options for `generate` with `size` rows per context, rows of one context side by side."""
+def averaging(model: Any, size: int, sequences: int, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options for `generate` with `size` rows per context, rows of one context side by side, and `sequences` of each row."""
     config, _ = model._prepare_generation_config(None, **options)  # the model's and the library's defaults too
     warpers = None
     if config.do_sample:
         kinds = (("temperature", TemperatureLogitsWarper), ("top_k", TopKLogitsWarper), ("top_p", TopPLogitsWarper))
         values = [(getattr(config, name), kind) for name, kind in (*kinds, ("min_p", MinPLogitsWarper))]
         warpers = LogitsProcessorList(kind(value) for value, kind in values if value)
-    return {**options, "logits_processor": LogitsProcessorList([Averaging(size, config.num_beams or 1, warpers)])}
+    return {**options, "logits_processor": LogitsProcessorList([Averaging(size, sequences, warpers)])}

@@ -19,9 +19,10 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from transformers import StoppingCriteria
 
 from llmrepair.models.answers import AnswerFile
+from llmrepair.models.memory import DoesNotFit
 from llmrepair.models.prompt_cache import PromptCache
-from llmrepair.models.scorer import DoesNotFit, Scorer
-from llmrepair.models.selection import Document, Selector
+from llmrepair.models.scorer import Scorer
+from llmrepair.models.selection import Document, Selector, TokenSelector
 from llmrepair.models.trees import Text
 
 if TYPE_CHECKING:
@@ -71,12 +72,12 @@ class RepairedLM(HFLM):
         self._begun_by = begun_by
         self._on_start = on_start
         self.selections: dict[Document, list[int]] = defaultdict(list)
-        """Document -> prompt of each choice made for it; empty without a selector."""
+        """Document -> prompt of each choice made for it, or of each token; empty without a selector."""
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Log-likelihood in nats of each request's continuation, and whether greedy decoding gives it."""
         pairs = [self._encoded(*request.args) for request in requests]
-        prompts = self._choose([context for context, _ in pairs], requests)
+        prompts = self._choose(requests, [context for context, _ in pairs])
         self._on_start(len(requests))
         return self._scorer.score([self._text(*pair, prompt) for pair, prompt in zip(pairs, prompts, strict=True)])
 
@@ -87,8 +88,8 @@ class RepairedLM(HFLM):
         """
         windows = [self._windows(*request.args) for request in requests]
         counts = [len(each) for each in windows]
-        asked_by = [request for request, count in zip(requests, counts, strict=True) for _ in range(count)]
-        prompts = iter(self._choose([seen for each in windows for seen in _text_before(each)], asked_by))
+        asking = [request for request, count in zip(requests, counts, strict=True) for _ in range(count)]
+        prompts = iter(self._choose(asking, [seen for each in windows for seen in _text_before(each)]))
         texts = [[self._text(context, continuation, next(prompts)) for context, continuation in each] for each in windows]
         self._on_start(sum(counts))
         scores = iter(self._scorer.score([text for each in texts for text in each]))
@@ -135,14 +136,16 @@ class RepairedLM(HFLM):
         tokens = (*context, *continuation)[-(self.max_length + 1) :]
         return Text(prompt, tokens, len(tokens) - len(continuation))
 
-    def _choose(self, contexts: Sequence[list[int]], requests: Sequence[Instance]) -> list[int]:
-        """The prompt for each context, which belongs to the request at the same place."""
-        if self.selector is None:
+    def _choose(self, requests: Sequence[Instance], contexts: Sequence[list[int]]) -> list[int]:
+        """The prompt of each request's context; the choice is kept."""
+        selector = self.selector
+        if selector is None:
             return [0] * len(contexts)
-        documents = [_document(request) for request in requests]
-        prompts = self.selector.select([context[-self.max_length :] for context in contexts], documents)
-        for document, prompt in zip(documents, prompts, strict=True):
-            self.selections[document].append(prompt)
+        documents, seen = [_document(request) for request in requests], [context[-self.max_length :] for context in contexts]
+        prompts = selector.select(seen, documents)
+        kept = selector.of_tokens(seen) if isinstance(selector, TokenSelector) else [[prompt] for prompt in prompts]
+        for document, choices in zip(documents, kept, strict=True):
+            self.selections[document] += choices
         return prompts
 
     def _generate_group(self, requests: Sequence[Instance], places: Sequence[int], results: list[str]) -> None:
@@ -155,7 +158,7 @@ class RepairedLM(HFLM):
             options.pop("temperature", None)
         encoded = [self.tok_encode(request.args[0], left_truncate_len=self.max_length - longest) for request in requests]
         contexts = [self._not_begun_again(tokens) for tokens in encoded]
-        prompts = self._choose(contexts, requests)
+        prompts = self._choose(requests, contexts)
 
         options |= {"pad_token_id": self.tokenizer.pad_token_id, "max_new_tokens": longest}
         pairs = zip(prompts, contexts, strict=True)

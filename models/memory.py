@@ -16,6 +16,25 @@ _CPU_BYTES = 2 * 1024**3
 _GPU_SHARE = 0.5  # of what the weights leave free: this is an estimate
 
 
+class DoesNotFit(Exception):
+    """A text is longer than the model or the memory allows.
+
+    Args:
+        message: what is wrong.
+        hint: what helps.
+    """
+
+    def __init__(self, message: str, hint: str):
+        super().__init__(message)
+        self.hint = hint
+
+
+def text_does_not_fit(tokens: int) -> DoesNotFit:
+    """One text alone is too much for the memory."""
+    hint = "take a device with more memory, or --dtype bfloat16"
+    return DoesNotFit(f"one text of {tokens} tokens does not fit in memory", hint)
+
+
 def most_tokens(model: PreTrainedModel) -> int:
     """Tokens of one forward pass, from the shapes of the model and the memory of its device; the same on every run.
 

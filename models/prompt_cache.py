@@ -54,12 +54,15 @@ class PromptCache:
 
     def growing(self, choice: torch.Tensor) -> tuple[DynamicCache, torch.Tensor]:
         """The same as a cache that keeps what is added, for generation."""
-        return _cache([(keys[choice], values[choice]) for keys, values in self.layers]), self.mask[choice]
+        cache = DynamicCache()
+        for index, (keys, values) in enumerate(self.layers):
+            cache.update(keys[choice], values[choice], index)
+        return cache, self.mask[choice]
 
-    def side_by_side(self, batch: int) -> tuple[DynamicCache, torch.Tensor]:
-        """A cache in which every sequence sees all prompts, and its mask [B, m * P]. No prompt sees another."""
-        flat = [(_side_by_side(k, batch), _side_by_side(v, batch)) for k, v in self.layers]
-        return _cache(flat), self.mask.reshape(1, -1).expand(batch, -1)
+    def side_by_side(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values [H, m * P, D] of all prompts in one layer."""
+        keys, values = self.layers[layer]
+        return keys.transpose(0, 1).flatten(1, 2), values.transpose(0, 1).flatten(1, 2)
 
 
 class _PromptLayer(DynamicLayer):
@@ -80,18 +83,6 @@ class _PromptLayer(DynamicLayer):
 
 def _rows(states: torch.Tensor, choice: torch.Tensor) -> torch.Tensor:
     return states[choice] if len(states) > 1 else states.expand(len(choice), -1, -1, -1)
-
-
-def _cache(layers: list[tuple[torch.Tensor, torch.Tensor]]) -> DynamicCache:
-    cache = DynamicCache()
-    for index, (keys, values) in enumerate(layers):
-        cache.update(keys, values, index)
-    return cache
-
-
-def _side_by_side(states: torch.Tensor, batch: int) -> torch.Tensor:
-    """[m, H, P, D] -> [B, H, m * P, D]."""
-    return states.transpose(0, 1).flatten(1, 2).expand(batch, -1, -1, -1)
 
 
 def build_prompt_cache(model: PreTrainedModel, prompts: Sequence[torch.Tensor], length: int | None = None) -> PromptCache:
@@ -126,17 +117,26 @@ def input_positions(mask: torch.Tensor, start: int) -> torch.Tensor:
     return start + (mask.long().cumsum(1) - 1).clamp(min=0)
 
 
+def options_behind(past: tuple[DynamicCache, torch.Tensor], mask: torch.Tensor) -> dict[str, torch.Tensor | DynamicCache]:
+    """What a model is given beside inputs with mask [B, T] so that they stand behind what is cached, with its mask [B, P]."""
+    cache, past_mask = past
+    return {
+        "past_key_values": cache,
+        "attention_mask": torch.cat([past_mask, mask.bool()], dim=1).long(),
+        "position_ids": input_positions(mask, past_mask.shape[1]),
+    }
+
+
 def forward_with_prompt(
-    model: PreTrainedModel, cache: PromptCache, choice: torch.Tensor, input_ids: torch.Tensor, mask: torch.Tensor
+    model: PreTrainedModel,
+    cache: PromptCache,
+    choice: torch.Tensor,
+    input_ids: torch.Tensor,
+    mask: torch.Tensor,
+    **options: Any,
 ) -> torch.Tensor:
-    """Logits of inputs [B, T] (padded on either side, mask [B, T]), sequence b behind prompt `choice[b]`."""
-    past, past_mask = cache.chosen(choice)
-    return model(
-        input_ids=input_ids,
-        past_key_values=past,
-        attention_mask=torch.cat([past_mask, mask.bool()], dim=1).long(),
-        position_ids=input_positions(mask, cache.length),
-    ).logits
+    """Logits [B, T, V] of inputs [B, T] (padded on either side, mask [B, T]), sequence b behind prompt `choice[b]`."""
+    return model(input_ids=input_ids, **options_behind(cache.chosen(choice), mask), **options).logits
 
 
 @torch.no_grad()

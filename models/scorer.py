@@ -15,9 +15,10 @@ import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from llmrepair.models.answers import AnswerFile, Question
-from llmrepair.models.ensemble import averaging, extend_members, mean_log_probabilities, members
-from llmrepair.models.memory import is_out_of_memory, most_generated_rows, most_tokens
-from llmrepair.models.prompt_cache import PromptCache, extend_cache, input_positions
+from llmrepair.models.ensemble import extend_members, mean_log_probabilities, members
+from llmrepair.models.memory import is_out_of_memory, most_generated_rows, most_tokens, text_does_not_fit
+from llmrepair.models.prompt_cache import PromptCache, extend_cache
+from llmrepair.models.prompted import PromptedModel
 from llmrepair.models.selection import ENSEMBLE, pad_rows
 from llmrepair.models.tree_attention import attention_window, logits_of_trees, takes_trees
 from llmrepair.models.trees import Forest, Group, Text, Tree, group_by_beginning, side_by_side
@@ -31,19 +32,6 @@ Ask = Callable[[PromptCache | None, torch.Tensor, Rows], list[Any]]
 rows."""
 
 _LOGITS_AT_ONCE = 2**20  # what the caches of a CPU hold
-
-
-class DoesNotFit(Exception):
-    """A text is longer than the model or the memory allows.
-
-    Args:
-        message: what is wrong.
-        hint: what helps.
-    """
-
-    def __init__(self, message: str, hint: str):
-        super().__init__(message)
-        self.hint = hint
 
 
 class Scorer:
@@ -170,8 +158,7 @@ class Scorer:
             self._answers.keep(questions, answers)
             return answers
         if len(questions) == 1:
-            message = f"one text of {len(questions[0][1])} tokens does not fit in memory"
-            raise DoesNotFit(message, "take a device with more memory, or --dtype bfloat16")
+            raise text_does_not_fit(len(questions[0][1]))
         self._answers.keep_too_large(questions)
         return None
 
@@ -207,25 +194,14 @@ class Scorer:
         options: dict[str, Any],
         stopping: Callable[[int], StoppingCriteria],
     ) -> list[list[int]]:
-        choices = members(cache, choice)
-        choice = torch.stack(choices, dim=1).flatten()
-        trees = [row[0] for row in rows for _ in choices]
-        if len(choices) > 1:
-            options = averaging(self._model, len(choices), options)
+        trees = [row[0] for row in rows]
         torch.manual_seed(next(iter(trees[0].paths)).tokens[-1])  # samples are the same, whatever was asked before
         input_ids, mask = pad_rows([tree.tokens for tree in trees], choice.device, side="left")
-        if cache is not None:
-            past, past_mask = cache.growing(choice)
-            # generate() takes what the cache already holds for the head of its input: stand-ins of the same length.
-            positions = torch.cat([torch.zeros_like(past_mask, dtype=torch.long), input_positions(mask, cache.length)], dim=1)
-            input_ids = torch.cat([torch.zeros_like(past_mask, dtype=torch.long), input_ids], dim=1)
-            mask = torch.cat([past_mask, mask], dim=1)
-            options = options | {"past_key_values": past, "position_ids": positions}
         width = input_ids.shape[1]
         criteria = StoppingCriteriaList([stopping(width)])
-        model: Any = self._model  # transformers adds generate() to its classes in a way that mypy does not follow
-        output = model.generate(input_ids, attention_mask=mask.long(), stopping_criteria=criteria, **options)
-        return output[:: len(choices), width:].tolist()
+        prompted = PromptedModel(self._model, cache)
+        output = prompted.generate(input_ids, mask, choice=choice, stopping_criteria=criteria, **options)
+        return output[:, width:].tolist()
 
 
 class _Behind:

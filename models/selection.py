@@ -10,13 +10,15 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 
+from llmrepair.models.memory import is_out_of_memory, text_does_not_fit
 from llmrepair.models.routing import Router
-from llmrepair.models.trees import Text
+from llmrepair.models.trees import Text, Tokens
 
+Answer = TypeVar("Answer")
 Document = tuple[str, int]
 """A task's name and the number of one of its documents."""
 
@@ -101,19 +103,69 @@ class DocumentSelector:
 
 @dataclass(frozen=True)
 class RoutedSelector:
-    """Each input gets the prompt that its tokens attend to most."""
+    """Each input gets the prompt that its tokens attend to most.
+
+    Args:
+        batch_size: contexts at once; fewer from when so many do not fit in memory.
+    """
 
     router: Router
     batch_size: int
 
     def select(self, contexts: Sequence[list[int]], documents: Sequence[Document] = ()) -> list[int]:
-        unique = sorted({tuple(context) for context in contexts}, key=len)
-        chosen: dict[tuple[int, ...], int] = {}
-        for start in range(0, len(unique), self.batch_size):
-            batch = unique[start : start + self.batch_size]
-            input_ids, mask = pad_rows(batch, self.router.cache.mask.device)
-            chosen |= zip(batch, self.router.votes(input_ids, mask).argmax(1).tolist(), strict=True)
-        return [chosen[tuple(context)] for context in contexts]
+        return _for_each(contexts, self._chosen, self.batch_size)
+
+    def _chosen(self, batch: Sequence[Tokens]) -> list[int]:
+        return self.router.votes(*pad_rows(batch, self.router.cache.mask.device)).argmax(1).tolist()
+
+
+@dataclass(frozen=True)
+class TokenSelector:
+    """Each token sees the prompt that it attends to most; the model itself sees to that (`see_pool_by_token`).
+
+    Args:
+        batch_size: contexts at once; fewer from when so many do not fit in memory.
+    """
+
+    router: Router
+    batch_size: int
+
+    def select(self, contexts: Sequence[list[int]], documents: Sequence[Document] = ()) -> list[int]:
+        """0 for each context: one pool stands in front of all of them."""
+        return [0] * len(contexts)
+
+    def of_tokens(self, contexts: Sequence[list[int]]) -> list[list[int]]:
+        """The prompt that each token of a context sees."""
+        return _for_each(contexts, self._chosen, self.batch_size)
+
+    def _chosen(self, batch: Sequence[Tokens]) -> list[list[int]]:
+        chosen = self.router.token_votes(*pad_rows(batch, self.router.cache.mask.device)).argmax(-1)
+        return [row[: len(context)].tolist() for row, context in zip(chosen, batch, strict=True)]
+
+
+def _for_each(
+    contexts: Sequence[list[int]], ask: Callable[[Sequence[Tokens]], Sequence[Answer]], batch_size: int
+) -> list[Answer]:
+    """Answers to contexts, each asked once and those of about one length together.
+
+    Raises:
+        DoesNotFit: one context alone is too much for the memory.
+    """
+    waiting = sorted({tuple(context) for context in contexts}, key=len)
+    answers: dict[Tokens, Answer] = {}
+    while waiting:
+        batch = waiting[:batch_size]
+        try:
+            answers |= zip(batch, ask(batch), strict=True)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(batch) == 1:
+                raise text_does_not_fit(len(batch[0])) from error
+            batch_size = len(batch) // 2
+        else:
+            del waiting[: len(batch)]
+    return [answers[tuple(context)] for context in contexts]
 
 
 def pad_rows(rows: Sequence[Sequence[int]], device: torch.device, side: str = "right") -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from llmrepair.models.prompt_cache import PromptCache, forward_with_prompt
+from llmrepair.models.routing import POOL_ATTENTION
 from llmrepair.models.selection import pad_rows
 from llmrepair.models.trees import Text, Tree, grow_trees
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_ATTENTION = ("sdpa", "eager")  # the implementations that take any mask
+_ATTENTION = ("sdpa", "eager", POOL_ATTENTION)  # the implementations that take any mask
 _WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")  # what families call the span of local attention
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}  # relative; a wrong mask or position is off by far more
 _TOLERANCE_OF_HALVES = 0.05

@@ -19,8 +19,12 @@ import torch
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
     OPTConfig,
     OPTForCausalLM,
     PreTrainedModel,
@@ -31,7 +35,7 @@ from transformers import (
 hypothesis.settings.register_profile("llmrepair", deadline=None)  # how fast a machine is, is no property
 hypothesis.settings.load_profile("llmrepair")
 
-FAMILIES = ("llama", "opt", "gpt2", "qwen2")
+FAMILIES = ("llama", "opt", "gpt2", "qwen2", "mistral", "gpt_neox")
 VOCABULARY = 96
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 
@@ -52,6 +56,11 @@ def tiny_model(family: str, hidden: int = 32) -> PreTrainedModel:
         model: PreTrainedModel = LlamaForCausalLM(LlamaConfig(**shared, **rotary, initializer_range=0.3))
     elif family == "qwen2":
         model = Qwen2ForCausalLM(Qwen2Config(**shared, **rotary, initializer_range=0.3))
+    elif family == "mistral":
+        model = MistralForCausalLM(MistralConfig(**shared, **rotary, initializer_range=0.3))
+    elif family == "gpt_neox":
+        sizes = {"intermediate_size": 2 * hidden, "max_position_embeddings": 128}
+        model = GPTNeoXForCausalLM(GPTNeoXConfig(**shared, **sizes, initializer_range=0.3))
     elif family == "opt":
         sizes = {"ffn_dim": 2 * hidden, "word_embed_proj_dim": hidden, "max_position_embeddings": 128}
         model = OPTForCausalLM(OPTConfig(**shared, **sizes, init_std=0.3, dropout=0.0))

@@ -19,6 +19,8 @@ _SELECTED = {
     "ensemble": "prompt ensemble",
     "oracle": "oracle prompt",
 }
+_ASKED = frozenset({"recovery", "tasks", "limit", "num_fewshot", "apply_chat_template", "system"})
+"""Options of an evaluation that say what is asked; the others say how its repair is put in place."""
 _HEADLINES = ("consistent_acc", "exact_match", "acc", "word_perplexity", "bits_per_byte")
 _LOWER_IS_BETTER = ("perplexity", "bits_per_byte")
 
@@ -30,6 +32,11 @@ def recovery_label(config: Mapping[str, Any]) -> str:
         return f"prompt {select.removeprefix('fixed:')}"
     label = _SELECTED.get(select, RECOVERIES[config["recovery"]])
     return f"{label}, merged" if config.get("lora_merged") else label
+
+
+def placing(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with which an evaluation's repair was put in place, of those that have an effect."""
+    return {name: value for name, value in config.items() if name not in _ASKED and value is not None}
 
 
 def headline(metrics: Sequence[str]) -> str:

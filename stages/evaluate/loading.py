@@ -14,7 +14,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import Entry, Kind
 from lm_eval.tasks._yaml_loader import load_yaml
 
-from llmrepair.models.scorer import DoesNotFit
+from llmrepair.models.memory import DoesNotFit
 from llmrepair.pipeline.errors import LlmrepairError, Problem, WorkError
 from llmrepair.stages.evaluate.definitions import Group, Task
 from llmrepair.stages.evaluate.own_tasks import OWN_TASKS

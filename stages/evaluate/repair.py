@@ -11,7 +11,7 @@ import torch
 from llmrepair.models.answers import AnswerFile
 from llmrepair.models.lora import with_adapter, with_merged_adapter
 from llmrepair.models.prompt_cache import PromptCache, build_prompt_cache, extend_cache
-from llmrepair.models.routing import Router, voting_layers
+from llmrepair.models.routing import Router, see_pool_by_token, voting_layers
 from llmrepair.models.scorer import Scorer
 from llmrepair.models.selection import (
     DocumentSelector,
@@ -21,6 +21,7 @@ from llmrepair.models.selection import (
     RandomSelector,
     RoutedSelector,
     Selector,
+    TokenSelector,
 )
 from llmrepair.models.soft_prompt import load_pool
 from llmrepair.models.trees import Text
@@ -43,12 +44,18 @@ class Repair:
     """A model with its repair in place."""
 
     model: PreTrainedModel
-    cache: PromptCache | None = None
+    pool: PromptCache | None = None
+    """The prompts."""
     selector: Selector | None = None
     begun_by: int | None = None
     """The token for the beginning of a text, where the cached one has it."""
     extra_parameters: int = 0
     """What inference has to hold beside the weights."""
+
+    @property
+    def cache(self) -> PromptCache | None:
+        """The prompts that are put in front of inputs; None where the model's tokens see the pool by themselves."""
+        return None if isinstance(self.selector, TokenSelector) else self.pool
 
 
 def apply_repair(
@@ -95,6 +102,8 @@ def _behind_prompts(stage: Evaluate, context: Context, model: PreTrainedModel, r
     with torch.no_grad():
         cache = build_prompt_cache(model, prompts, pool["input_position"])
     selector = _selector(stage, context, model, cache, pool, bar)
+    if isinstance(selector, TokenSelector):
+        see_pool_by_token(selector.router)
     used = [prompts[selector.index]] if isinstance(selector, FixedSelector) else prompts
     return Repair(model, cache, selector, extra_parameters=sum(prompt.numel() for prompt in used))
 
@@ -106,8 +115,9 @@ def _selector(
     config = stage.config
     if config.recovery == "idp":
         layers = voting_layers(config.idp_layers, model.config.num_hidden_layers)
-        router = Router(model, cache, layers, config.idp_reduce)
-        return RoutedSelector(router, context.runtime.sequences or _ROUTED_AT_ONCE)
+        router = Router(model, cache, layers, config.idp_reduce, config.idp_normalise)
+        kind = RoutedSelector if config.idp_per == "sequence" else TokenSelector
+        return kind(router, context.runtime.sequences or _ROUTED_AT_ONCE)
     if config.select == "best-validation":
         losses = pool["validation_losses"]
         return FixedSelector(losses.index(min(losses)))

@@ -6,7 +6,6 @@ import contextlib
 import os
 import random
 import sys
-from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +29,7 @@ from llmrepair.stages.evaluate.oracle import ask_oracle, gap_text
 from llmrepair.stages.evaluate.repair import Repair, apply_repair, positions
 from llmrepair.stages.evaluate.results import results_document
 from llmrepair.stages.evaluate.samples import (
-    Sample,
+    Selections,
     plain,
     samples_with_ours,
     scores_of_group,
@@ -64,7 +63,7 @@ def run(stage: Evaluate, context: Context) -> dict[str, Any]:
 
     with context.reporter.bar("scoring") as bar:
         repair = apply_repair(stage, context, model, tokenizer, bar)
-        prompt_tokens = repair.cache.length if repair.cache is not None else 0
+        prompt_tokens = repair.pool.length if repair.pool is not None else 0
         language_model = RepairedLM(
             repair.model,
             tokenizer,
@@ -101,7 +100,7 @@ def run(stage: Evaluate, context: Context) -> dict[str, Any]:
         "prompt_tokens": prompt_tokens,
         **_weights(stage, context, repair.model),
         "max_length": language_model.max_length,
-        "prompt_shares": _shares(samples.values(), repair),
+        "prompt_shares": _shares(language_model.selections, repair),
         "oracle": oracle,
     }
     return dict(plain(metrics))
@@ -132,11 +131,11 @@ def ask(language_model: RepairedLM, asked: TaskDict, config: EvaluateConfig) -> 
         )
 
 
-def _shares(samples: Iterable[Sequence[Sample]], repair: Repair) -> list[float] | None:
+def _shares(selections: Selections, repair: Repair) -> list[float] | None:
     """How often each prompt was chosen; None where nothing is chosen."""
-    if repair.cache is None or repair.selector is None or isinstance(repair.selector, EnsembleSelector):
+    if repair.pool is None or repair.selector is None or isinstance(repair.selector, EnsembleSelector):
         return None
-    return selection_shares(samples, repair.cache.size)
+    return selection_shares(selections, repair.pool.size)
 
 
 def _weights(stage: Evaluate, context: Context, model: PreTrainedModel) -> dict[str, Any]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -138,8 +137,9 @@ def _serialisable(value: Any) -> Any:
     return _ADDRESS.sub("", found) if isinstance(found, str) else found
 
 
-def selection_shares(samples: Iterable[Sequence[Sample]], prompts: int) -> list[float]:
-    """Share of all samples for which each prompt of the pool was chosen (of one in several windows, each prompt once)."""
-    counts = Counter(prompt for of_task in samples for sample in of_task for prompt in sample["prompts"])
-    total = sum(counts.values())
-    return [round(counts[prompt] / total, 6) for prompt in range(prompts)]
+def selection_shares(selections: Selections, prompts: int) -> list[float]:
+    """Share of each prompt of the pool in what was chosen, by windows, tokens or once; every document counts as one."""
+    shares = np.zeros(prompts)
+    for chosen in selections.values():
+        shares += np.bincount(chosen, minlength=prompts) / len(chosen)
+    return [round(share, 6) for share in (shares / len(selections)).tolist()]

@@ -31,6 +31,8 @@ _ONLY_WITH = {
     "select": "prompt",
     "idp_layers": "idp",
     "idp_reduce": "idp",
+    "idp_normalise": "idp",
+    "idp_per": "idp",
     "hard_prompt": "hard",
     "icl_examples": "icl",
     "lora_merged": "lora",
@@ -87,8 +89,18 @@ class EvaluateConfig(StageConfig):
         description="add the adapter to the weights: it then costs nothing at inference, and what compression gave (packed "
         "weights, zeros) is gone",
     )
-    idp_layers: str = Field("first", description="layers that vote: first, all, or a list such as 0,2")
-    idp_reduce: Literal["mean", "sum"] = Field("mean", description="a prompt's vote over its tokens")
+    idp_layers: str = Field(
+        "first", description="layers that vote: first, all, or a list such as 0,2; up to the last one all is computed twice"
+    )
+    idp_reduce: Literal["mean", "sum", "max"] = Field("mean", description="a prompt's vote over its tokens")
+    idp_normalise: Literal["none", "length"] = Field(
+        "none", description="length: a prompt's vote is divided by the number of its tokens"
+    )
+    idp_per: Literal["sequence", "token"] = Field(
+        "sequence",
+        description="what chooses; token, an experiment: each token sees the prompt that it attends to most itself, and all "
+        "prompts in the layers before the last one that votes",
+    )
 
     @field_validator("include_path", "tasks_data")
     @classmethod

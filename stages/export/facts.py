@@ -13,6 +13,7 @@ from llmrepair.pipeline.artifact import Artifact
 from llmrepair.pipeline.keys import file_digest
 from llmrepair.pipeline.runner import Runner
 from llmrepair.stages.evaluate import Evaluate
+from llmrepair.stages.evaluate.labels import placing
 from llmrepair.stages.export.parts import Parts
 from llmrepair.stages.report.stage import Evaluation
 from llmrepair.stages.report.table import build_table, compression_label
@@ -105,8 +106,7 @@ def _repair(parts: Parts) -> dict[str, Any]:
     assert parts.repair is not None
     settings = dict(parts.repair.key_document["config"])
     if parts.exported.stage == Evaluate.name:
-        config = parts.exported.key_document["config"]
-        settings |= {name: config.get(name) for name in ("select", "idp_layers", "idp_reduce")}
+        settings |= placing(parts.exported.key_document["config"])
     return {
         "settings": settings,
         "tuning_data": parts.repair.key_document["sources"]["tuning_data"],

@@ -11,15 +11,12 @@ from numpy.typing import NDArray
 
 from llmrepair.pipeline.keys import document_key
 from llmrepair.stages.evaluate.files import RESULTS_FILE, samples_file
-from llmrepair.stages.evaluate.labels import RECOVERIES, headline, higher_is_better, recovery_label
+from llmrepair.stages.evaluate.labels import RECOVERIES, headline, higher_is_better, placing, recovery_label
 from llmrepair.stages.report.comparison import crossed_mean, paired_difference, rates
 
 if TYPE_CHECKING:
     from llmrepair.pipeline.artifact import Artifact
     from llmrepair.stages.report.stage import Evaluation
-
-_ASKED = frozenset({"recovery", "tasks", "limit", "num_fewshot", "apply_chat_template", "system"})
-"""Options of an evaluation that say what is asked; the others say how its repair is put in place."""
 
 _Correct = dict[Any, bool]
 """Item -> whether it was answered right."""
@@ -77,9 +74,8 @@ def _row_name(evaluation: Evaluation) -> str:
 def _repair_settings(evaluation: Evaluation) -> dict[str, Any]:
     """How the evaluation put its repair in place."""
     document = evaluation.artifact.key_document
-    settings = {name: value for name, value in document["config"].items() if name not in _ASKED and value is not None}
     examples = document["sources"].get("tuning_data")  # of the evaluation itself, not of its repair
-    return settings | ({"tuning_data": examples} if examples is not None else {})
+    return placing(document["config"]) | ({"tuning_data": examples} if examples is not None else {})
 
 
 def _seed(evaluation: Evaluation) -> int | None:

@@ -79,7 +79,14 @@ def test_a_second_run_is_cached_and_runtime_options_do_not_change_that(llmrepair
 CHANGES = [
     *(["--bits", 4], ["--group-size", 32], ["--samples", 30]),
     *(["--seed", 1], ["--steps", 5], ["--objective", "distill"], ["--lengths", "6,4"]),
-    *(["--idp-reduce", "sum"], ["--idp-layers", "all"], ["--limit", 39], ["--num-fewshot", 1]),
+    *(
+        ["--idp-reduce", "max"],
+        ["--idp-normalise", "length"],
+        ["--idp-per", "token"],
+        ["--idp-layers", "all"],
+        ["--limit", 39],
+        ["--num-fewshot", 1],
+    ),
 ]
 
 
@@ -164,6 +171,19 @@ def test_tuning_goes_on_where_it_was_killed(llmrepair: CommandLine, runs: Path, 
     for prompt in ("prompt-0", "prompt-1"):
         weights = Path("tune-prompts", name, prompt, "adapter_model.safetensors")
         assert (runs / weights).read_bytes() == (tmp_path / weights).read_bytes()
+
+
+def test_tokens_that_choose_for_themselves(llmrepair: CommandLine, runs: Path) -> None:
+    """On scored, generated and running text; what was chosen is in the record and in every item."""
+    options = ["--recovery", "idp", "--tasks", "lab_mc,lab_qa,lab_text", "--idp-layers", "0,1"]
+    answer = evaluate(llmrepair, runs, *options, "--idp-per", "token")
+    assert sum(answer["metrics"]["prompt_shares"]) == pytest.approx(1, abs=1e-5)
+    assert min(answer["metrics"]["prompt_shares"]) > 0
+    chosen = [set(sample["prompts"]) for task in answer["metrics"]["tasks"] for sample in read_samples(answer, task)]
+    assert all(chosen)
+    assert set.union(*chosen) == {0, 1}
+    assert answer["metrics"]["max_length"] == evaluate(llmrepair, runs, *options)["metrics"]["max_length"]
+    assert answer["metrics"]["extra_parameters"] == 10 * 64
 
 
 @pytest.mark.parametrize("task, method", [("lab_mc", "_score_rows"), ("lab_qa", "_generate_rows")])

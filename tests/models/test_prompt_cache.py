@@ -32,16 +32,20 @@ def relative_difference(one: torch.Tensor, other: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("side", ["left", "right"])
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     lengths=st.lists(st.integers(1, 9), min_size=1, max_size=4),
     widths=st.lists(st.integers(1, 12), min_size=1, max_size=4),
     choices=st.lists(st.integers(0, 3), min_size=4, max_size=4),
 )
 def test_a_masked_prompt_is_an_absent_prompt(
-    family: str, side: str, lengths: list[int], widths: list[int], choices: list[int]
+    family: str, side: str, attention: str, lengths: list[int], widths: list[int], choices: list[int]
 ) -> None:
+    """A batch behind cached prompts, padded, each row with its own choice of the pool; beside it each row by itself: one
+    forward pass over its prompt's vectors and its own, with no cache, no padding and no other prompt anywhere."""
     model, prompts = MODELS[family], random_prompts(lengths)
+    model.set_attn_implementation(attention)
     generator = torch.Generator().manual_seed(2)
     rows = [torch.randint(3, VOCABULARY, (width,), generator=generator).tolist() for width in widths]
     choice = torch.tensor([pick % len(lengths) for pick in choices[: len(rows)]])
@@ -77,3 +81,11 @@ def test_positions_count_real_tokens() -> None:
     mask = torch.tensor([[False, False, True, True], [True, True, False, False]])
     assert input_positions(mask, 8)[0, 2:].tolist() == [8, 9]
     assert input_positions(mask, 8)[1, :2].tolist() == [8, 9]
+
+
+def test_one_prompt_is_not_copied_for_a_batch(model: PreTrainedModel) -> None:
+    cache = build_prompt_cache(model, random_prompts([5]))
+    past, mask = cache.chosen(torch.zeros(64, dtype=torch.long))
+    for layer, (keys, values) in zip(past.layers, cache.layers, strict=True):
+        assert (layer.keys.data_ptr(), layer.values.data_ptr()) == (keys.data_ptr(), values.data_ptr())
+    assert mask.shape == (64, 5)

@@ -13,8 +13,11 @@ from transformers import PreTrainedModel, StoppingCriteria
 
 from llmrepair.models import scorer as scorer_module
 from llmrepair.models.answers import AnswerFile
+from llmrepair.models.memory import DoesNotFit
 from llmrepair.models.prompt_cache import build_prompt_cache
-from llmrepair.models.scorer import DoesNotFit, Scorer, token_loglikelihoods
+from llmrepair.models.routing import Router, see_pool_by_token
+from llmrepair.models.scorer import Scorer, token_loglikelihoods
+from llmrepair.models.tree_attention import takes_trees
 from llmrepair.models.trees import Text
 from tests.conftest import FAMILIES, tiny_model
 from tests.models.test_tree_attention import LLAMA_LIKE, random_model
@@ -228,3 +231,20 @@ def test_loglikelihoods_are_computed_in_float32(dtype: torch.dtype) -> None:
 def test_of_equally_likely_tokens_the_first_is_greedy() -> None:
     _, likeliest = token_loglikelihoods(torch.zeros(1, 50), torch.tensor([0, 0]), torch.tensor([0, 1]))
     assert likeliest.tolist() == [True, False]
+
+
+@pytest.mark.parametrize("layers", [(0,), (1,)])
+@pytest.mark.parametrize("shared", [0, 40])
+def test_texts_whose_tokens_choose_a_prompt_are_scored_as_one_by_one(
+    model: PreTrainedModel, layers: tuple[int, ...], shared: int
+) -> None:
+    """As trees, and behind a beginning that is computed once, beside plain passes over the same model."""
+    texts = questions(12, shared)
+    prompts = [torch.randn(length, 32, generator=torch.Generator().manual_seed(length)) for length in (3, 5)]
+    see_pool_by_token(Router(model, build_prompt_cache(model, prompts), layers))
+    assert takes_trees(model)
+    with counted(model) as counts:
+        totals = scored(model, texts)
+    assert sum(counts) < sum(len(text.tokens) - 1 for text in texts)
+    for text, total in zip(texts, totals, strict=True):
+        assert total == pytest.approx(expected(model, text), abs=1e-3)

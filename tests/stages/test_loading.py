@@ -6,7 +6,7 @@ import lm_eval.utils
 import pytest
 from lm_eval.utils import apply_template
 
-from llmrepair.models.scorer import DoesNotFit
+from llmrepair.models.memory import DoesNotFit
 from llmrepair.models.trees import Forest
 from llmrepair.pipeline.errors import WorkError
 from llmrepair.stages.evaluate.loading import templates_compiled_once, told
