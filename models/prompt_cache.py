@@ -127,15 +127,25 @@ def input_positions(mask: torch.Tensor, start: int) -> torch.Tensor:
 
 
 def forward_with_prompt(
-    model: PreTrainedModel, cache: PromptCache, choice: torch.Tensor, input_ids: torch.Tensor, mask: torch.Tensor
+    model: PreTrainedModel,
+    cache: PromptCache,
+    choice: torch.Tensor,
+    input_ids: torch.Tensor,
+    mask: torch.Tensor,
+    logits_to_keep: torch.Tensor | int = 0,
 ) -> torch.Tensor:
-    """Logits of inputs [B, T] (padded on either side, mask [B, T]), sequence b behind prompt `choice[b]`."""
+    """Logits of inputs [B, T] (padded on either side, mask [B, T]), sequence b behind prompt `choice[b]`.
+
+    Args:
+        logits_to_keep: positions at which logits are wanted, the last so many, or 0 for all.
+    """
     past, past_mask = cache.chosen(choice)
     return model(
         input_ids=input_ids,
         past_key_values=past,
         attention_mask=torch.cat([past_mask, mask.bool()], dim=1).long(),
         position_ids=input_positions(mask, cache.length),
+        logits_to_keep=logits_to_keep,
     ).logits
 
 

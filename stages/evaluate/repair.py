@@ -9,6 +9,7 @@ import torch
 
 from llmrepair.models.lora import with_adapter
 from llmrepair.models.prompt_cache import PromptCache, build_prompt_cache
+from llmrepair.models.ptune import load_ptune
 from llmrepair.models.routing import Router, voting_layers
 from llmrepair.models.selection import FixedSelector, RoutedSelector, Selector
 from llmrepair.models.soft_prompt import load_pool
@@ -35,6 +36,9 @@ def apply_repair(model: PreTrainedModel, config: EvaluateConfig, repair: Artifac
         return Repair(model)
     if config.recovery == "lora":
         return Repair(with_adapter(model, repair.path), extra_parameters=repair.metrics["extra_parameters"])
+    if config.recovery == "ptune":
+        cache, extra_parameters = load_ptune(model, repair.path)
+        return Repair(model, cache, FixedSelector(0), extra_parameters)
     prompts, pool = load_pool(repair.path)
     prompts = [prompt.to(model.device, model.dtype) for prompt in prompts]
     cache = _prompt_cache(model, prompts, pool["input_position"])

@@ -27,8 +27,10 @@ class EvaluateConfig(StageConfig):
 
     references: ClassVar[frozenset[str]] = frozenset({"include_path", "tasks_data"})
 
-    recovery: Literal["none", "prompt", "idp", "lora"] = Field(
-        "none", description="none; prompt: the pool's best on held-out loss; idp: one prompt chosen per input; lora"
+    recovery: Literal["none", "prompt", "idp", "ptune", "lora"] = Field(
+        "none",
+        description="none; prompt: the pool's best on held-out loss; idp: one prompt chosen per input; ptune: prefix tuning or "
+        "p-tuning; lora",
     )
     # stands before `tasks`, whose names it helps to understand
     include_path: Path | None = Field(None, description="folder with YAML files of further tasks and groups, and their code")
@@ -140,4 +142,5 @@ class Evaluate(Stage):
 
 
 def recovery_label(stage: Evaluate) -> str:
-    return {"none": "no repair", "prompt": "one prompt", "idp": "IDP", "lora": "LoRA"}[stage.config.recovery]
+    labels = {"none": "no repair", "prompt": "one prompt", "idp": "IDP", "ptune": "virtual tokens", "lora": "LoRA"}
+    return labels[stage.config.recovery]

@@ -12,7 +12,7 @@ matplotlib.use("svg")
 
 from matplotlib import pyplot
 
-_COLOURS = {"none": "#6b7280", "one prompt": "#0284c7", "IDP": "#c2410c", "LoRA": "#15803d"}
+_COLOURS = {"none": "#6b7280", "one prompt": "#0284c7", "IDP": "#c2410c", "virtual tokens": "#7c3aed", "LoRA": "#15803d"}
 
 
 def score_figure(table: Mapping[str, Any]) -> str:

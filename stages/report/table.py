@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from llmrepair.pipeline.artifact import Artifact
     from llmrepair.stages.report.stage import Evaluation
 
-RECOVERIES = {"none": "none", "prompt": "one prompt", "idp": "IDP", "lora": "LoRA"}
+RECOVERIES = {"none": "none", "prompt": "one prompt", "idp": "IDP", "ptune": "virtual tokens", "lora": "LoRA"}
 _HEADLINES = ("consistent_acc", "exact_match", "acc", "word_perplexity", "bits_per_byte")
 _LOWER_IS_BETTER = ("perplexity", "bits_per_byte")
 

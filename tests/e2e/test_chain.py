@@ -16,7 +16,7 @@ import torch
 from llmrepair.pipeline import graph as graph_module
 from tests.conftest import Answer, CommandLine
 
-QUICK = ["--steps", 4, "--tuning-samples", 60, "--lengths", "4,6", "--learning-rates", 0.01]
+QUICK = ["--budget", 8192, "--tuning-samples", 60, "--lengths", "4,6", "--learning-rates", 0.01]
 SUFFIXES = {".json", ".jsonl", ".safetensors", ".txt", ".html", ".jinja", ".md"}
 FIELDS = {"stage", "key", "path", "cached", "seconds", "metrics"}
 
@@ -78,7 +78,7 @@ def test_a_second_run_is_cached_and_runtime_options_do_not_change_that(llmrepair
 
 CHANGES = [
     *(["--bits", 4], ["--group-size", 32], ["--samples", 30]),
-    *(["--seed", 1], ["--steps", 5], ["--objective", "distill"], ["--lengths", "6,4"]),
+    *(["--seed", 1], ["--budget", 10240], ["--objective", "distill"], ["--lengths", "6,4"]),
     *(["--idp-reduce", "sum"], ["--idp-layers", "all"], ["--limit", 39], ["--num-fewshot", 1]),
 ]
 
