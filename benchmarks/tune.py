@@ -24,6 +24,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import SequentialSampler
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Trainer, TrainingArguments
 
+from llmrepair.models.head import loss_in_parts
 from llmrepair.models.loading import load_model
 from llmrepair.models.lora import new_adapter
 from llmrepair.models.soft_prompt import vocabulary_prompt
@@ -85,9 +86,7 @@ def ours(model: PreTrainedModel, rows: torch.Tensor, case: Case, recipe: Recipe)
         adapted = lora(model)
         parameters, logits_of = [p for p in adapted.parameters() if p.requires_grad], plain_logits(adapted)
 
-    def loss_sum(some: torch.Tensor) -> torch.Tensor:
-        return next_token_loss(logits_of(some), some)
-
+    loss_sum = loss_in_parts(model, logits_of, next_token_loss)
     with tempfile.TemporaryDirectory() as folder:
         seconds = timed(
             lambda: train(parameters, loss_sum, rows, rows[:1], recipe, case.rows, Path(folder) / "state", lambda *step: None)
@@ -104,7 +103,9 @@ def peft_and_trainer(model: PreTrainedModel, rows: torch.Tensor, case: Case, rec
         adapted = lora(model)
     steps = [rows_of_step(len(rows), case.rows, recipe.seed, step) for step in range(recipe.steps)]
     data = [{"input_ids": row, "labels": row, "attention_mask": torch.ones_like(row)} for row in rows[torch.cat(steps)].cpu()]
-    optimizer = torch.optim.AdamW([p for p in adapted.parameters() if p.requires_grad], lr=recipe.learning_rate, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(
+        [p for p in adapted.parameters() if p.requires_grad], lr=recipe.learning_rate, weight_decay=0.0
+    )
     schedule = LambdaLR(optimizer, lambda step: learning_rate(recipe, step) / recipe.learning_rate)
     trainer = InOrder(adapted, arguments(case, recipe, model), train_dataset=data, optimizers=(optimizer, schedule))
     seconds = timed(trainer.train)

@@ -34,7 +34,7 @@ def vocabulary_prompt(model: PreTrainedModel, length: int, seed: int, excluded: 
 
 
 def text_prompt(model: PreTrainedModel, length: int, seed: int, rows: torch.Tensor) -> torch.Tensor:
-    """A prompt [length, hidden_size] of embeddings of the first tokens of a random one of `rows` [N, L], and of those after it."""
+    """A prompt [length, hidden_size] of embeddings of tokens: the first of a random one of `rows` [N, L], and those behind."""
     first = int(torch.randint(len(rows), (1,), generator=torch.Generator().manual_seed(seed)))
     chosen = rows.roll(-first, 0).flatten().repeat(-(-length // rows.numel()))[:length]
     embeddings: torch.Tensor = model.get_input_embeddings().weight  # type: ignore[assignment]

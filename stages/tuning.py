@@ -15,7 +15,6 @@ from llmrepair.stages.compress import Compress
 from llmrepair.stages.fields import CommaSeparated, PositiveNumbers, invalid
 from llmrepair.stages.sources import load_config, resolve_text, roughly_needed, text_problem
 
-
 ObjectiveName = Literal["lm", "distill", "mixed"]
 
 
@@ -36,7 +35,8 @@ class TuningConfig(StageConfig):
 
     size: Literal["small", "medium", "large"] = Field(
         "medium",
-        description="sets what is not given: a pool of 3 prompts of 4, 16 or 64 tokens; LoRA of rank 2, 8 or 32; 8, 32 or 128 virtual tokens",
+        description="sets what is not given: 3 prompts of 4, 16 or 64 tokens (hidden size parameters each); 8, 32 or 128 "
+        "virtual tokens (a prefix of a Llama: two fifths of LoRA's parameters); LoRA of rank 2, 8 or 32",
     )
     tuning_data: str = Field(
         "lab", description="text to tune on: lab, a .txt or .jsonl file, a Hub data set (name or name:config)"
@@ -51,9 +51,9 @@ class TuningConfig(StageConfig):
         "for prompts also a list such as lm,distill, which they take in turn",
     )
     budget: int = Field(
-        1_800_000,
+        1_200_000,
         ge=1,
-        description="tokens of text that a repair learns from in all, shared by its prompts, learning rates and initialisations",
+        description="tokens of text that a repair learns from in all; prompts, learning rates and initialisations share them",
     )
     examples_per_step: int = Field(16, ge=1, description="rows that a step learns from, however many fit at once")
     learning_rates: PositiveNumbers = Field((0.01,), description="tried one after the other; the best on held-out loss is kept")

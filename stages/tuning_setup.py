@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from llmrepair.lab.world import make_world
+from llmrepair.models.head import loss_in_parts
 from llmrepair.models.loading import load_model
 from llmrepair.models.text import pack_rows
 from llmrepair.models.training import (
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 _VALIDATION_SHARE = 0.1
 _MICRO_BATCH = 32
+
 
 @dataclass(frozen=True)
 class Part:
@@ -146,11 +148,10 @@ def tune(
         WorkError: no trial has a finite loss.
     """
     part = part or Part(config.seed, config.objective[0], setup.training)
-    objective = setup.objectives[part.objective]
     trials = sweep(
         parameters,
         starts,
-        lambda rows: objective(logits_of(rows), rows),
+        loss_in_parts(setup.model, logits_of, setup.objectives[part.objective]),
         part.training,
         setup.validation,
         [Recipe(config.steps, rate, config.examples_per_step, part.seed) for rate in config.learning_rates],

@@ -24,8 +24,8 @@ class TunePtuneConfig(TuningConfig):
     }
     kind: Literal["prefix", "p-tuning"] = Field(
         "prefix",
-        description="prefix: keys and values of each layer (Li and Liang 2021); p-tuning: a soft prompt made by an encoder that "
-        "is left out afterwards (Liu et al. 2021)",
+        description="prefix: keys and values of each layer (Li and Liang 2021); p-tuning: a soft prompt made by an encoder "
+        "that is left out afterwards (Liu et al. 2021)",
     )
     virtual_tokens: int = Field(32, ge=1, description="how many stand in front of the text")
     learning_rates: PositiveNumbers = Field(

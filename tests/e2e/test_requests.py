@@ -133,7 +133,7 @@ def test_a_copy_of_a_model_has_the_same_key(llmrepair: CommandLine, tmp_path: Pa
 
 
 @pytest.mark.parametrize("method", ["gptq", "none"])
-@pytest.mark.parametrize("recovery", ["none", "prompt", "idp", "lora"])
+@pytest.mark.parametrize("recovery", ["none", "prompt", "idp", "ptune", "lora"])
 def test_a_real_model_on_real_tasks(
     llmrepair: CommandLine, tmp_path_factory: pytest.TempPathFactory, shared_data: Path, method: str, recovery: str
 ) -> None:

@@ -86,7 +86,7 @@ def test_training_stops_three_looks_after_its_best_and_keeps_that(tmp_path: Path
     table = fresh()
     steps, looks = train([table], table_loss(table), TRAINING, mixture, recipe, 8, tmp_path / "state", quiet)
     best = looks.index(min(looks))
-    assert 0 < best
+    assert best > 0
     assert len(looks) == best + 1 + training.PATIENCE < training.LOOKS
     assert steps == 10 * len(looks)
     assert mean_loss(table_loss(table), mixture, 8) == pytest.approx(min(looks), abs=1e-6)
