@@ -21,6 +21,10 @@ def _split(value: Any) -> Any:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+def without_repetitions(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(dict.fromkeys(values))
+
+
 CommaSeparated = BeforeValidator(_split)
 PositiveIntegers = Annotated[tuple[Annotated[int, Field(ge=1)], ...], CommaSeparated, Field(min_length=1)]
 PositiveNumbers = Annotated[tuple[Annotated[float, Field(gt=0)], ...], CommaSeparated, Field(min_length=1)]

@@ -6,21 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from llmrepair.pipeline.errors import Problem
 from llmrepair.pipeline.keys import DigestCache
 from llmrepair.pipeline.stage import Needs, Runtime, Stage, StageConfig
 from llmrepair.stages.compress import Compress
-from llmrepair.stages.fields import CommaSeparated, PositiveNumbers, invalid
+from llmrepair.stages.fields import CommaSeparated, PositiveNumbers, invalid, without_repetitions
 from llmrepair.stages.sources import load_config, resolve_text, roughly_needed, text_problem
 
 ObjectiveName = Literal["lm", "distill", "mixed"]
-
-
-Initialisations = Annotated[tuple[Literal["vocabulary", "text"], ...], CommaSeparated, Field(min_length=1)]
+Initialisations = Annotated[
+    tuple[Literal["vocabulary", "text"], ...], CommaSeparated, Field(min_length=1), AfterValidator(without_repetitions)
+]
 INITIALISATIONS: Any = Field(
-    ("vocabulary",),
+    ("text",),
     description="what prompts start from, tried one after the other: vocabulary (random tokens), text (the first tokens of a "
     "row of tuning text)",
 )

@@ -21,7 +21,7 @@ def diversity(losses: torch.Tensor) -> dict[str, Any]:
     best = losses.argmin(0)
     gap = losses.mean(1).min() - losses.min(0).values.mean()
     return {
-        "best_shares": (best.bincount(minlength=len(losses)) / losses.shape[1]).tolist(),
+        "best_shares": (best.bincount(minlength=len(losses)).double() / losses.shape[1]).tolist(),
         "oracle_gap": gap.clamp(min=0).item(),
     }
 
