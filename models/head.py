@@ -61,7 +61,7 @@ class _WithGradient(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx: Any, factor: torch.Tensor) -> tuple[torch.Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, factor: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         return ctx.saved_tensors[0] * factor, None, None
 
 

@@ -68,7 +68,7 @@ def _tune_prompt(
     config: TunePromptsConfig, setup: Setup, number: int, part: Part, context: Context, bar: Bar
 ) -> tuple[torch.Tensor, list[Trial]]:
     """A prompt [n, E] and the trials that it is the best of."""
-    starts = {
+    starts: dict[str, list[torch.Tensor]] = {
         name: [initial_prompt(setup.model, name, config.lengths[number], part.seed, setup.special_ids, part.training)]
         for name in config.initialisations
     }
