@@ -28,6 +28,7 @@ COMMANDS = {
     "compress": Entry("stage_commands", "compress", "Quantise or prune a model and save the checkpoint."),
     "tune-prompts": Entry("stage_commands", "tune_prompts", "Tune a pool of soft prompts on the compressed model."),
     "tune-lora": Entry("stage_commands", "tune_lora", "Tune a LoRA adapter on the compressed model."),
+    "tune-ptune": Entry("stage_commands", "tune_ptune", "Tune virtual tokens by prefix tuning or p-tuning, through peft."),
     "eval": Entry("stage_commands", "evaluate", _EVAL_HELP),
     "evaluate": Entry("stage_commands", "evaluate", _EVAL_HELP, hidden=True),
     "report": Entry("report", "report", "Print a table of all finished evaluations of a model, and write it as HTML."),

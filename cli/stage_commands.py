@@ -1,4 +1,4 @@
-"""`compress`, `tune-prompts`, `tune-lora`, `eval`: one stage each, and whatever it needs."""
+"""`compress`, `tune-prompts`, `tune-lora`, `tune-ptune`, `eval`: one stage each, and whatever it needs."""
 
 from __future__ import annotations
 
@@ -12,14 +12,22 @@ from llmrepair.cli.running import DEFAULT_RUNS, make_runner
 from llmrepair.pipeline.stage import Outcome, Runtime
 from llmrepair.stages.compress import CompressConfig
 from llmrepair.stages.evaluate import EvaluateConfig
-from llmrepair.stages.graph import compress_stage, evaluate_stage, notes, tune_lora_stage, tune_prompts_stage
+from llmrepair.stages.graph import compress_stage, evaluate_stage, notes, tune_lora_stage, tune_prompts_stage, tune_ptune_stage
 from llmrepair.stages.tune_lora import TuneLoraConfig
 from llmrepair.stages.tune_prompts import TunePromptsConfig
+from llmrepair.stages.tune_ptune import TunePtuneConfig
 
 _COMPRESS: Panels = {"Compression": CompressConfig, "Running": Runtime}
 _PROMPTS: Panels = {"Prompts": TunePromptsConfig, **_COMPRESS}
 _LORA: Panels = {"LoRA": TuneLoraConfig, **_COMPRESS}
-_EVALUATE: Panels = {"Evaluation": EvaluateConfig, "Tuning": TunePromptsConfig, "LoRA": TuneLoraConfig, **_COMPRESS}
+_PTUNE: Panels = {"Virtual tokens": TunePtuneConfig, **_COMPRESS}
+_EVALUATE: Panels = {
+    "Evaluation": EvaluateConfig,
+    "Tuning": TunePromptsConfig,
+    "LoRA": TuneLoraConfig,
+    "Virtual tokens": TunePtuneConfig,
+    **_COMPRESS,
+}
 
 
 @with_options(_COMPRESS)
@@ -35,6 +43,11 @@ def tune_prompts(values: Mapping[str, Any], runs: RUNS_OPTION = DEFAULT_RUNS, as
 @with_options(_LORA)
 def tune_lora(values: Mapping[str, Any], runs: RUNS_OPTION = DEFAULT_RUNS, as_json: JSON_OPTION = False) -> None:
     _pull(tune_lora_stage, values, runs, as_json)
+
+
+@with_options(_PTUNE)
+def tune_ptune(values: Mapping[str, Any], runs: RUNS_OPTION = DEFAULT_RUNS, as_json: JSON_OPTION = False) -> None:
+    _pull(tune_ptune_stage, values, runs, as_json)
 
 
 @with_options(_EVALUATE)

@@ -12,7 +12,7 @@ from llmrepair.models import gptq
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_FOLDER = "adapter"
+ADAPTER_FOLDER = "adapter"
 
 
 def new_adapter(model: PreTrainedModel, rank: int) -> PeftModel:
@@ -23,19 +23,19 @@ def new_adapter(model: PreTrainedModel, rank: int) -> PeftModel:
 
 
 def save_adapter(adapted: PeftModel, folder: Path, base_model: str) -> None:
-    """Writes the adapter, with `base_model` noted in it as what it was tuned on."""
+    """Writes the adapter, of LoRA or another of peft's methods, with `base_model` noted in it as what it was tuned on."""
     config = adapted.peft_config["default"]
-    assert isinstance(config, LoraConfig) and config.target_modules is not None
     config.base_model_name_or_path = base_model
-    config.target_modules = sorted(config.target_modules)  # a set, whose order would differ from process to process
-    adapted.save_pretrained(str(folder / _FOLDER), safe_serialization=True)
-    (folder / _FOLDER / "README.md").unlink()  # an empty form, but for the path that the model was loaded from
+    if isinstance(config, LoraConfig) and config.target_modules is not None:
+        config.target_modules = sorted(config.target_modules)  # a set, whose order would differ from process to process
+    adapted.save_pretrained(str(folder / ADAPTER_FOLDER), safe_serialization=True)
+    (folder / ADAPTER_FOLDER / "README.md").unlink()  # an empty form, but for the path that the model was loaded from
 
 
 def with_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     """The model with a saved adapter beside its weights, not merged into them: they may be sparse."""
     _tame_peft()
-    adapted = PeftModel.from_pretrained(model, str(folder / _FOLDER)).eval()
+    adapted = PeftModel.from_pretrained(model, str(folder / ADAPTER_FOLDER)).eval()
     return cast("PreTrainedModel", adapted.get_base_model())
 
 
@@ -45,7 +45,7 @@ def with_merged_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel
     dtypes = {name: parameter.dtype for name, parameter in model.named_parameters()}
     for parameter in model.parameters():
         parameter.data = parameter.data.float()
-    merged = PeftModel.from_pretrained(model, str(folder / _FOLDER)).merge_and_unload(safe_merge=True)
+    merged = PeftModel.from_pretrained(model, str(folder / ADAPTER_FOLDER)).merge_and_unload(safe_merge=True)
     for name, parameter in merged.named_parameters():
         parameter.data = parameter.data.to(dtypes[name])
     return cast("PreTrainedModel", merged).eval().requires_grad_(False)

@@ -33,6 +33,23 @@ def vocabulary_prompt(model: PreTrainedModel, length: int, seed: int, excluded: 
     return embeddings[chosen.to(embeddings.device)].detach().float().clone()
 
 
+def text_prompt(model: PreTrainedModel, length: int, seed: int, rows: torch.Tensor) -> torch.Tensor:
+    """A prompt [length, hidden_size] of embeddings of tokens: the first of a random one of `rows` [N, L], and those behind."""
+    first = int(torch.randint(len(rows), (1,), generator=torch.Generator().manual_seed(seed)))
+    chosen = rows.roll(-first, 0).flatten().repeat(-(-length // rows.numel()))[:length]
+    embeddings: torch.Tensor = model.get_input_embeddings().weight  # type: ignore[assignment]
+    return embeddings[chosen.to(embeddings.device)].detach().float().clone()
+
+
+def initial_prompt(
+    model: PreTrainedModel, initialisation: str, length: int, seed: int, excluded: list[int], rows: torch.Tensor
+) -> torch.Tensor:
+    """A prompt [length, hidden_size] to start from: `vocabulary` or `text`, as in the functions of these names."""
+    if initialisation == "vocabulary":
+        return vocabulary_prompt(model, length, seed, excluded)
+    return text_prompt(model, length, seed, rows)
+
+
 def save_pool(
     folder: Path, prompts: Sequence[torch.Tensor], index: Mapping[str, Any], model: PreTrainedModel, base_model: str
 ) -> None:

@@ -1,17 +1,20 @@
-"""The training loop of every repair: AdamW over a few parameters, in fixed steps, resumable to the same bits on a CPU.
+"""The training loop of every repair: AdamW over a few parameters, stopped early, resumable to the same bits on a CPU.
 
-Which rows a step sees is a pure function of the seed and the step, so a run that continues from a checkpoint does exactly
-what it would have done.
+Which rows a step sees is a pure function of the seed and the step, and whether a trial stops one of the losses at its looks,
+so a run that continues from a checkpoint does exactly what it would have done.
 """
 
 from __future__ import annotations
 
+import itertools
+import json
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -19,17 +22,26 @@ from safetensors.torch import save_file
 from torch.nn import functional
 
 CHECKPOINT_SECONDS = 20.0
+LOOKS = 10
+"""How often the held-out loss is looked at in the steps of a trial."""
+PATIENCE = 3
+"""Looks without a new best after which a trial stops."""
 
 LossSum = Callable[[torch.Tensor], torch.Tensor]
 """Token-loss sum of a few rows [N, L], as a scalar tensor."""
 
 
+LogitsOf = Callable[[torch.Tensor], torch.Tensor]
+"""Logits [N, L - 1, V] at the positions of rows [N, L] that predict a next token: all but the last."""
+
+
 Objective = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""Token-loss sum of logits [N, L, V] at the positions of rows [N, L]."""
+"""Token-loss sum of such logits [N, L - 1, V] of rows [N, L]."""
 
 
 OnSteps = Callable[[int, float | None], None]
-"""Told how many more steps are done, and the mean token loss of the last; None for steps of an earlier process."""
+"""Told how many more steps are done, and the mean token loss of the last; None for steps of an earlier process, and for
+those that a trial which stops early leaves out."""
 
 
 @dataclass(frozen=True)
@@ -40,37 +52,102 @@ class Recipe:
     seed: int
 
 
+@dataclass(frozen=True)
+class Trial:
+    """What came of one recipe; a loss that is not finite became infinite, so that it is never the best."""
+
+    learning_rate: float
+    initialisation: str
+    steps: int
+    """Steps done, fewer than the recipe's where it stopped early."""
+    looks: tuple[float, ...]
+    """Mean token loss of the held-out rows at each look."""
+
+    @property
+    def validation_loss(self) -> float:
+        """The lowest, at whose look the values were kept."""
+        return min(self.looks)
+
+    def as_json(self) -> dict[str, Any]:
+        looks = [loss if math.isfinite(loss) else None for loss in self.looks]
+        lowest = self.validation_loss if math.isfinite(self.validation_loss) else None
+        return {
+            "learning_rate": self.learning_rate,
+            "initialisation": self.initialisation,
+            "steps": self.steps,
+            "looks": looks,
+            "validation_loss": lowest,
+        }
+
+
+@dataclass
+class _State:
+    """How far a trial is."""
+
+    parameters: Sequence[torch.nn.Parameter]
+    best: list[torch.Tensor]
+    """The parameters at the look with the lowest loss."""
+    looks: list[float]
+    step: int = 0
+
+    @property
+    def looks_since_best(self) -> int:
+        return len(self.looks) - 1 - self.looks.index(min(self.looks)) if self.looks else 0
+
+    def look(self, loss: float) -> None:
+        self.looks.append(loss if math.isfinite(loss) else math.inf)
+        if self.looks_since_best == 0:
+            self.best = _values(self.parameters)
+
+
 def train(
     parameters: Sequence[torch.nn.Parameter],
     loss_sum: LossSum,
     rows: torch.Tensor,
+    validation: torch.Tensor,
     recipe: Recipe,
     micro_batch: int,
     checkpoint: Path,
     on_steps: OnSteps,
-) -> None:
-    """Minimises the mean token loss over `rows` [N, L] in place.
+) -> tuple[int, list[float]]:
+    """Minimises the mean token loss over `rows` [N, L] in place, and leaves the values with the lowest loss on `validation`.
 
-    The learning rate rises over the first tenth of the steps and then falls along a cosine to zero.
+    The learning rate rises over the first tenth of the steps and then falls along a cosine to zero. The held-out loss is
+    looked at after every tenth; training stops after `PATIENCE` looks without a new best.
 
     Args:
         loss_sum: sum of token losses of some rows; gradients flow to `parameters`.
+        validation: held-out rows [N, L].
         micro_batch: rows computed at once; their gradients add up to a step of `examples_per_step` rows.
         checkpoint: file that the state is saved to now and then, and continued from where it exists.
         on_steps: called after each step, and first with those that the checkpoint saves.
+
+    Returns:
+        steps done, and the held-out loss at each look.
     """
     optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=0.0)
-    start = _load_state(checkpoint, parameters, optimizer)
-    on_steps(start, None)
+    state = _load_state(checkpoint, parameters, optimizer)
+    on_steps(state.step, None)
     saved = time.monotonic()
-    for step in range(start, recipe.steps):
-        _set_learning_rate(optimizer, recipe, step)
-        batch = rows[rows_of_step(len(rows), recipe.examples_per_step, recipe.seed, step)]
-        on_steps(1, _take_step(optimizer, parameters, loss_sum, batch, micro_batch))
+    while state.step < recipe.steps and state.looks_since_best < PATIENCE:
+        optimizer.param_groups[0]["lr"] = learning_rate(recipe, state.step)
+        batch = rows[rows_of_step(len(rows), recipe.examples_per_step, recipe.seed, state.step)]
+        loss = _take_step(optimizer, parameters, loss_sum, batch, micro_batch)
+        state.step += 1
+        if state.step in look_steps(recipe.steps):
+            state.look(mean_loss(loss_sum, validation, micro_batch))
+        on_steps(1, loss)
         if time.monotonic() - saved >= CHECKPOINT_SECONDS:
-            _save_state(checkpoint, parameters, optimizer, step + 1)
+            _save_state(checkpoint, state, optimizer)
             saved = time.monotonic()
-    checkpoint.unlink(missing_ok=True)
+    on_steps(recipe.steps - state.step, None)
+    _assign(parameters, state.best)
+    return state.step, state.looks
+
+
+def look_steps(steps: int) -> set[int]:
+    """After which of so many steps the held-out loss is looked at: every tenth of them, the last among these."""
+    return {math.ceil(steps * look / LOOKS) for look in range(1, LOOKS + 1)}
 
 
 def _take_step(
@@ -103,52 +180,43 @@ def _permutation(length: int, seed: int, epoch: int) -> torch.Tensor:
     return torch.randperm(length, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
 
 
-def _set_learning_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int) -> None:
+def learning_rate(recipe: Recipe, step: int) -> float:
+    """That of a step, counted from 0."""
     warmup = max(1, recipe.steps // 10)
     rising = min(1.0, (step + 1) / warmup)
     progress = max(0.0, (step + 1 - warmup) / max(1, recipe.steps - warmup))
-    falling = 0.5 * (1 + torch.cos(torch.tensor(progress * torch.pi)).item())
-    for group in optimizer.param_groups:
-        group["lr"] = recipe.learning_rate * rising * falling
+    return recipe.learning_rate * rising * 0.5 * (1 + math.cos(progress * math.pi))
 
 
-def _save_state(path: Path, parameters: Sequence[torch.nn.Parameter], optimizer: torch.optim.Optimizer, step: int) -> None:
+def _save_state(path: Path, state: _State, optimizer: torch.optim.Optimizer) -> None:
     tensors: dict[str, torch.Tensor] = {}
-    for index, parameter in enumerate(parameters):
-        state = optimizer.state[parameter]
-        tensors[f"{index}.value"] = parameter.detach().contiguous()
-        tensors |= {f"{index}.{name}": state[name].contiguous() for name in ("exp_avg", "exp_avg_sq")}
-    _save(path, tensors, {"step": str(step)})
+    for index, (parameter, best) in enumerate(zip(state.parameters, state.best, strict=True)):
+        moments = optimizer.state[parameter]
+        tensors |= {f"{index}.value": parameter.detach().contiguous(), f"{index}.best": best}
+        tensors |= {f"{index}.{name}": moments[name].contiguous() for name in ("exp_avg", "exp_avg_sq")}
+    _save(path, tensors, {"step": state.step, "looks": state.looks})
 
 
-def _load_state(path: Path, parameters: Sequence[torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> int:
-    """The step to go on from: 0 where there is no checkpoint."""
+def _load_state(path: Path, parameters: Sequence[torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> _State:
+    """The state to go on from: the start where there is no checkpoint."""
+    state = _State(parameters, _values(parameters), [])
     if not path.exists():
-        return 0
+        return state
     with safe_open(path, framework="pt") as file:
-        step = int(file.metadata()["step"])
+        saved = _metadata(file)
+        state.step, state.looks = saved["step"], saved["looks"]
         for index, parameter in enumerate(parameters):
             parameter.data.copy_(file.get_tensor(f"{index}.value"))
+            state.best[index].copy_(file.get_tensor(f"{index}.best"))
             moments = {name: file.get_tensor(f"{index}.{name}") for name in ("exp_avg", "exp_avg_sq")}
             moments = {name: moment.to(parameter.device) for name, moment in moments.items()}
-            optimizer.state[parameter] = {"step": torch.tensor(float(step)), **moments}
-    return step
-
-
-@dataclass(frozen=True)
-class Trial:
-    """What came of one recipe; a loss that is not finite became infinite, so that it is never the best."""
-
-    learning_rate: float
-    validation_loss: float
-
-    def as_json(self) -> dict[str, float | None]:
-        loss = self.validation_loss
-        return {"learning_rate": self.learning_rate, "validation_loss": loss if math.isfinite(loss) else None}
+            optimizer.state[parameter] = {"step": torch.tensor(float(state.step)), **moments}
+    return state
 
 
 def sweep(
     parameters: Sequence[torch.nn.Parameter],
+    starts: Mapping[str, Sequence[torch.Tensor]],
     loss_sum: LossSum,
     training: torch.Tensor,
     validation: torch.Tensor,
@@ -157,33 +225,42 @@ def sweep(
     work: Path,
     on_steps: OnSteps,
 ) -> list[Trial]:
-    """Trains from the same start with each recipe; leaves `parameters` at the values with the lowest validation loss.
+    """Trains from each start with each recipe; leaves `parameters` at the values with the lowest validation loss.
 
     Args:
+        starts: name of an initialisation -> the parameters' first values.
         training, validation: rows [N, L] of token ids.
         work: folder for checkpoints; a trial that finished there is not repeated.
     """
-    initial = [parameter.detach().clone() for parameter in parameters]
     trials: list[Trial] = []
-    files = [work / f"trial-{number}.safetensors" for number in range(len(recipes))]
-    for number, (recipe, finished) in enumerate(zip(recipes, files, strict=True)):
+    for number, ((name, values), recipe) in enumerate(itertools.product(starts.items(), recipes)):
+        finished, checkpoint = _trial_file(work, number), work / f"trial-{number}.checkpoint"
         if not finished.exists():
-            _assign(parameters, initial)
-            train(parameters, loss_sum, training, recipe, micro_batch, work / f"trial-{number}.checkpoint", on_steps)
-            _save_trial(finished, parameters, mean_loss(loss_sum, validation, micro_batch))
+            _assign(parameters, values)
+            steps, looks = train(parameters, loss_sum, training, validation, recipe, micro_batch, checkpoint, on_steps)
+            tensors = {str(index): value for index, value in enumerate(_values(parameters))}
+            _save(finished, tensors, {"steps": steps, "looks": looks})
+            checkpoint.unlink(missing_ok=True)
         else:
             on_steps(recipe.steps, None)
         with safe_open(finished, framework="pt") as file:
-            loss = float(file.metadata()["validation_loss"])
-        trials.append(Trial(recipe.learning_rate, loss if math.isfinite(loss) else math.inf))
-    best = trials.index(best_trial(trials))
-    with safe_open(files[best], framework="pt") as file:
+            done = _metadata(file)
+        trials.append(Trial(recipe.learning_rate, name, done["steps"], tuple(done["looks"])))
+    with safe_open(_trial_file(work, trials.index(best_trial(trials))), framework="pt") as file:
         _assign(parameters, [file.get_tensor(str(index)) for index in range(len(parameters))])
     return trials
 
 
+def _trial_file(work: Path, number: int) -> Path:
+    return work / f"trial-{number}.safetensors"
+
+
 def best_trial(trials: Sequence[Trial]) -> Trial:
     return min(trials, key=lambda trial: trial.validation_loss)
+
+
+def _values(parameters: Sequence[torch.nn.Parameter]) -> list[torch.Tensor]:
+    return [parameter.detach().clone(memory_format=torch.contiguous_format) for parameter in parameters]
 
 
 def _assign(parameters: Sequence[torch.nn.Parameter], values: Sequence[torch.Tensor]) -> None:
@@ -191,39 +268,46 @@ def _assign(parameters: Sequence[torch.nn.Parameter], values: Sequence[torch.Ten
         parameter.data.copy_(value)
 
 
-def _save_trial(path: Path, parameters: Sequence[torch.nn.Parameter], validation_loss: float) -> None:
-    tensors = {str(index): parameter.detach().contiguous() for index, parameter in enumerate(parameters)}
-    _save(path, tensors, {"validation_loss": repr(validation_loss)})
-
-
-def _save(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
+def _save(path: Path, tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
     """Writes a safetensors file that is whole or not there."""
     temporary = path.with_suffix(".writing")
-    save_file(tensors, temporary, metadata=metadata)
+    save_file(tensors, temporary, metadata={"state": json.dumps(state)})
     with temporary.open("rb") as file:
         os.fsync(file.fileno())  # or a loss of power may leave the name without the content
     temporary.replace(path)
+
+
+def _metadata(file: Any) -> dict[str, Any]:
+    """What was saved beside the tensors; numbers come back with the same bits."""
+    state: dict[str, Any] = json.loads(file.metadata()["state"])
+    return state
 
 
 def next_token_loss(logits: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     """Sum of cross-entropies of each next token, in nats.
 
     Args:
-        logits: [N, L, V] at the positions of `rows`.
+        logits: [N, L - 1, V] at all positions of `rows` but the last.
         rows: [N, L] token ids.
     """
-    return functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), rows[:, 1:].flatten(), reduction="sum")
+    return functional.cross_entropy(logits.flatten(0, 1).float(), rows[:, 1:].flatten(), reduction="sum")
 
 
 def distillation_loss(logits: torch.Tensor, teacher_logits: torch.Tensor) -> torch.Tensor:
-    """Sum over positions of KL(teacher || student), in nats, at the positions that predict a next token of the row.
+    """Sum over positions of KL(teacher || student), in nats.
 
     Args:
-        logits, teacher_logits: [N, L, V].
+        logits, teacher_logits: [N, T, V].
     """
-    student = logits[:, :-1].flatten(0, 1).float().log_softmax(-1)
-    teacher = teacher_logits[:, :-1].flatten(0, 1).float().log_softmax(-1)
+    student = logits.flatten(0, 1).float().log_softmax(-1)
+    teacher = teacher_logits.flatten(0, 1).float().log_softmax(-1)
     return functional.kl_div(student, teacher, reduction="sum", log_target=True)
+
+
+def row_losses(logits: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy [N] of the next tokens of each row, in nats; shapes as in `next_token_loss`."""
+    losses = functional.cross_entropy(logits.transpose(1, 2).float(), rows[:, 1:], reduction="none")
+    return losses.mean(1)
 
 
 @torch.no_grad()
@@ -233,7 +317,11 @@ def mean_loss(loss_sum: LossSum, rows: torch.Tensor, micro_batch: int) -> float:
     return total / rows[:, 1:].numel()
 
 
-@torch.no_grad()
-def no_grad_logits(model: torch.nn.Module, rows: torch.Tensor) -> torch.Tensor:
-    """Logits [N, L, V] of rows [N, L] without padding."""
-    return model(input_ids=rows, use_cache=False).logits
+def plain_logits(model: torch.nn.Module) -> LogitsOf:
+    """Logits of rows with nothing in front of them."""
+    return lambda rows: model(input_ids=rows, use_cache=False, logits_to_keep=predicting(rows)).logits
+
+
+def predicting(rows: torch.Tensor, offset: int = 0) -> torch.Tensor:
+    """The positions [L - 1] of rows [N, L] that predict a next token, `offset` positions later."""
+    return torch.arange(offset, offset + rows.shape[1] - 1, device=rows.device)

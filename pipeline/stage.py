@@ -11,7 +11,7 @@ A config's fields have three roles, and each field has exactly one:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -34,6 +34,11 @@ class StageConfig(BaseModel):
     def without_effect(self) -> frozenset[str]:
         """Fields that change nothing beside the others' values, such as `bits` where nothing is quantised."""
         return frozenset()
+
+    @property
+    def given(self) -> Set[str]:
+        """Fields that were set by who made the request."""
+        return self.model_fields_set
 
     def identity(self) -> dict[str, Any]:
         """The fields that change the result, as JSON values; null where they have no effect."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from llmrepair.pipeline.errors import Problem
@@ -21,10 +22,42 @@ def _split(value: Any) -> Any:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+def without_repetitions(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(dict.fromkeys(values))
+
+
 CommaSeparated = BeforeValidator(_split)
 PositiveIntegers = Annotated[tuple[Annotated[int, Field(ge=1)], ...], CommaSeparated, Field(min_length=1)]
 PositiveNumbers = Annotated[tuple[Annotated[float, Field(gt=0)], ...], CommaSeparated, Field(min_length=1)]
 Names = Annotated[tuple[str, ...], CommaSeparated, Field(min_length=1)]
+
+
+class SizedConfig(StageConfig):
+    """What has a preset of each size."""
+
+    sizes: ClassVar[Mapping[str, Mapping[str, Any]]]
+    """What each `size` stands for: option -> value, the defaults under `medium`."""
+
+    size: Literal["small", "medium", "large"] = Field(
+        "medium",
+        description="sets what is not given: 3 prompts of 4, 16 or 64 tokens (hidden size parameters each); 8, 32 or 128 "
+        "virtual tokens (a prefix of a Llama: two fifths of LoRA's parameters); LoRA of rank 2, 8 or 32; a phrase, two "
+        "sentences or a paragraph; 1, 4 or 16 examples",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _size_sets_what_was_not_given(cls, values: Any) -> Any:
+        size = values.get("size") if isinstance(values, dict) else None
+        return {**cls.sizes.get(size, {}), **values} if isinstance(size, str) else values
+
+    @property
+    def given(self) -> Set[str]:
+        preset = self.sizes[self.size] if "size" in self.model_fields_set else {}
+        return {name for name in super().given if name != "size" and getattr(self, name) != preset.get(name)}
+
+    def without_effect(self) -> frozenset[str]:
+        return frozenset({"size"})  # what it stands for has
 
 
 class ModelConfig(StageConfig):

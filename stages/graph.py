@@ -14,6 +14,7 @@ from llmrepair.stages.evaluate import Evaluate, EvaluateConfig
 from llmrepair.stages.sources import LAB_MODELS, LAB_TEXT
 from llmrepair.stages.tune_lora import TuneLora, TuneLoraConfig
 from llmrepair.stages.tune_prompts import TunePrompts, TunePromptsConfig
+from llmrepair.stages.tune_ptune import TunePtune, TunePtuneConfig
 from llmrepair.stages.tuning import Tune
 
 Values = Mapping[str, Any]
@@ -35,9 +36,14 @@ def tune_lora_stage(values: Values) -> TuneLora:
     return TuneLora(lora, Compress(compress))
 
 
+def tune_ptune_stage(values: Values) -> TunePtune:
+    compress, ptune, _ = validated(values, CompressConfig, TunePtuneConfig, Runtime)
+    return TunePtune(ptune, Compress(compress))
+
+
 def evaluate_stage(values: Values) -> Evaluate:
-    compress, prompts, lora, evaluate, _ = validated(
-        values, CompressConfig, TunePromptsConfig, TuneLoraConfig, EvaluateConfig, Runtime
+    compress, prompts, lora, ptune, evaluate, _ = validated(
+        values, CompressConfig, TunePromptsConfig, TuneLoraConfig, TunePtuneConfig, EvaluateConfig, Runtime
     )
     compressed = Compress(compress)
     repair: Tune | None = None
@@ -45,6 +51,8 @@ def evaluate_stage(values: Values) -> Evaluate:
         repair = TunePrompts(prompts, compressed)
     elif evaluate.recovery == "lora":
         repair = TuneLora(lora, compressed)
+    elif evaluate.recovery == "ptune":
+        repair = TunePtune(ptune, compressed)
     return Evaluate(evaluate, compressed, repair)
 
 
@@ -52,6 +60,7 @@ _STAGES: Mapping[str, Callable[[Values], Stage]] = {
     Compress.name: compress_stage,
     TunePrompts.name: tune_prompts_stage,
     TuneLora.name: tune_lora_stage,
+    TunePtune.name: tune_ptune_stage,
     Evaluate.name: evaluate_stage,
 }
 
@@ -137,6 +146,6 @@ def notes(stage: Compress | Tune | Evaluate) -> list[str]:
 
 
 def _without_effect(config: StageConfig, decided_by: str) -> list[str]:
-    unused = sorted(config.model_fields_set & config.without_effect())
+    unused = sorted(config.given & config.without_effect())
     why = f"--{decided_by} {getattr(config, decided_by)}"
     return [f"--{name.replace('_', '-')} has no effect with {why}" for name in unused]

@@ -3,7 +3,7 @@
 name = "first-look"               # links in runs/named/first-look; default: the file's name
 
 [defaults]                        # for every cell; options are written as on the command line, `_` for `-`
-steps = 300
+budget = 2_000_000
 
 [grid]                            # one cell per combination
 models = ["lab", "lab-opt"]
@@ -41,11 +41,14 @@ from llmrepair.stages.evaluate import Evaluate, EvaluateConfig
 from llmrepair.stages.graph import evaluate_stage
 from llmrepair.stages.tune_lora import TuneLoraConfig
 from llmrepair.stages.tune_prompts import TunePromptsConfig
+from llmrepair.stages.tune_ptune import TunePtuneConfig
 
 AXES = {"models": "model", "compressions": "method", "recoveries": "recovery", "tasks": "tasks", "seeds": "seed"}
 """Axis of the grid -> the option that an entry stands for if it is no table."""
 OPTIONS = frozenset(
-    name for config in (CompressConfig, TunePromptsConfig, TuneLoraConfig, EvaluateConfig) for name in config.model_fields
+    name
+    for config in (CompressConfig, TunePromptsConfig, TuneLoraConfig, TunePtuneConfig, EvaluateConfig)
+    for name in config.model_fields
 )
 _TABLES = ("name", "defaults", "grid", "include", "exclude")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

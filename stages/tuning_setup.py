@@ -1,26 +1,30 @@
-"""What tuning prompts and tuning LoRA work with: the compressed model, rows of text, a loss."""
+"""What all tuning works with: the compressed model, rows of text, losses; and what it records."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from llmrepair.lab.world import make_world
+from llmrepair.models.head import loss_in_parts
 from llmrepair.models.loading import load_model
 from llmrepair.models.text import pack_rows
 from llmrepair.models.training import (
-    LossSum,
+    LogitsOf,
     Objective,
-    OnSteps,
     Recipe,
     Trial,
     best_trial,
     distillation_loss,
     next_token_loss,
-    no_grad_logits,
+    plain_logits,
+    row_losses,
+    sweep,
 )
 from llmrepair.pipeline.errors import Problem, WorkError
 from llmrepair.pipeline.progress import Bar
@@ -32,10 +36,19 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from llmrepair.stages.compress import Compress
-    from llmrepair.stages.tuning import Tune, TuningConfig
+    from llmrepair.stages.tuning import ObjectiveName, Tune, TuningConfig
 
 _VALIDATION_SHARE = 0.1
 _MICRO_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Part:
+    """How one part of a repair, such as a prompt of a pool, is tuned."""
+
+    seed: int
+    objective: ObjectiveName
+    training: torch.Tensor
 
 
 @dataclass
@@ -46,7 +59,7 @@ class Setup:
     base_name: str
     training: torch.Tensor
     validation: torch.Tensor
-    objective: Objective
+    objectives: Mapping[ObjectiveName, Objective]
     special_ids: list[int]
     micro_batch: int
     """Rows computed at once."""
@@ -67,7 +80,7 @@ def set_up(stage: Tune, context: Context) -> Setup:
         base_name=context.inputs["compressed"].name,
         training=training.to(model.device),
         validation=validation.to(model.device),
-        objective=_objective(config, compressed, model.device),
+        objectives=_objectives(config, compressed, model.device),
         special_ids=tokenizer.all_special_ids,
         micro_batch=context.runtime.sequences or _MICRO_BATCH,
         tested_people=_tested_people(compressed.config.model, [*training, *validation], tokenizer),
@@ -87,12 +100,22 @@ def _split_rows(
     return rows[:-held_out], rows[-held_out:]
 
 
-def _objective(config: TuningConfig, compressed: Compress, device: torch.device) -> Objective:
-    if config.objective == "lm":
-        return next_token_loss
+def _objectives(config: TuningConfig, compressed: Compress, device: torch.device) -> dict[ObjectiveName, Objective]:
+    """Those that the config names."""
+    if set(config.objective) == {"lm"}:
+        return {"lm": next_token_loss}
     source, dense = compressed.model, compressed.config
-    teacher = load_model(source.location, source.revision, dense.dtype, device, dense.trust_remote_code)
-    return lambda logits, rows: distillation_loss(logits, no_grad_logits(teacher, rows))
+    teacher = plain_logits(load_model(source.location, source.revision, dense.dtype, device, dense.trust_remote_code))
+
+    def distill(logits: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            wanted = teacher(rows)
+        return distillation_loss(logits, wanted)
+
+    def mixed(logits: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        return (next_token_loss(logits, rows) + distill(logits, rows)) / 2
+
+    return {"lm": next_token_loss, "distill": distill, "mixed": mixed}
 
 
 def _tested_people(model: str, rows: list[torch.Tensor], tokenizer: PreTrainedTokenizerBase) -> int | None:
@@ -103,28 +126,57 @@ def _tested_people(model: str, rows: list[torch.Tensor], tokenizer: PreTrainedTo
     return sum(person.name in text for person in make_world().held_out)
 
 
-def plain_loss(model: torch.nn.Module, objective: Objective) -> LossSum:
-    """Loss of rows with nothing in front of them."""
-    return lambda rows: objective(model(input_ids=rows, use_cache=False).logits, rows)
+def tune(
+    setup: Setup,
+    config: TuningConfig,
+    parameters: Sequence[torch.nn.Parameter],
+    starts: Mapping[str, Sequence[torch.Tensor]],
+    logits_of: LogitsOf,
+    work: Path,
+    bar: Bar,
+    part: Part | None = None,
+) -> list[Trial]:
+    """Sweeps over initialisations and learning rates; leaves `parameters` at the best values.
 
-
-def recipes(config: TuningConfig, seed: int) -> list[Recipe]:
-    """One recipe per learning rate."""
-    return [Recipe(config.steps, rate, config.examples_per_step, seed) for rate in config.learning_rates]
-
-
-def told_steps(bar: Bar) -> OnSteps:
-    """Moves a bar with the steps of training."""
-    return lambda steps, loss: bar.advance(steps, "" if loss is None else f"loss {loss:.3f}")
-
-
-def converged(trials: list[Trial]) -> Trial:
-    """The best trial.
+    Args:
+        starts: name of an initialisation -> the parameters' first values.
+        logits_of: the repaired model; gradients flow to `parameters`.
+        work: folder for checkpoints.
+        part: what differs where a repair has several parts.
 
     Raises:
-        WorkError: none has a finite loss.
+        WorkError: no trial has a finite loss.
     """
-    best = best_trial(trials)
-    if not math.isfinite(best.validation_loss):
+    part = part or Part(config.seed, config.objective[0], setup.training)
+    trials = sweep(
+        parameters,
+        starts,
+        loss_in_parts(setup.model, logits_of, setup.objectives[part.objective]),
+        part.training,
+        setup.validation,
+        [Recipe(config.steps, rate, config.examples_per_step, part.seed) for rate in config.learning_rates],
+        setup.micro_batch,
+        work,
+        lambda steps, loss: bar.advance(steps, "" if loss is None else f"loss {loss:.3f}"),
+    )
+    if not math.isfinite(best_trial(trials).validation_loss):
         raise WorkError(Problem("the loss became infinite at every learning rate", "give smaller ones with --learning-rates"))
-    return best
+    return trials
+
+
+@torch.no_grad()
+def validation_losses(setup: Setup, logits_of: LogitsOf) -> torch.Tensor:
+    """Mean next-token loss [N] of each held-out row: the same measure whatever the objective was."""
+    batches = setup.validation.split(setup.micro_batch)
+    return torch.cat([row_losses(logits_of(rows), rows).cpu() for rows in batches])
+
+
+def tuning_record(setup: Setup, config: TuningConfig, sweeps: Sequence[Sequence[Trial]]) -> dict[str, Any]:
+    """What every tuning records of its text and its budget."""
+    done = sum(trial.steps for trials in sweeps for trial in trials)
+    return {
+        "steps_per_trial": config.steps,
+        "tokens": done * config.step_tokens,
+        "training_rows": len(setup.training),
+        "tested_people_in_tuning_text": setup.tested_people,
+    }

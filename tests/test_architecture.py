@@ -13,6 +13,7 @@ from llmrepair.stages.compress import CompressConfig
 from llmrepair.stages.evaluate import EvaluateConfig
 from llmrepair.stages.tune_lora import TuneLoraConfig
 from llmrepair.stages.tune_prompts import TunePromptsConfig
+from llmrepair.stages.tune_ptune import TunePtuneConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 ALLOWED = {
@@ -22,7 +23,7 @@ ALLOWED = {
     "models": {"models"},
     "pipeline": {"pipeline"},
 }
-CONFIGS = (CompressConfig, TunePromptsConfig, TuneLoraConfig, EvaluateConfig)
+CONFIGS = (CompressConfig, TunePromptsConfig, TuneLoraConfig, TunePtuneConfig, EvaluateConfig)
 
 
 def imported_packages(path: Path) -> Iterator[str]:

@@ -11,6 +11,7 @@ RECOVERIES = {
     "icl": "in-context examples",
     "prompt": "one prompt",
     "idp": "IDP",
+    "ptune": "virtual tokens",
     "lora": "LoRA",
 }
 _SELECTED = {

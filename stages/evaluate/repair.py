@@ -11,6 +11,7 @@ import torch
 from llmrepair.models.answers import AnswerFile
 from llmrepair.models.lora import with_adapter, with_merged_adapter
 from llmrepair.models.prompt_cache import PromptCache, build_prompt_cache, extend_cache
+from llmrepair.models.ptune import load_ptune
 from llmrepair.models.routing import Router, see_pool_by_token, voting_layers
 from llmrepair.models.scorer import Scorer
 from llmrepair.models.selection import (
@@ -70,6 +71,9 @@ def apply_repair(
         return Repair(with_merged_adapter(model, repair.path))
     if config.recovery == "lora":
         return Repair(with_adapter(model, repair.path), extra_parameters=repair.metrics["extra_parameters"])
+    if config.recovery == "ptune":
+        cache, extra_parameters = load_ptune(model, repair.path)
+        return Repair(model, cache, extra_parameters=extra_parameters)
     return _behind_prompts(stage, context, model, repair, bar)
 
 

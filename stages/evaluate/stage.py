@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -11,14 +12,14 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from llmrepair.pipeline.errors import Problem, RequestError
 from llmrepair.pipeline.keys import DigestCache
-from llmrepair.pipeline.stage import Context, Needs, Runtime, Stage, StageConfig
+from llmrepair.pipeline.stage import Context, Needs, Runtime, Stage
 from llmrepair.stages.compress import Compress
 from llmrepair.stages.evaluate.labels import recovery_label
 from llmrepair.stages.evaluate.own_tasks import GROUPS, OWN_TASKS
 from llmrepair.stages.evaluate.tasks import expand, task_identities
 from llmrepair.stages.evaluate.text_prompts import SIZES, most_prompt_tokens, prompt_tokens
 from llmrepair.stages.evaluate.web_questions import WEBQS_GENERATE
-from llmrepair.stages.fields import Names, invalid
+from llmrepair.stages.fields import Names, SizedConfig, invalid
 from llmrepair.stages.sources import load_config as model_config
 from llmrepair.stages.sources import resolve_text, roughly_needed
 from llmrepair.stages.tune_prompts import TunePrompts
@@ -41,15 +42,17 @@ _ONLY_WITH = {
 _SELECT = re.compile(r"best-validation|random|loss|ensemble|oracle|fixed:\d+")
 
 
-class EvaluateConfig(StageConfig):
+class EvaluateConfig(SizedConfig):
     """What a model is asked, and with which repair in place."""
 
     references: ClassVar[frozenset[str]] = frozenset({"include_path", "tasks_data", "tuning_data"})
+    sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = SIZES
 
-    recovery: Literal["none", "hard", "icl", "prompt", "idp", "lora"] = Field(
+    recovery: Literal["none", "hard", "icl", "prompt", "idp", "ptune", "lora"] = Field(
         "none",
         description="none; hard: a text in front of each input; icl: examples from --tuning-data in front of it; prompt: soft "
-        "prompts of the pool, as --select says; idp: the one that the input attends to most; lora",
+        "prompts of the pool, as --select says; idp: the one that the input attends to most; ptune: prefix tuning or p-tuning; "
+        "lora",
     )
     select: str = Field(
         "best-validation",
@@ -149,7 +152,7 @@ class EvaluateConfig(StageConfig):
         return int(number) if kind == "fixed" else None
 
     def without_effect(self) -> frozenset[str]:
-        return frozenset(name for name, recovery in _ONLY_WITH.items() if recovery != self.recovery)
+        return super().without_effect() | {name for name, recovery in _ONLY_WITH.items() if recovery != self.recovery}
 
 
 @dataclass

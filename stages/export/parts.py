@@ -18,6 +18,7 @@ from llmrepair.stages.evaluate import Evaluate
 from llmrepair.stages.sources import hub_snapshot, model_files, model_folder
 from llmrepair.stages.tune_lora import TuneLora
 from llmrepair.stages.tune_prompts import TunePrompts
+from llmrepair.stages.tune_ptune import TunePtune
 
 _ROLES = {Compress.name: "compressed", TunePrompts.name: "repair", TuneLora.name: "repair", Evaluate.name: "evaluated"}
 
@@ -114,6 +115,9 @@ def find_parts(runner: Runner, key: str) -> Parts:
         WorkError: something that it was made from is gone or damaged.
     """
     exported = runner.store.resolve(key)
+    if exported.stage == TunePtune.name or exported.inputs.get("repair", "").startswith(f"{TunePtune.name}/"):
+        hint = "export the compressed model, and load the folder `adapter` of the tuning with peft as it is"
+        raise RequestError(Problem(f"`{exported.name}` has virtual tokens, which are not exported", hint))
     if exported.stage not in _ROLES:
         hint = f"give a key of {', '.join(_ROLES)}; `llmrepair ls` lists them"
         raise RequestError(Problem(f"`{exported.name}` is no model and no repair", hint))

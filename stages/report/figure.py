@@ -18,6 +18,7 @@ _COLOURS = {
     "icl": "#a16207",
     "prompt": "#0284c7",
     "idp": "#c2410c",
+    "ptune": "#be185d",
     "lora": "#15803d",
 }
 

@@ -16,8 +16,9 @@ from llmrepair.stages.compress import Compress
 from llmrepair.stages.evaluate import Evaluate
 from llmrepair.stages.tune_lora import TuneLora
 from llmrepair.stages.tune_prompts import TunePrompts
+from llmrepair.stages.tune_ptune import TunePtune
 
-_CODE = {stage.name: stage.code for stage in (Compress, TunePrompts, TuneLora, Evaluate)}
+_CODE = {stage.name: stage.code for stage in (Compress, TunePrompts, TuneLora, TunePtune, Evaluate)}
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,6 +17,7 @@ from llmrepair.stages.tuning import Tune, TuningConfig
 class TuneLoraConfig(TuningConfig):
     """Low-rank adapters on every linear layer (Hu et al. 2021, arXiv 2106.09685)."""
 
+    sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {"small": {"rank": 2}, "medium": {"rank": 8}, "large": {"rank": 32}}
     rank: int = Field(8, ge=1, description="rank of the adapters")
     learning_rates: PositiveNumbers = Field(
         (0.001, 0.003), description="tried one after the other; the best on held-out loss is kept"
@@ -31,10 +33,11 @@ class TuneLora(Tune):
     config: TuneLoraConfig
 
     def check(self) -> list[Problem]:
-        return self.length_problems(self.config.tuning_seq_len, "--tuning-seq-len")
+        problems = super().check() + self.one_objective_problems()
+        return problems + self.length_problems(self.config.tuning_seq_len, "--tuning-seq-len")
 
     def label(self) -> str:
-        return f"{self.compressed.label()}: LoRA of rank {self.config.rank}, {self.config.objective}"
+        return f"{self.compressed.label()}: LoRA of rank {self.config.rank}, {self.config.objective[0]}"
 
     def run(self, context: Context) -> dict[str, Any]:
         from llmrepair.stages.tune_lora.run import run

@@ -1,4 +1,4 @@
-"""llmrepair tune-prompts --model lab --method gptq --bits 3 --lengths 16,16,32"""
+"""llmrepair tune-prompts --model lab --method gptq --bits 3 --lengths 16,16,16"""
 
 from __future__ import annotations
 
@@ -7,67 +7,88 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from llmrepair.models.prompt_cache import build_prompt_cache, forward_with_prompt
-from llmrepair.models.soft_prompt import save_pool, vocabulary_prompt
-from llmrepair.models.training import LossSum, Objective, mean_loss, sweep
+from llmrepair.models.soft_prompt import initial_prompt, save_pool
+from llmrepair.models.training import LogitsOf, Trial, best_trial, plain_logits, predicting
+from llmrepair.pipeline.errors import Problem, WorkError
+from llmrepair.pipeline.progress import Bar
 from llmrepair.pipeline.stage import Context
-from llmrepair.stages.tuning_setup import converged, plain_loss, recipes, set_up, told_steps
+from llmrepair.stages.tune_prompts.diversity import diversity, diversity_text
+from llmrepair.stages.tuning_setup import Part, Setup, set_up, tune, tuning_record, validation_losses
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from llmrepair.stages.tune_prompts.stage import TunePrompts
+    from llmrepair.stages.tune_prompts.stage import TunePrompts, TunePromptsConfig
 
 
 def run(stage: TunePrompts, context: Context) -> dict[str, Any]:
     config = stage.config
     setup = set_up(stage, context)
+    parts = _parts(config, setup)
     start = max(config.lengths)
-    prompts, sweeps = [], []
-    with context.reporter.bar("tuning prompts", len(config.lengths) * len(config.learning_rates) * config.steps) as bar:
-        for index, length in enumerate(config.lengths):
-            seed = config.seed * 1000 + index  # prompts of a pool start differently and see the data in another order
-            prompt = torch.nn.Parameter(vocabulary_prompt(setup.model, length, seed, setup.special_ids))
-            work = context.work / str(index)
-            work.mkdir(exist_ok=True)
-            trials = sweep(
-                [prompt],
-                prompt_loss(setup.model, prompt, start, setup.objective),
-                setup.training,
-                setup.validation,
-                recipes(config, seed),
-                setup.micro_batch,
-                work,
-                told_steps(bar),
-            )
-            prompts.append(prompt)
-            sweeps.append(trials)
-    best = [converged(trials) for trials in sweeps]
-    losses = [trial.validation_loss for trial in best]
+    with context.reporter.bar("tuning prompts", config.trials * config.steps) as bar:
+        tuned = [_tune_prompt(config, setup, number, part, context, bar) for number, part in enumerate(parts)]
+    prompts, sweeps = [prompt for prompt, _ in tuned], [trials for _, trials in tuned]
+    of_rows = torch.stack([validation_losses(setup, prompt_logits(setup.model, prompt, start)) for prompt in prompts])
+    losses = of_rows.mean(1).tolist()
     pool = {"input_position": start, "validation_losses": losses}
     save_pool(context.folder, prompts, pool, setup.model, setup.base_name)
 
-    plain = mean_loss(plain_loss(setup.model, setup.objective), setup.validation, setup.micro_batch)
+    shares = diversity(of_rows)
+    context.reporter.say(diversity_text(shares, min(losses)))
+    best = [best_trial(trials) for trials in sweeps]
     return {
-        "validation_loss": {"without": plain, "prompts": losses},
+        "validation_loss": {"without": validation_losses(setup, plain_logits(setup.model)).mean().item(), "prompts": losses},
+        "diversity": shares,
         "learning_rates": [trial.learning_rate for trial in best],
         "trials": [[trial.as_json() for trial in trials] for trials in sweeps],
         "extra_parameters": sum(prompt.numel() for prompt in prompts),
-        "training_rows": len(setup.training),
-        "tested_people_in_tuning_text": setup.tested_people,
+        **tuning_record(setup, config, sweeps),
     }
 
 
-def prompt_loss(model: PreTrainedModel, prompt: torch.nn.Parameter, start: int, objective: Objective) -> LossSum:
-    """Loss of rows behind a prompt that is prefilled once per call, so that a batch pays for its tokens once.
+def _parts(config: TunePromptsConfig, setup: Setup) -> list[Part]:
+    """What each prompt of the pool learns, and from which rows; the seed makes its start and its order of the data its own.
+
+    Raises:
+        WorkError: there are fewer rows than prompts that share them.
+    """
+    count = len(config.lengths)
+    shards = setup.training.tensor_split(count) if config.shards else [setup.training] * count
+    if not len(shards[-1]):
+        message = f"{len(setup.training)} rows to learn from cannot be shared by {count} prompts"
+        raise WorkError(Problem(message, "give more text with --tuning-data, or leave --shards out"))
+    return [
+        Part(config.seed * 1000 + number, config.objective[number % len(config.objective)], shard)
+        for number, shard in enumerate(shards)
+    ]
+
+
+def _tune_prompt(
+    config: TunePromptsConfig, setup: Setup, number: int, part: Part, context: Context, bar: Bar
+) -> tuple[torch.Tensor, list[Trial]]:
+    """A prompt [n, E] and the trials that it is the best of."""
+    starts: dict[str, list[torch.Tensor]] = {
+        name: [initial_prompt(setup.model, name, config.lengths[number], part.seed, setup.special_ids, part.training)]
+        for name in config.initialisations
+    }
+    prompt = torch.nn.Parameter(next(iter(starts.values()))[0].clone())
+    work = context.work / str(number)
+    work.mkdir(exist_ok=True)
+    logits_of = prompt_logits(setup.model, prompt, max(config.lengths))
+    return prompt, tune(setup, config, [prompt], starts, logits_of, work, bar, part)
+
+
+def prompt_logits(model: PreTrainedModel, prompt: torch.Tensor, start: int) -> LogitsOf:
+    """Of rows behind a prompt that is prefilled once per call, so that a batch pays for its tokens once.
 
     Args:
         start: position at which the rows begin, the same for all prompts of a pool.
     """
 
-    def loss_sum(rows: torch.Tensor) -> torch.Tensor:
+    def logits_of(rows: torch.Tensor) -> torch.Tensor:
         cache = build_prompt_cache(model, [prompt.to(model.dtype)], start)
         choice = torch.zeros(len(rows), dtype=torch.long, device=rows.device)
-        logits = forward_with_prompt(model, cache, choice, rows, torch.ones_like(rows))
-        return objective(logits, rows)
+        return forward_with_prompt(model, cache, choice, rows, torch.ones_like(rows), logits_to_keep=predicting(rows))
 
-    return loss_sum
+    return logits_of

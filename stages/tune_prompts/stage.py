@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,16 +11,27 @@ from pydantic import Field
 from llmrepair.pipeline.errors import Problem
 from llmrepair.pipeline.stage import Context
 from llmrepair.stages.fields import PositiveIntegers, PositiveNumbers
-from llmrepair.stages.tuning import Tune, TuningConfig
+from llmrepair.stages.tuning import INITIALISATIONS, Initialisations, Tune, TuningConfig
 
 
 class TunePromptsConfig(TuningConfig):
     """A pool of soft prompts."""
 
-    lengths: PositiveIntegers = Field((16, 16, 32), description="tokens of each prompt of the pool")
+    sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "small": {"lengths": (4, 4, 4)},
+        "medium": {"lengths": (16, 16, 16)},
+        "large": {"lengths": (64, 64, 64)},
+    }
+    lengths: PositiveIntegers = Field((16, 16, 16), description="tokens of each prompt of the pool")
+    shards: bool = Field(False, description="each of m prompts learns from its own m-th of the rows")
+    initialisations: Initialisations = INITIALISATIONS
     learning_rates: PositiveNumbers = Field(
         (0.01, 0.03), description="tried one after the other; the best on held-out loss is kept"
     )
+
+    @property
+    def trials(self) -> int:
+        return len(self.lengths) * len(self.initialisations) * len(self.learning_rates)
 
 
 @dataclass
@@ -31,11 +43,12 @@ class TunePrompts(Tune):
     config: TunePromptsConfig
 
     def check(self) -> list[Problem]:
-        return self.length_problems(max(self.config.lengths) + self.config.tuning_seq_len, "--lengths or --tuning-seq-len")
+        needed = max(self.config.lengths) + self.config.tuning_seq_len
+        return super().check() + self.length_problems(needed, "--lengths or --tuning-seq-len")
 
     def label(self) -> str:
         lengths = ", ".join(map(str, self.config.lengths))
-        return f"{self.compressed.label()}: prompts of {lengths} tokens, {self.config.objective}"
+        return f"{self.compressed.label()}: prompts of {lengths} tokens, {', '.join(self.config.objective)}"
 
     def run(self, context: Context) -> dict[str, Any]:
         from llmrepair.stages.tune_prompts.run import run

@@ -16,7 +16,8 @@ import torch
 from llmrepair.pipeline import graph as graph_module
 from tests.conftest import Answer, CommandLine
 
-QUICK = ["--steps", 4, "--tuning-samples", 60, "--lengths", "4,6", "--learning-rates", 0.01]
+TUNING = ["--budget", 8192, "--tuning-samples", 60, "--learning-rates", 0.01]
+QUICK = [*TUNING, "--lengths", "4,6", "--virtual-tokens", 5]
 SUFFIXES = {".json", ".jsonl", ".safetensors", ".txt", ".html", ".jinja", ".md"}
 FIELDS = {"stage", "key", "path", "cached", "seconds", "metrics"}
 
@@ -43,14 +44,14 @@ def stages(answer: Answer) -> list[str]:
 
 
 @pytest.mark.parametrize("model", ["lab", "lab-opt"])
-@pytest.mark.parametrize("recovery", ["none", "prompt", "idp", "lora"])
+@pytest.mark.parametrize("recovery", ["none", "prompt", "idp", "ptune", "lora"])
 def test_every_recovery_on_every_task(llmrepair: CommandLine, runs: Path, model: str, recovery: str) -> None:
     answer = evaluate(llmrepair, runs, "--model", model, "--recovery", recovery, "--tasks", "lab")
     assert set(answer) == FIELDS
     assert answer["stage"] == "evaluate"
     assert set(answer["metrics"]["tasks"]) == {"lab_mc", "lab_qa", "lab_reverse", "lab_text"}
     extra = answer["metrics"]["extra_parameters"]
-    assert extra in {"none": [0], "prompt": [4 * 64, 6 * 64], "idp": [10 * 64]}.get(recovery, [extra])
+    assert extra in {"none": [0], "prompt": [4 * 64, 6 * 64], "idp": [10 * 64], "ptune": [5 * 512]}.get(recovery, [extra])
     assert (extra == 0) == (recovery == "none")
 
     samples = {task: read_samples(answer, task) for task in answer["metrics"]["tasks"]}
@@ -62,7 +63,7 @@ def test_every_recovery_on_every_task(llmrepair: CommandLine, runs: Path, model:
     for task, of_task in samples.items():
         assert len(of_task) == 40
         for sample in of_task:
-            assert bool(sample["prompts"]) == (recovery in ("prompt", "idp"))
+            assert bool(sample["prompts"]) == (recovery in ("prompt", "idp", "ptune"))
             assert (sample["loglikelihoods"] is None) == (task in ("lab_qa", "lab_reverse"))
     assert all(len(sample["loglikelihoods"]) == 4 for sample in samples["lab_mc"])
     assert all(sample["correct"] == (sample["prediction"] == int(sample["target"])) for sample in samples["lab_mc"])
@@ -78,7 +79,7 @@ def test_a_second_run_is_cached_and_runtime_options_do_not_change_that(llmrepair
 
 CHANGES = [
     *(["--bits", 4], ["--group-size", 32], ["--samples", 30]),
-    *(["--seed", 1], ["--steps", 5], ["--objective", "distill"], ["--lengths", "6,4"]),
+    *(["--seed", 1], ["--budget", 10240], ["--objective", "distill"], ["--lengths", "6,4"]),
     *(
         ["--idp-reduce", "max"],
         ["--idp-normalise", "length"],
@@ -135,11 +136,47 @@ def test_edited_code_computes_again(llmrepair: CommandLine, runs: Path, monkeypa
 
 
 def test_tuning_text_holds_nobody_who_is_scored_and_the_record_says_so(llmrepair: CommandLine, runs: Path) -> None:
-    for command in ("tune-prompts", "tune-lora"):
-        options = [option for option in QUICK if command == "tune-prompts" or option not in ("--lengths", "4,6")]
-        metrics = llmrepair(command, "--runs", runs, "--json", *options).json["metrics"]
+    for command, options in {
+        "tune-prompts": ["--lengths", "4,6"],
+        "tune-lora": [],
+        "tune-ptune": ["--virtual-tokens", 5],
+    }.items():
+        metrics = llmrepair(command, "--runs", runs, "--json", *TUNING, *options).json["metrics"]
+        sweeps = metrics["trials"] if command == "tune-prompts" else [metrics["trials"]]
+        assert metrics["tokens"] == 1024 * sum(trial["steps"] for trials in sweeps for trial in trials) <= 8192
         assert metrics["tested_people_in_tuning_text"] == 0
         assert metrics["training_rows"] == 54
+
+
+def test_a_pool_of_shards_and_objectives_says_how_much_its_prompts_differ(llmrepair: CommandLine, runs: Path) -> None:
+    options = ["--lengths", "4,4", "--shards", "--objective", "lm,mixed", "--initialisations", "vocabulary,text"]
+    answer = llmrepair("tune-prompts", "--runs", runs, "--json", *TUNING, *options)
+    metrics = answer.json["metrics"]
+    assert [[trial["initialisation"] for trial in trials] for trials in metrics["trials"]] == [["vocabulary", "text"]] * 2
+    assert all(trial["steps"] == len(trial["looks"]) == 2 for trials in metrics["trials"] for trial in trials)
+    assert (metrics["steps_per_trial"], metrics["tokens"]) == (2, 8192)
+    assert sum(metrics["diversity"]["best_shares"]) == pytest.approx(1)
+    assert "held-out rows on which each prompt is the best: " in answer.err
+    chosen, next_token = (
+        min(trial["validation_loss"] for trial in metrics["trials"][1]),
+        metrics["validation_loss"]["prompts"][1],
+    )
+    assert chosen < 0.6 * next_token  # the mixed loss of the second prompt is no measure to compare it with the first by
+
+
+def test_a_size_and_what_it_stands_for_are_one_artifact(llmrepair: CommandLine, runs: Path) -> None:
+    for command, small in {"tune-lora": ["--rank", 2], "tune-ptune": ["--virtual-tokens", 8]}.items():
+        key = llmrepair(command, "--runs", runs, "--json", *TUNING, "--size", "small").json["key"]
+        again = llmrepair(command, "--runs", runs, "--json", *TUNING, "--size", "large", *small).json
+        assert again["cached"]
+        assert again["key"] == key
+
+
+def test_virtual_tokens_are_not_exported(llmrepair: CommandLine, runs: Path, tmp_path: Path) -> None:
+    key = evaluate(llmrepair, runs, "--recovery", "ptune")["key"]
+    answer = llmrepair("export", key, "--runs", runs, "--to", tmp_path / "export")
+    assert answer.code == 2
+    assert "virtual tokens, which are not exported" in answer.err
 
 
 def test_tuning_goes_on_where_it_was_killed(llmrepair: CommandLine, runs: Path, tmp_path: Path) -> None:
@@ -160,14 +197,14 @@ def test_tuning_goes_on_where_it_was_killed(llmrepair: CommandLine, runs: Path, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "_take_step", dying)
         patch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
-        answer = llmrepair("tune-prompts", "--runs", tmp_path, *QUICK)
+        answer = llmrepair("tune-prompts", "--runs", tmp_path, *TUNING, "--lengths", "4,6")
     assert answer.code == 130
     assert "interrupted" in answer.err
     assert [path.name for path in (tmp_path / "tune-prompts").iterdir()] == []
 
     resumed = evaluate(llmrepair, tmp_path, "--recovery", "prompt")
     assert resumed["key"] == whole["key"]
-    name = llmrepair("tune-prompts", "--runs", tmp_path, "--json", *QUICK).json["key"]
+    name = llmrepair("tune-prompts", "--runs", tmp_path, "--json", *TUNING, "--lengths", "4,6").json["key"]
     for prompt in ("prompt-0", "prompt-1"):
         weights = Path("tune-prompts", name, prompt, "adapter_model.safetensors")
         assert (runs / weights).read_bytes() == (tmp_path / weights).read_bytes()
@@ -230,7 +267,7 @@ def test_nothing_is_unpickled(llmrepair: CommandLine, tmp_path: Path, monkeypatc
 
     for module, name in ((pickle, "load"), (pickle, "loads"), (pickle, "Unpickler"), (torch, "load")):
         monkeypatch.setattr(module, name, refuse)
-    for recovery in ("idp", "lora"):
+    for recovery in ("idp", "lora", "ptune"):
         evaluate(llmrepair, tmp_path, "--recovery", recovery)
     assert llmrepair("report", "--runs", tmp_path).code == 0
     assert {path.suffix for path in tmp_path.rglob("*/*") if path.is_file() and ".locks" not in path.parts} <= SUFFIXES

@@ -21,7 +21,7 @@ from tests.conftest import CommandLine
 
 PLAN = """
 [defaults]
-steps = 4
+budget = 8192
 tuning_samples = 60
 lengths = [4, 6]
 learning_rates = [0.01]
@@ -254,7 +254,7 @@ def test_show_has_parents_children_and_the_command(folder: Path, llmrepair: Comm
     assert [child.partition("/")[0] for child in shown["children"]] == ["evaluate"]
     text = llmrepair("show", tune["key"]).out
     again = next(line for line in text.splitlines() if line.startswith("llmrepair "))
-    assert again == ("llmrepair tune-lora --method rtn --tuning-samples 60 --steps 4 --learning-rates 0.01 --rank 2")
+    assert again == ("llmrepair tune-lora --method rtn --tuning-samples 60 --budget 8192 --learning-rates 0.01 --rank 2")
     assert llmrepair(*again.split()[1:], "--json").json["cached"]
 
 

@@ -48,6 +48,10 @@ def model_with(folder: Path, **config: Any) -> Path:
         (["compress", "--model", "/"], "config.json"),
         (["tune-prompts", "--lengths", "a,b"], "--lengths"),
         (["tune-prompts", "--lengths", "300"], "364 positions"),
+        (["tune-prompts", "--budget", 5000], "a budget of 5000 tokens is too small: 6 trials of one step"),
+        (["eval", "--recovery", "prompt", "--objective", "lm,magic"], "--objective"),
+        (["tune-lora", "--objective", "lm,distill"], "tune-lora has one objective"),
+        (["tune-lora", "--size", "huge"], "--size"),
         (["tune-lora", "--rank", 0], "--rank"),
         (["tune-lora", "--learning-rates", "-1"], "--learning-rates"),
         (["eval", "--tasks", "no_such_task"], "no task `no_such_task`"),
@@ -109,7 +113,7 @@ def test_a_model_that_is_quantised_in_a_way_that_is_not_read(llmrepair: CommandL
 
 
 def test_a_tuning_that_diverges_fails_with_a_hint(llmrepair: CommandLine, tmp_path: Path) -> None:
-    quick = ["--steps", 2, "--tuning-samples", 20, "--learning-rates", "1e30", "--runs", tmp_path]
+    quick = ["--budget", 2048, "--tuning-samples", 20, "--learning-rates", "1e30", "--runs", tmp_path]
     answer = llmrepair("tune-lora", *quick)
     assert answer.code == 1
     assert "hint: give smaller ones with --learning-rates" in answer.err
@@ -135,12 +139,12 @@ def test_a_copy_of_a_model_has_the_same_key(llmrepair: CommandLine, tmp_path: Pa
 
 
 @pytest.mark.parametrize("method", ["gptq", "none"])
-@pytest.mark.parametrize("recovery", ["none", "prompt", "idp", "lora"])
+@pytest.mark.parametrize("recovery", ["none", "prompt", "idp", "ptune", "lora"])
 def test_a_real_model_on_real_tasks(
     llmrepair: CommandLine, tmp_path_factory: pytest.TempPathFactory, shared_data: Path, method: str, recovery: str
 ) -> None:
     runs = tmp_path_factory.getbasetemp() / "real"
-    quick = ["--steps", 2, "--tuning-samples", 40, "--lengths", "4,8", "--learning-rates", 0.01, "--limit", 3]
+    quick = ["--budget", 4096, "--tuning-samples", 40, "--lengths", "4,8", "--learning-rates", 0.01, "--limit", 3]
     model = ["--model", shared_data / "models" / "stories260k", "--method", method, "--bits", 3, "--recovery", recovery]
     tasks = ["--tasks", "wikitext,lambada_openai,arc_easy", "--tasks-data", shared_data / "tasks"]
     answer = llmrepair("eval", *model, *tasks, *quick, "--runs", runs, "--json")

@@ -6,7 +6,7 @@ import torch
 from peft import PeftModel
 
 from llmrepair.models.prompt_cache import build_prompt_cache, forward_with_prompt
-from llmrepair.models.soft_prompt import load_pool, save_pool, vocabulary_prompt
+from llmrepair.models.soft_prompt import load_pool, save_pool, text_prompt, vocabulary_prompt
 from tests.conftest import tiny_model
 
 
@@ -37,3 +37,16 @@ def test_a_prompt_starts_as_rows_of_the_vocabulary_and_repeats_with_its_seed() -
     assert not rows[:, :3].any()
     assert torch.equal(prompt, vocabulary_prompt(model, 40, 3, [0, 1, 2]))
     assert not torch.equal(prompt, vocabulary_prompt(model, 40, 4, [0, 1, 2]))
+
+
+def test_a_prompt_that_starts_as_text_is_the_first_tokens_of_a_row_and_goes_on_in_the_next() -> None:
+    model = tiny_model("opt")
+    rows = torch.arange(3, 63).reshape(6, 10)
+    embeddings = model.get_input_embeddings().weight
+    prompt = text_prompt(model, 14, 3, rows)
+    firsts = [row for row in range(6) if torch.equal(prompt[0], embeddings[rows[row, 0]])]
+    (first,) = firsts
+    assert torch.equal(prompt, embeddings[torch.cat([rows[first], rows[(first + 1) % 6]])[:14]])
+    assert torch.equal(prompt, text_prompt(model, 14, 3, rows))
+    assert len({text_prompt(model, 4, seed, rows)[0, 0].item() for seed in range(20)}) > 1
+    assert len(text_prompt(model, 150, 3, rows)) == 150

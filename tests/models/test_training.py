@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -8,76 +9,132 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmrepair.models import training
-from llmrepair.models.training import Recipe, distillation_loss, mean_loss, next_token_loss, rows_of_step, sweep, train
+from llmrepair.models.training import (
+    Recipe,
+    distillation_loss,
+    mean_loss,
+    next_token_loss,
+    row_losses,
+    rows_of_step,
+    sweep,
+    train,
+)
 
 ROWS = (torch.arange(40)[:, None] + torch.arange(5)) % 10  # each token is followed by the next
 
 
+TRAINING, VALIDATION = ROWS[:30], ROWS[30:]
+
+
 def table_loss(table: torch.nn.Parameter) -> training.LossSum:
     """A bigram model: the simplest thing that has a next-token loss."""
-    return lambda rows: next_token_loss(table[rows], rows)
+    return lambda rows: next_token_loss(table[rows[:, :-1]], rows)
 
 
 def fresh() -> torch.nn.Parameter:
     return torch.nn.Parameter(torch.zeros(10, 10))
 
 
+def quiet(steps: int, loss: float | None) -> None:
+    pass
+
+
 class Killed(Exception):
     """Stands for the power going off."""
 
 
-def test_a_killed_training_ends_with_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def killed_after(calls: int) -> training.OnSteps:
+    left = iter(range(calls))
+
+    def die(steps: int, loss: float | None) -> None:
+        if next(left, None) is None:
+            raise Killed
+
+    return die
+
+
+WRONG = (VALIDATION * 3 + 1) % 10
+"""Held-out rows that get worse with every step, from the first look on."""
+
+
+@pytest.mark.parametrize("held_out, done", [(VALIDATION, 30), (WRONG, 12)], ids=["to the end", "stopped early"])
+@pytest.mark.parametrize("kill_after", [1, 4, 11, 12])
+def test_a_killed_training_ends_with_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held_out: torch.Tensor, done: int, kill_after: int
+) -> None:
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
     recipe = Recipe(steps=30, learning_rate=0.1, examples_per_step=7, seed=3)
     whole = fresh()
-    train([whole], table_loss(whole), ROWS, recipe, 4, tmp_path / "whole", lambda steps, loss: None)
-
-    steps_left = 11
-
-    def die(steps: int, loss: float | None) -> None:
-        nonlocal steps_left
-        steps_left -= steps
-        if steps_left == 0:
-            raise Killed
+    expected = train([whole], table_loss(whole), TRAINING, held_out, recipe, 4, tmp_path / "whole", quiet)
+    assert expected[0] == done
 
     broken = fresh()
     with pytest.raises(Killed):
-        train([broken], table_loss(broken), ROWS, recipe, 4, tmp_path / "broken", die)
+        train([broken], table_loss(broken), TRAINING, held_out, recipe, 4, tmp_path / "broken", killed_after(kill_after))
     resumed, seen = fresh(), []
-    train([resumed], table_loss(resumed), ROWS, recipe, 4, tmp_path / "broken", lambda *step: seen.append(step))
-    assert seen[0] == (10, None)
-    assert [steps for steps, _ in seen[1:]] == [1] * (30 - 10)
+    loss = table_loss(resumed)
+    again = train([resumed], loss, TRAINING, held_out, recipe, 4, tmp_path / "broken", lambda *step: seen.append(step))
+    assert seen[0] == (kill_after - 1, None)
+    assert sum(steps for steps, _ in seen) == 30
+    assert again == expected
     assert torch.equal(resumed, whole)
-    assert list(tmp_path.iterdir()) == []
+
+
+def test_training_stops_three_looks_after_its_best_and_keeps_that(tmp_path: Path) -> None:
+    recipe = Recipe(steps=100, learning_rate=0.03, examples_per_step=8, seed=0)
+    mixture = torch.cat([VALIDATION, WRONG])  # better at first, then overfitted
+    table = fresh()
+    steps, looks = train([table], table_loss(table), TRAINING, mixture, recipe, 8, tmp_path / "state", quiet)
+    best = looks.index(min(looks))
+    assert best > 0
+    assert len(looks) == best + 1 + training.PATIENCE < training.LOOKS
+    assert steps == 10 * len(looks)
+    assert mean_loss(table_loss(table), mixture, 8) == pytest.approx(min(looks), abs=1e-6)
+
+
+@given(steps=st.integers(1, 1000))
+def test_looks_are_a_tenth_of_the_steps_apart_and_the_last_is_at_the_end(steps: int) -> None:
+    looks = sorted(training.look_steps(steps))
+    assert looks[-1] == steps
+    assert len(looks) == min(steps, training.LOOKS)
+    apart = [after - before for before, after in pairwise([0, *looks])]
+    assert max(apart) - min(apart) <= 1
 
 
 def test_a_smaller_micro_batch_is_the_same_step(tmp_path: Path) -> None:
     recipe = Recipe(steps=20, learning_rate=0.1, examples_per_step=8, seed=0)
     tables = [fresh(), fresh()]
     for table, micro_batch in zip(tables, (8, 3), strict=True):
-        train([table], table_loss(table), ROWS, recipe, micro_batch, tmp_path / "state", lambda steps, loss: None)
+        train([table], table_loss(table), TRAINING, VALIDATION, recipe, micro_batch, tmp_path / f"state-{micro_batch}", quiet)
     torch.testing.assert_close(*tables)
 
 
 def test_training_learns(tmp_path: Path) -> None:
     table = fresh()
     before = mean_loss(table_loss(table), ROWS, 8)
-    train([table], table_loss(table), ROWS, Recipe(200, 0.1, 8, 0), 8, tmp_path / "state", lambda steps, loss: None)
+    train([table], table_loss(table), TRAINING, VALIDATION, Recipe(200, 0.1, 8, 0), 8, tmp_path / "state", quiet)
     assert mean_loss(table_loss(table), ROWS, 8) < before - 0.3
 
 
 def test_a_sweep_keeps_the_best_and_does_not_repeat_what_is_done(tmp_path: Path) -> None:
     table = fresh()
-    recipes = [Recipe(40, rate, 8, 0) for rate in (1e-6, 0.1, 1e-5)]
-    trials = sweep([table], table_loss(table), ROWS[:30], ROWS[30:], recipes, 8, tmp_path, lambda steps, loss: None)
+    recipes = [Recipe(40, rate, 8, 0) for rate in (1e-6, 0.1)]
+    starts = {"bad": [torch.randn(10, 10, generator=torch.manual_seed(0))], "good": [torch.zeros(10, 10)]}
+    trials = sweep([table], starts, table_loss(table), TRAINING, VALIDATION, recipes, 8, tmp_path, quiet)
+    assert [(trial.initialisation, trial.learning_rate) for trial in trials] == [
+        *(("bad", 1e-6), ("bad", 0.1), ("good", 1e-6), ("good", 0.1))
+    ]
     losses = [trial.validation_loss for trial in trials]
-    assert min(losses) == losses[1]
-    assert mean_loss(table_loss(table), ROWS[30:], 8) == pytest.approx(losses[1], abs=1e-6)
+    assert min(losses) == losses[3]
+    assert mean_loss(table_loss(table), VALIDATION, 8) == pytest.approx(losses[3], abs=1e-6)
 
     again = fresh()
     told: list[tuple[int, float | None]] = []
-    assert sweep([again], table_loss(again), ROWS[:30], ROWS[30:], recipes, 8, tmp_path, lambda *s: told.append(s)) == trials
-    assert told == [(40, None)] * 3
+    assert (
+        sweep([again], starts, table_loss(again), TRAINING, VALIDATION, recipes, 8, tmp_path, lambda *s: told.append(s))
+        == trials
+    )
+    assert told == [(40, None)] * 4
     assert torch.equal(again, table)
 
 
@@ -92,14 +149,24 @@ def test_distillation_is_zero_for_the_teacher_and_kl_for_others() -> None:
     generator = torch.Generator().manual_seed(0)
     student, teacher = (torch.randn(2, 4, 6, generator=generator) for _ in range(2))
     assert distillation_loss(teacher, teacher).item() == pytest.approx(0.0, abs=1e-5)
-    p, q = teacher[:, :-1].softmax(-1).double(), student[:, :-1].softmax(-1).double()
+    p, q = teacher.softmax(-1).double(), student.softmax(-1).double()
     assert distillation_loss(student, teacher).item() == pytest.approx((p * (p / q).log()).sum().item(), rel=1e-4)
+
+
+def test_losses_of_rows_are_those_that_training_adds_up() -> None:
+    logits, rows = torch.randn(3, 4, 10, generator=torch.manual_seed(0)), ROWS[:3]
+    of_rows = row_losses(logits, rows)
+    assert of_rows.sum().item() * 4 == pytest.approx(next_token_loss(logits, rows).item(), rel=1e-5)
+    assert of_rows[1].item() * 4 == pytest.approx(next_token_loss(logits[1:2], rows[1:2]).item(), rel=1e-5)
 
 
 def test_a_trial_that_diverged_is_never_the_best(tmp_path: Path) -> None:
     table = fresh()
-    recipes = [Recipe(3, rate, 8, 0) for rate in (float("inf"), 0.1)]
-    trials = sweep([table], table_loss(table), ROWS[:30], ROWS[30:], recipes, 8, tmp_path, lambda steps, loss: None)
+    starts = {"zero": [torch.zeros(10, 10)]}
+    recipes = [Recipe(6, rate, 8, 0) for rate in (float("inf"), 0.1)]
+    trials = sweep([table], starts, table_loss(table), TRAINING, VALIDATION, recipes, 8, tmp_path, quiet)
     assert trials[0].as_json()["validation_loss"] is None
+    assert trials[0].as_json()["looks"] == [None] * 4
+    assert trials[0].steps == 4
     assert training.best_trial(trials) is trials[1]
     assert table.isfinite().all()

@@ -35,7 +35,7 @@ ADAPTER = {"adapter_config.json", "adapter_model.safetensors"}
 PACKED = ["--method", "gptq", "--bits", "4", "--group-size", "32", "--samples", "8", "--seq-len", "32"]
 SPARSE = ["--method", "magnitude", "--samples", "8", "--seq-len", "32"]
 DENSE = ["--method", "none"]
-TUNING = ["--steps", "6", "--tuning-samples", "60", "--learning-rates", "0.03", "--lengths", "4,6,6"]
+TUNING = ["--budget", "18432", "--tuning-samples", "60", "--learning-rates", "0.03", "--lengths", "4,6,6"]
 IDS = torch.arange(3, 23).reshape(2, 10)
 
 

@@ -16,6 +16,7 @@ from llmrepair.stages.graph import evaluate_stage
 from llmrepair.stages.plan import Plan, read_plan
 from llmrepair.stages.tune_lora import TuneLoraConfig
 from llmrepair.stages.tune_prompts import TunePromptsConfig
+from llmrepair.stages.tune_ptune import TunePtuneConfig
 
 
 @pytest.fixture
@@ -168,7 +169,7 @@ CHOICES: dict[str, list[Any]] = {
     "format": ["compressed-tensors", "gptq", "dense"],
     "samples": [16, 17],
     "seq_len": [32, 33],
-    "recovery": ["none", "hard", "icl", "prompt", "idp", "lora"],
+    "recovery": ["none", "hard", "icl", "prompt", "idp", "ptune", "lora"],
     "select": ["best-validation", "fixed:0", "fixed:1", "random", "loss", "ensemble", "oracle"],
     "hard_prompt": ["Answer:", "Think, and answer:"],
     "icl_examples": [2, 3],
@@ -184,13 +185,18 @@ CHOICES: dict[str, list[Any]] = {
     "idp_per": ["sequence", "token"],
     "tuning_samples": [20, 21],
     "tuning_seq_len": [16, 17],
-    "objective": ["lm", "distill"],
-    "steps": [3, 4],
+    "objective": [["lm"], ["distill", "lm"]],
+    "budget": [300_000, 400_000],
+    "size": ["small", "large"],
+    "shards": [False, True],
+    "initialisations": [["vocabulary"], ["text", "vocabulary"]],
     "examples_per_step": [2, 3],
     "learning_rates": [[0.1], [0.1, 0.2]],
     "seed": [0, 1],
     "lengths": [[4], [4, 6]],
     "rank": [4, 8],
+    "kind": ["prefix", "p-tuning"],
+    "virtual_tokens": [4, 8],
 }
 OPTIONS = st.fixed_dictionaries({name: st.sampled_from(values) for name, values in CHOICES.items()})
 
@@ -215,7 +221,7 @@ def test_a_key_changes_exactly_when_an_option_that_has_an_effect_does(
 
 
 def test_every_option_that_counts_is_tried() -> None:
-    configs = (CompressConfig, TunePromptsConfig, TuneLoraConfig, EvaluateConfig)
+    configs = (CompressConfig, TunePromptsConfig, TuneLoraConfig, TunePtuneConfig, EvaluateConfig)
     assert set(CHOICES) == {name for config in configs for name in config().identity()}
 
 
@@ -226,6 +232,7 @@ def test_every_option_changes_some_key(tmp_path: Path, name: str) -> None:
 
     with_effect = {"pattern": "wanda", "sparsity": "wanda"}
     recoveries = {"rank": "lora", "lora_merged": "lora", "select": "prompt", "hard_prompt": "hard", "icl_examples": "icl"}
+    recoveries |= {"kind": "ptune", "virtual_tokens": "ptune"}
     base = {"method": with_effect.get(name, "gptq"), "recovery": recoveries.get(name, "idp"), "bits": 2}
     keys = {key(base | {name: value}) for value in CHOICES[name]}
     assert len(keys) == len(CHOICES[name])

@@ -14,6 +14,7 @@ from llmrepair.models.harness import RepairedLM
 from llmrepair.models.loading import load_model, load_tokenizer
 from llmrepair.models.prompt_cache import extend_cache
 from llmrepair.stages.evaluate.text_prompts import SIZES, example_tokens, most_prompt_tokens, prompt_tokens
+from llmrepair.stages.graph import evaluate_stage, notes
 from llmrepair.stages.sources import model_folder
 from tests.models.test_harness import GENERATION, instances, pairs, prompts_to_continue, texts
 
@@ -104,3 +105,21 @@ def test_sizes_grow() -> None:
     words = [len(options["hard_prompt"].split()) for options in SIZES.values()]
     assert words == sorted(set(words))
     assert [options["icl_examples"] for options in SIZES.values()] == [1, 4, 16]
+
+
+def test_a_size_sets_what_is_not_given() -> None:
+    def texts(*options: object) -> tuple[str, int]:
+        values = dict(zip(options[::2], options[1::2], strict=True))
+        config = evaluate_stage(values).config
+        return config.hard_prompt, config.icl_examples
+
+    assert texts("size", "small") == ("Answer carefully:", 1)
+    assert texts("size", "large", "icl_examples", 2)[1] == 2
+    assert texts() == texts("size", "medium")
+
+
+def test_a_size_is_not_said_to_have_no_effect() -> None:
+    assert notes(evaluate_stage({"recovery": "lora", "size": "small"})) == []
+    assert notes(evaluate_stage({"recovery": "lora", "size": "small", "icl_examples": 3})) == [
+        "--icl-examples has no effect with --recovery lora"
+    ]

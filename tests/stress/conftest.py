@@ -20,7 +20,7 @@ from llmrepair.pipeline.keys import file_digest
 
 STAGES = ("compress", "tune-prompts", "evaluate", "report")
 _COMPRESSION = ["--method", "rtn", "--bits", "3"]
-_TUNING = ["--steps", "40", "--tuning-samples", "200", "--lengths", "4,6", "--learning-rates", "0.01"]
+_TUNING = ["--budget", "81920", "--tuning-samples", "200", "--lengths", "4,6", "--learning-rates", "0.01"]
 _EVALUATION = ["--recovery", "idp", "--limit", "60", "--tasks", "lab_qa,lab_mc"]
 _OUTPUT = ("out", "err")
 _NOT_PAYLOAD = ("key.json", "record.json", "manifest.json", "log.txt")

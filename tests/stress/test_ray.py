@@ -24,7 +24,7 @@ pytestmark = [
 
 PLAN = """
 [defaults]
-steps = 40
+budget = 81_920
 tuning_samples = 200
 lengths = [4, 6]
 learning_rates = [0.01]

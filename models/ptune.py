@@ -1,0 +1,72 @@
+"""Prefix tuning (Li and Liang 2021, arXiv 2101.00190) and p-tuning (Liu et al. 2021, arXiv 2103.10385), trained through peft.
+
+What prefix tuning finds are keys and values of n virtual tokens in each layer; what p-tuning finds is a soft prompt, once its
+encoder is folded away. Either is a `PromptCache` of one prompt, so it is evaluated by what evaluates prompts.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from peft import PeftConfig, PeftModel, PeftType, PrefixTuningConfig, PromptEncoderConfig, TaskType, get_peft_model
+from safetensors.torch import load_file
+
+from llmrepair.models.lora import ADAPTER_FOLDER
+from llmrepair.models.prompt_cache import PromptCache, build_prompt_cache
+from llmrepair.models.training import LogitsOf, predicting
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Kind = Literal["prefix", "p-tuning"]
+
+
+def new_ptune(model: PreTrainedModel, kind: Kind, tokens: int) -> PeftModel:
+    """A model behind `tokens` virtual tokens; p-tuning's encoder, as wide as the model, starts at random."""
+    shared: dict[str, Any] = {"task_type": TaskType.CAUSAL_LM, "num_virtual_tokens": tokens}
+    if kind == "prefix":
+        return get_peft_model(model, PrefixTuningConfig(**shared))
+    return get_peft_model(model, PromptEncoderConfig(**shared, encoder_hidden_size=model.config.hidden_size))
+
+
+def ptune_logits(adapted: PeftModel) -> LogitsOf:
+    """Logits of rows behind the virtual tokens, by peft's own forward pass."""
+    config = adapted.active_peft_config
+    offset = 0 if config.peft_type == PeftType.PREFIX_TUNING else config.num_virtual_tokens  # p-tuning's are in the sequence
+
+    def logits_of(rows: torch.Tensor) -> torch.Tensor:
+        keep = predicting(rows, offset)
+        return adapted(input_ids=rows, attention_mask=torch.ones_like(rows), logits_to_keep=keep).logits
+
+    return logits_of
+
+
+@torch.no_grad()
+def prefix_of_prompt(model: PreTrainedModel, prompt: torch.Tensor) -> torch.Tensor:
+    """The prefix [n, 2 * layers * H * D] that a prompt [n, E] amounts to: activations of real words are where a prefix starts
+    best (Li and Liang, section 7.4)."""
+    layers = build_prompt_cache(model, [prompt.to(model.dtype)]).layers
+    states = [states[0].transpose(0, 1) for keys_and_values in layers for states in keys_and_values]  # [n, H, D] each
+    return torch.stack(states, dim=1).flatten(1).float()
+
+
+def load_ptune(model: PreTrainedModel, folder: Path) -> tuple[PromptCache, int]:
+    """The cached virtual tokens of a saved adapter, and how many parameters these are."""
+    config = PeftConfig.from_pretrained(str(folder / ADAPTER_FOLDER))
+    values = load_file(folder / ADAPTER_FOLDER / "adapter_model.safetensors")["prompt_embeddings"]
+    states = values.to(model.device, model.dtype)
+    return _prefix_cache(states, config) if isinstance(config, PrefixTuningConfig) else _folded(model, states), values.numel()
+
+
+@torch.no_grad()
+def _folded(model: PreTrainedModel, prompt: torch.Tensor) -> PromptCache:
+    return build_prompt_cache(model, [prompt])
+
+
+def _prefix_cache(prefix: torch.Tensor, config: PrefixTuningConfig) -> PromptCache:
+    """Keys and values from a prefix [n, 2 * layers * H * D]; `token_dim` and `num_attention_heads` are those of the keys."""
+    states = prefix.unflatten(1, (config.num_layers, 2, config.num_attention_heads, -1))  # [n, layers, 2, H, D]
+    layers = [(keys[None], values[None]) for keys, values in states.permute(1, 2, 3, 0, 4)]
+    return PromptCache(layers, torch.ones(1, len(prefix), dtype=torch.bool, device=prefix.device))
