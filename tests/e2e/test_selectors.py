@@ -15,7 +15,7 @@ from llmrepair.stages.plan import read_plan
 from tests.conftest import CommandLine
 from tests.e2e.test_chain import read_samples
 
-TUNING = ["--steps", 4, "--tuning-samples", 60, "--lengths", "4,6,6", "--learning-rates", 0.05]
+TUNING = ["--budget", 12_288, "--tuning-samples", 60, "--lengths", "4,6,6", "--learning-rates", 0.05]
 COMPRESSION = ["--bits", 2, "--group-size", 32, "--samples", 16]  # so damaged that prompts differ in what they get right
 ASKED = ["--tasks", "lab_qa,lab_mc,lab_text", "--limit", 30]
 TASKS = ("lab_qa", "lab_mc", "lab_text")
@@ -188,7 +188,7 @@ PLAN = """
 bits = 2
 group_size = 32
 samples = 16
-steps = 4
+budget = 12_288
 tuning_samples = 60
 lengths = [4, 6, 6]
 learning_rates = [0.05]
