@@ -19,7 +19,7 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	rm -rf build/typed && mkdir -p build/typed/llmrepair
-	cp -r cli pipeline stages models lab build/typed/llmrepair/
+	cp -r api/. cli pipeline stages models lab build/typed/llmrepair/
 	cd build/typed && ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p llmrepair
 
 .venv/llmrepair: pyproject.toml constraints.txt

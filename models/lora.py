@@ -32,20 +32,20 @@ def save_adapter(adapted: PeftModel, folder: Path, base_model: str) -> None:
     (folder / ADAPTER_FOLDER / "README.md").unlink()  # an empty form, but for the path that the model was loaded from
 
 
-def with_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
+def with_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     """The model with a saved adapter beside its weights, not merged into them: they may be sparse."""
     _tame_peft()
-    adapted = PeftModel.from_pretrained(model, str(folder / ADAPTER_FOLDER)).eval()
+    adapted = PeftModel.from_pretrained(model, str(adapter)).eval()
     return cast("PreTrainedModel", adapted.get_base_model())
 
 
-def with_merged_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
+def with_merged_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     """The model with a saved adapter added to its weights; the sum is taken in float32 and rounded once to their precision."""
     _tame_peft()
     dtypes = {name: parameter.dtype for name, parameter in model.named_parameters()}
     for parameter in model.parameters():
         parameter.data = parameter.data.float()
-    merged = PeftModel.from_pretrained(model, str(folder / ADAPTER_FOLDER)).merge_and_unload(safe_merge=True)
+    merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload(safe_merge=True)
     for name, parameter in merged.named_parameters():
         parameter.data = parameter.data.to(dtypes[name])
     return cast("PreTrainedModel", merged).eval().requires_grad_(False)

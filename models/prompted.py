@@ -35,10 +35,11 @@ class PromptedModel:
         self.cache = cache
         self.selector = selector
 
-    @property
-    def device(self) -> torch.device:
-        """Where inputs have to be."""
-        return self.model.device
+    def __getattr__(self, name: str) -> Any:
+        """All else, such as `config` and `device`, is the model's own."""
+        if name == "model":  # before `__init__`, as when it is copied
+            raise AttributeError(name)
+        return getattr(self.model, name)
 
     def choose(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         """The prompt [B] of each of the inputs [B, T].

@@ -13,7 +13,6 @@ import torch
 from peft import PeftConfig, PeftModel, PeftType, PrefixTuningConfig, PromptEncoderConfig, TaskType, get_peft_model
 from safetensors.torch import load_file
 
-from llmrepair.models.lora import ADAPTER_FOLDER
 from llmrepair.models.prompt_cache import PromptCache, build_prompt_cache
 from llmrepair.models.training import LogitsOf, predicting
 
@@ -52,10 +51,10 @@ def prefix_of_prompt(model: PreTrainedModel, prompt: torch.Tensor) -> torch.Tens
     return torch.stack(states, dim=1).flatten(1).float()
 
 
-def load_ptune(model: PreTrainedModel, folder: Path) -> tuple[PromptCache, int]:
+def load_ptune(model: PreTrainedModel, adapter: Path) -> tuple[PromptCache, int]:
     """The cached virtual tokens of a saved adapter, and how many parameters these are."""
-    config = PeftConfig.from_pretrained(str(folder / ADAPTER_FOLDER))
-    values = load_file(folder / ADAPTER_FOLDER / "adapter_model.safetensors")["prompt_embeddings"]
+    config = PeftConfig.from_pretrained(str(adapter))
+    values = load_file(adapter / "adapter_model.safetensors")["prompt_embeddings"]
     states = values.to(model.device, model.dtype)
     return _prefix_cache(states, config) if isinstance(config, PrefixTuningConfig) else _folded(model, states), values.numel()
 

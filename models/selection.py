@@ -26,6 +26,10 @@ ENSEMBLE = -1
 """The choice of all prompts together: what they make of the next token is averaged (see `ensemble`)."""
 
 
+Score = Callable[[Sequence[Text]], list[tuple[float, bool]]]
+"""`Scorer.score`: texts -> their log-likelihoods, and what does not matter here."""
+
+
 class Selector(Protocol):
     def select(self, contexts: Sequence[list[int]], documents: Sequence[Document] = ()) -> list[int]:
         """One index into the pool, or `ENSEMBLE`, for each context.
@@ -69,8 +73,7 @@ class LossSelector:
     """
 
     prompts: int
-    score: Callable[[Sequence[Text]], list[tuple[float, bool]]]
-    """`Scorer.score`"""
+    score: Score
 
     def select(self, contexts: Sequence[list[int]], documents: Sequence[Document] = ()) -> list[int]:
         unique = {tuple(context): 0 for context in contexts}

@@ -17,6 +17,7 @@ from llmrepair.stages.tune_ptune import TunePtuneConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 ALLOWED = {
+    "api": {"models", "stages"},
     "cli": {"cli", "stages", "pipeline", "lab"},
     "stages": {"stages", "models", "pipeline", "lab"},
     "lab": {"lab", "models"},

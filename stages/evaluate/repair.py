@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from llmrepair.models.answers import AnswerFile
-from llmrepair.models.lora import with_adapter, with_merged_adapter
+from llmrepair.models.lora import ADAPTER_FOLDER, with_adapter, with_merged_adapter
 from llmrepair.models.prompt_cache import PromptCache, build_prompt_cache, extend_cache
 from llmrepair.models.ptune import load_ptune
 from llmrepair.models.routing import Router, see_pool_by_token, voting_layers
@@ -21,6 +21,7 @@ from llmrepair.models.selection import (
     LossSelector,
     RandomSelector,
     RoutedSelector,
+    Score,
     Selector,
     TokenSelector,
 )
@@ -28,14 +29,17 @@ from llmrepair.models.soft_prompt import load_pool
 from llmrepair.models.trees import Text
 from llmrepair.pipeline.errors import Problem, WorkError
 from llmrepair.stages.evaluate.text_prompts import example_tokens, most_prompt_tokens, prompt_tokens
+from llmrepair.stages.tune_prompts import TunePrompts
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from llmrepair.pipeline.artifact import Artifact
     from llmrepair.pipeline.progress import Bar
     from llmrepair.pipeline.stage import Context
-    from llmrepair.stages.evaluate.stage import Evaluate
+    from llmrepair.stages.evaluate.stage import Evaluate, EvaluateConfig
 
 _ROUTED_AT_ONCE = 32
 
@@ -62,19 +66,61 @@ class Repair:
 def apply_repair(
     stage: Evaluate, context: Context, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, bar: Bar
 ) -> Repair:
-    config, repair = stage.config, context.inputs.get("repair")
-    if config.recovery in ("hard", "icl"):
+    """What an evaluation runs on."""
+    if stage.config.recovery in ("hard", "icl"):
         return _behind_text(stage, context, model, tokenizer)
-    if repair is None:
+    if stage.repair is None:
         return Repair(model)
+
+    def scoring(cache: PromptCache) -> Score:
+        return _scoring(context, model, cache, bar)
+
+    folder = repair_folder(context.inputs["repair"])
+    return put_in_place(model, stage.config, folder, stage.repair.config.seed, context.runtime.sequences, scoring)
+
+
+def repair_folder(repair: Artifact) -> Path:
+    """Where a repair's peft adapter lies, or its pool of them."""
+    return repair.path if repair.stage == TunePrompts.name else repair.path / ADAPTER_FOLDER
+
+
+def put_in_place(
+    model: PreTrainedModel,
+    config: EvaluateConfig,
+    folder: Path,
+    seed: int,
+    sequences: int | None,
+    scoring: Callable[[PromptCache], Score],
+) -> Repair:
+    """A model with a repair that was tuned for it.
+
+    Args:
+        config: says which repair it is, and how it is put in place.
+        folder: of the repair, see `repair_folder`.
+        seed: of what is chosen at random.
+        sequences: computed at once where prompts are chosen; None for as many as usual.
+        scoring: the prompts of a pool -> what scores texts behind them.
+    """
     if config.recovery == "lora" and config.lora_merged:
-        return Repair(with_merged_adapter(model, repair.path))
+        return Repair(with_merged_adapter(model, folder))
     if config.recovery == "lora":
-        return Repair(with_adapter(model, repair.path), extra_parameters=repair.metrics["extra_parameters"])
+        before, adapted = model.num_parameters(), with_adapter(model, folder)
+        return Repair(adapted, extra_parameters=adapted.num_parameters() - before)
     if config.recovery == "ptune":
-        cache, extra_parameters = load_ptune(model, repair.path)
+        cache, extra_parameters = load_ptune(model, folder)
         return Repair(model, cache, extra_parameters=extra_parameters)
-    return _behind_prompts(stage, context, model, repair, bar)
+    stored, pool = load_pool(folder)
+    prompts = [prompt.to(model.device, model.dtype) for prompt in stored]
+    with torch.no_grad():
+        cache = build_prompt_cache(model, prompts, pool["input_position"])
+    if config.recovery == "idp":
+        selector = _router(config, model, cache, sequences or _ROUTED_AT_ONCE)
+    else:
+        selector = _selector(config, cache, pool["validation_losses"], seed, scoring)
+    if isinstance(selector, TokenSelector):
+        see_pool_by_token(selector.router)
+    used = [prompts[selector.index]] if isinstance(selector, FixedSelector) else prompts
+    return Repair(model, cache, selector, extra_parameters=sum(prompt.numel() for prompt in used))
 
 
 def positions(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
@@ -100,44 +146,28 @@ def _behind_text(stage: Evaluate, context: Context, model: PreTrainedModel, toke
     return Repair(model, extend_cache(model, None, 0, tokens), begun_by=begun_by)
 
 
-def _behind_prompts(stage: Evaluate, context: Context, model: PreTrainedModel, repair: Artifact, bar: Bar) -> Repair:
-    stored, pool = load_pool(repair.path)
-    prompts = [prompt.to(model.device, model.dtype) for prompt in stored]
-    with torch.no_grad():
-        cache = build_prompt_cache(model, prompts, pool["input_position"])
-    selector = _selector(stage, context, model, cache, pool, bar)
-    if isinstance(selector, TokenSelector):
-        see_pool_by_token(selector.router)
-    used = [prompts[selector.index]] if isinstance(selector, FixedSelector) else prompts
-    return Repair(model, cache, selector, extra_parameters=sum(prompt.numel() for prompt in used))
+def _router(config: EvaluateConfig, model: PreTrainedModel, cache: PromptCache, sequences: int) -> Selector:
+    layers = voting_layers(config.idp_layers, model.config.num_hidden_layers)
+    router = Router(model, cache, layers, config.idp_reduce, config.idp_normalise)
+    return (RoutedSelector if config.idp_per == "sequence" else TokenSelector)(router, sequences)
 
 
 def _selector(
-    stage: Evaluate, context: Context, model: PreTrainedModel, cache: PromptCache, pool: dict[str, Any], bar: Bar
+    config: EvaluateConfig, cache: PromptCache, losses: Sequence[float], seed: int, scoring: Callable[[PromptCache], Score]
 ) -> Selector:
-    """What chooses among the prompts of a pool; an oracle's choices are made of answers, later."""
-    config = stage.config
-    if config.recovery == "idp":
-        layers = voting_layers(config.idp_layers, model.config.num_hidden_layers)
-        router = Router(model, cache, layers, config.idp_reduce, config.idp_normalise)
-        kind = RoutedSelector if config.idp_per == "sequence" else TokenSelector
-        return kind(router, context.runtime.sequences or _ROUTED_AT_ONCE)
+    """What chooses among the prompts of a pool with such held-out losses; an oracle's choices are made of answers, later."""
     if config.select == "best-validation":
-        losses = pool["validation_losses"]
         return FixedSelector(losses.index(min(losses)))
     if config.fixed_prompt is not None:
         return FixedSelector(config.fixed_prompt)
     if config.select == "random":
-        assert stage.repair is not None
-        return RandomSelector(cache.size, stage.repair.config.seed)
+        return RandomSelector(cache.size, seed)
     if config.select == "loss":
-        return LossSelector(cache.size, _scoring(context, model, cache, bar))
+        return LossSelector(cache.size, scoring(cache))
     return EnsembleSelector() if config.select == "ensemble" else DocumentSelector({})
 
 
-def _scoring(
-    context: Context, model: PreTrainedModel, cache: PromptCache, bar: Bar
-) -> Callable[[Sequence[Text]], list[tuple[float, bool]]]:
+def _scoring(context: Context, model: PreTrainedModel, cache: PromptCache, bar: Bar) -> Score:
     """Scores questions, and keeps the scores in a file of their own."""
     scorer = Scorer(model, cache, context.runtime.sequences, AnswerFile(context.work / "questions.jsonl"), bar.advance)
 

@@ -20,6 +20,7 @@ from llmrepair.stages.export.facts import collect_facts, quantization
 from llmrepair.stages.export.merge import merged_bits, write_merged
 from llmrepair.stages.export.parts import Parts
 
+FACTS_FILE = "llmrepair.json"
 _CHUNK_BYTES = 16 << 20
 _BASE_MODEL = "base_model_name_or_path"
 
@@ -58,7 +59,9 @@ def write_export(runner: Runner, parts: Parts, place: Path, merge: bool, file_fo
         if not merge:
             for name, adapter in parts.adapters.items():
                 _write_adapter(adapter, folder / name)
-        write_json(folder / "llmrepair.json", facts)
+        if parts.prompts:
+            write_json(folder / "prompts" / "pool.json", parts.pool)
+        write_json(folder / FACTS_FILE, facts)
         (folder / "README.md").write_text(render_card(facts), encoding="utf-8")
     return files_below(place)
 

@@ -46,5 +46,5 @@ def write_merged(parts: Parts, folder: Path) -> None:
     config = parts.compressed.key_document["config"]
     location = parts.checkpoint["config.json"].parent
     model = load_model(str(location), None, "float32", torch.device("cpu"), config["trust_remote_code"])
-    merged = with_merged_adapter(model, parts.adapters["lora"].parent)
+    merged = with_merged_adapter(model, parts.adapters["lora"])
     merged.to(getattr(torch, config["dtype"])).save_pretrained(folder)

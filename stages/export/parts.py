@@ -20,7 +20,11 @@ from llmrepair.stages.tune_lora import TuneLora
 from llmrepair.stages.tune_prompts import TunePrompts
 from llmrepair.stages.tune_ptune import TunePtune
 
-_ROLES = {Compress.name: "compressed", TunePrompts.name: "repair", TuneLora.name: "repair", Evaluate.name: "evaluated"}
+_ROLES = {
+    Compress.name: "compressed",
+    **{stage.name: "repair" for stage in (TunePrompts, TuneLora, TunePtune)},
+    Evaluate.name: "evaluated",
+}
 
 _CHANCE_ZEROS = 0.01
 """Share of zeros that a model may have that was never pruned."""
@@ -28,7 +32,7 @@ _CHANCE_ZEROS = 0.01
 
 @dataclass(frozen=True)
 class Parts:
-    """An artifact that is exported, and what it was made from."""
+    """An artifact that is exported or loaded, and what it was made from."""
 
     exported: Artifact
     compressed: Artifact
@@ -36,13 +40,14 @@ class Parts:
 
     @property
     def recovery(self) -> str:
-        """`none`, `lora`, `pool` (all prompts, nothing said of how one is chosen), or an evaluation's `prompt` (one of them),
-        `idp`, `hard` or `icl`."""
+        """`none`, `lora`, `ptune`, `pool` (all prompts, nothing said of how one is chosen), or an evaluation's `prompt` (one of
+        them), `idp`, `hard` or `icl`."""
         if self.exported.stage == Evaluate.name:
             recovery = str(self.exported.key_document["config"]["recovery"])
             uses_one = self._select.startswith(("best-validation", "fixed"))
             return "pool" if recovery == "prompt" and not uses_one else recovery
-        return {Compress.name: "none", TuneLora.name: "lora", TunePrompts.name: "pool"}[self.exported.stage]
+        recoveries = {Compress.name: "none", TuneLora.name: "lora", TunePtune.name: "ptune", TunePrompts.name: "pool"}
+        return recoveries[self.exported.stage]
 
     @property
     def is_dense(self) -> bool:
@@ -93,6 +98,16 @@ class Parts:
         return [prompts[int(number) if kind == "fixed" else best]]
 
     @property
+    def pool(self) -> dict[str, Any]:
+        """The index of the pool that is exported, as `models.soft_prompt.load_pool` reads it."""
+        assert self.repair is not None
+        return {
+            "prompts": [{"folder": str(prompt["number"]), "length": prompt["length"]} for prompt in self.prompts],
+            "input_position": self.repair.read_json("pool.json")["input_position"],
+            "validation_losses": [prompt["validation_loss"] for prompt in self.prompts],
+        }
+
+    @property
     def _select(self) -> str:
         """How the exported evaluation chose a prompt."""
         return self.exported.key_document["config"].get("select") or "best-validation"
@@ -107,6 +122,14 @@ class Parts:
         return {f"prompts/{prompt['number']}": self.repair.path / prompt["folder"] for prompt in self.prompts}
 
 
+def ptune_problem(parts: Parts) -> Problem | None:
+    """Says so if the repair is of a kind that is not exported."""
+    if parts.recovery != "ptune":
+        return None
+    hint = "export the compressed model, and load the folder `adapter` of the tuning with peft as it is"
+    return Problem(f"`{parts.exported.name}` has virtual tokens, which are not exported", hint)
+
+
 def find_parts(runner: Runner, key: str) -> Parts:
     """The artifact that `key` is the start of, and what it was made from, all of it intact.
 
@@ -115,9 +138,6 @@ def find_parts(runner: Runner, key: str) -> Parts:
         WorkError: something that it was made from is gone or damaged.
     """
     exported = runner.store.resolve(key)
-    if exported.stage == TunePtune.name or exported.inputs.get("repair", "").startswith(f"{TunePtune.name}/"):
-        hint = "export the compressed model, and load the folder `adapter` of the tuning with peft as it is"
-        raise RequestError(Problem(f"`{exported.name}` has virtual tokens, which are not exported", hint))
     if exported.stage not in _ROLES:
         hint = f"give a key of {', '.join(_ROLES)}; `llmrepair ls` lists them"
         raise RequestError(Problem(f"`{exported.name}` is no model and no repair", hint))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from llmrepair.models.lora import save_adapter
+from llmrepair.models.lora import ADAPTER_FOLDER, save_adapter
 from llmrepair.models.ptune import load_ptune, new_ptune, prefix_of_prompt, ptune_logits
 from llmrepair.models.soft_prompt import initial_prompt
 from llmrepair.models.training import best_trial, plain_logits
@@ -38,7 +38,7 @@ def run(stage: TunePtune, context: Context) -> dict[str, Any]:
         "learning_rate": best.learning_rate,
         "initialisation": best.initialisation,
         "trials": [trial.as_json() for trial in trials],
-        "extra_parameters": load_ptune(setup.model, context.folder)[1],
+        "extra_parameters": load_ptune(setup.model, context.folder / ADAPTER_FOLDER)[1],
         "trained_parameters": sum(parameter.numel() for parameter in parameters),
         **tuning_record(setup, config, [trials]),
     }

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from llmrepair.models.loading import compressible_layers, weight_matrix
-from llmrepair.models.lora import new_adapter, save_adapter, with_merged_adapter
+from llmrepair.models.lora import ADAPTER_FOLDER, new_adapter, save_adapter, with_merged_adapter
 from tests.conftest import tiny_model
 
 SAVE = """
 import sys
 from pathlib import Path
-from llmrepair.models.lora import new_adapter, save_adapter
+from llmrepair.models.lora import ADAPTER_FOLDER, new_adapter, save_adapter
 from tests.conftest import tiny_model
 save_adapter(new_adapter(tiny_model("llama"), 2), Path(sys.argv[1]), "compress/abc")
 """
@@ -50,7 +50,7 @@ def test_merging_adds_the_product_in_float32_and_rounds_once(tmp_path: Path, fam
     model = tiny_model(family).to(dtype)
     before = {name: weight_matrix(layer).clone() for name, layer in compressible_layers(model).items()}
     others = {name: parameter.clone() for name, parameter in model.named_parameters()}
-    merged = with_merged_adapter(model, tmp_path)
+    merged = with_merged_adapter(model, tmp_path / ADAPTER_FOLDER)
     after = {name: weight_matrix(layer) for name, layer in compressible_layers(merged).items()}
     assert after.keys() == before.keys() == products.keys()
     for name, weight in after.items():

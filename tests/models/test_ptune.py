@@ -18,7 +18,7 @@ TOKENS = 5
 
 
 def cached_logits(model: PreTrainedModel, folder: Path) -> torch.Tensor:
-    cache, _ = load_ptune(model, folder)
+    cache, _ = load_ptune(model, folder / ADAPTER_FOLDER)
     return forward_with_prompt(model, cache, torch.zeros(2, dtype=torch.long), ROWS, torch.ones_like(ROWS))[:, :-1]
 
 
@@ -68,7 +68,7 @@ def test_what_inference_needs_is_counted(kind: Kind, tmp_path: Path) -> None:
     adapted = trained("llama", kind)
     save_adapter(adapted, tmp_path, "somewhere")
     layers, heads, head_dim, hidden = 3, 2, 8, 32
-    counted = load_ptune(tiny_model("llama"), tmp_path)[1]
+    counted = load_ptune(tiny_model("llama"), tmp_path / ADAPTER_FOLDER)[1]
     assert counted == TOKENS * (2 * layers * heads * head_dim if kind == "prefix" else hidden)
     trainable = sum(each.numel() for each in adapted.parameters() if each.requires_grad)
     assert (trainable == counted) == (kind == "prefix")

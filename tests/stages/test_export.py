@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from llmrepair.cli.main import run
 from llmrepair.models.loading import load_model
-from llmrepair.models.lora import with_adapter
+from llmrepair.models.lora import ADAPTER_FOLDER, with_adapter
 from llmrepair.models.prompt_cache import build_prompt_cache, forward_with_prompt
 from llmrepair.models.soft_prompt import load_pool
 from llmrepair.pipeline.artifact import Artifact, files_below
@@ -141,7 +141,7 @@ def test_lora_is_that_of_the_store_also_where_it_is_merged(
 ) -> None:
     model = loaded(places, found[f"compress {method}"])
     plain = model(input_ids=IDS).logits
-    adapted = with_adapter(model, found[f"tune-lora {method}"].path)(input_ids=IDS).logits
+    adapted = with_adapter(model, found[f"tune-lora {method}"].path / ADAPTER_FOLDER)(input_ids=IDS).logits
     assert (adapted - plain).abs().max() > 0.1
     torch.testing.assert_close(logits[name], adapted, atol=1e-5, rtol=1e-5)
 
