@@ -160,11 +160,11 @@ def test_prompts_are_those_of_the_store(
         torch.testing.assert_close(logits[name], expected[best], atol=1e-4, rtol=0)
     torch.testing.assert_close(logits["other prompt"], expected[2], atol=1e-4, rtol=0)
     assert (expected[best] - expected[best - 1]).abs().max() > 1e-2
-    assert [path.name for path in (exports["packed best prompt"] / "prompts").iterdir()] == [str(best)]
+    assert {path.name for path in (exports["packed best prompt"] / "prompts").iterdir()} == {str(best), "pool.json"}
 
 
 def test_what_lies_in_an_export(exports: dict[str, Path]) -> None:
-    prompts = {f"prompts/{number}/{file}" for number in range(3) for file in ADAPTER}
+    prompts = {"prompts/pool.json"} | {f"prompts/{number}/{file}" for number in range(3) for file in ADAPTER}
     lora = {f"lora/{file}" for file in ADAPTER}
     extra = {"packed prompts": prompts, "packed IDP": prompts, "packed LoRA": lora, "sparse LoRA": lora}
     for name, folder in exports.items():
