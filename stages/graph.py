@@ -11,6 +11,7 @@ from llmrepair.pipeline.errors import Problem, RequestError
 from llmrepair.pipeline.stage import Runtime, Stage, StageConfig
 from llmrepair.stages.compress import Compress, CompressConfig
 from llmrepair.stages.evaluate import Evaluate, EvaluateConfig
+from llmrepair.stages.fields import ModelConfig
 from llmrepair.stages.sources import LAB_MODELS, LAB_TEXT
 from llmrepair.stages.tune_lora import TuneLora, TuneLoraConfig
 from llmrepair.stages.tune_prompts import TunePrompts, TunePromptsConfig
@@ -53,7 +54,18 @@ def evaluate_stage(values: Values) -> Evaluate:
         repair = TuneLora(lora, compressed)
     elif evaluate.recovery == "ptune":
         repair = TunePtune(ptune, compressed)
+    if evaluate.on_dense and repair is not None:
+        repair.compressed = Compress(
+            compress.model_copy(update={"method": compress.method})
+        )  # or `options()` has the dense one's
+        return Evaluate(evaluate, _dense(compress), repair)
     return Evaluate(evaluate, compressed, repair)
+
+
+def _dense(compress: CompressConfig) -> Compress:
+    """The model that was compressed, as it was."""
+    same = {name: getattr(compress, name) for name in ModelConfig.model_fields}
+    return Compress(CompressConfig(**same, method="none"))
 
 
 _STAGES: Mapping[str, Callable[[Values], Stage]] = {

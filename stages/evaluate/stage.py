@@ -39,6 +39,7 @@ _ONLY_WITH = {
     "lora_merged": "lora",
 }
 """Option -> the one recovery with which it has an effect."""
+_UNTUNED = ("none", "hard", "icl")
 _SELECT = re.compile(r"best-validation|random|loss|ensemble|oracle|fixed:\d+")
 
 
@@ -91,6 +92,11 @@ class EvaluateConfig(SizedConfig):
         False,
         description="add the adapter to the weights: it then costs nothing at inference, and what compression gave (packed "
         "weights, zeros) is gone",
+    )
+    on_dense: bool = Field(
+        False,
+        description="put the repair that was tuned for the compressed model on the dense one: what it does where nothing was "
+        "lost, a control",
     )
     idp_layers: str = Field(
         "first", description="layers that vote: first, all, or a list such as 0,2; up to the last one all is computed twice"
@@ -152,7 +158,8 @@ class EvaluateConfig(SizedConfig):
         return int(number) if kind == "fixed" else None
 
     def without_effect(self) -> frozenset[str]:
-        return super().without_effect() | {name for name, recovery in _ONLY_WITH.items() if recovery != self.recovery}
+        unused = {name for name, recovery in _ONLY_WITH.items() if recovery != self.recovery}
+        return super().without_effect() | unused | ({"on_dense"} if self.recovery in _UNTUNED else set())
 
 
 @dataclass

@@ -15,7 +15,7 @@ from llmrepair.pipeline.runner import Runner
 from llmrepair.stages.evaluate import Evaluate
 from llmrepair.stages.evaluate.labels import placing
 from llmrepair.stages.export.parts import Parts
-from llmrepair.stages.report.stage import Evaluation
+from llmrepair.stages.report.stage import Evaluation, tuned_on
 from llmrepair.stages.report.table import build_table, compression_label
 from llmrepair.stages.sources import LAB_MODELS, model_folder
 
@@ -143,7 +143,7 @@ def _evaluations(runner: Runner, parts: Parts) -> Iterator[Evaluation]:
             continue
         is_wanted = compressed.name == parts.compressed.name or (_is_dense_of(compressed, parts) and repair is None)
         if is_wanted and runner.find_intact(artifact.name, is_read=True) is not None:
-            yield Evaluation(artifact, compressed, repair)
+            yield Evaluation(artifact, compressed, repair, tuned_on(store, repair))
 
 
 def _comparable(evaluations: list[Evaluation], parts: Parts) -> list[Evaluation]:

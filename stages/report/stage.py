@@ -12,6 +12,7 @@ from llmrepair.pipeline.code import current_code
 from llmrepair.pipeline.keys import DigestCache
 from llmrepair.pipeline.runner import Runner
 from llmrepair.pipeline.stage import Context, Stage, StageConfig
+from llmrepair.pipeline.store import Store
 from llmrepair.stages.compress import Compress
 from llmrepair.stages.evaluate import Evaluate
 from llmrepair.stages.tune_lora import TuneLora
@@ -28,6 +29,8 @@ class Evaluation:
     artifact: Artifact
     compressed: Artifact
     repair: Artifact | None
+    tuned_on: Artifact | None
+    """What the repair was tuned for: `compressed`, but for a control."""
 
 
 def collect_evaluations(runner: Runner, model_identity: dict[str, Any]) -> tuple[list[Evaluation], int]:
@@ -43,10 +46,15 @@ def collect_evaluations(runner: Runner, model_identity: dict[str, Any]) -> tuple
             continue
         made_of = [artifact, *inputs.values()]
         if all(each is not None and each.key_document["code"] == current_code(_CODE[each.stage]) for each in made_of):
-            found.append(Evaluation(artifact, compressed, repair))
+            found.append(Evaluation(artifact, compressed, repair, tuned_on(store, repair)))
         else:
             stale += 1
     return found, stale
+
+
+def tuned_on(store: Store, repair: Artifact | None) -> Artifact | None:
+    """The compressed model that a repair was tuned for."""
+    return store.find(repair.inputs["compressed"]) if repair is not None else None
 
 
 class ReportConfig(StageConfig):

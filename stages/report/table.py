@@ -101,7 +101,7 @@ def _row(evaluation: Evaluation) -> dict[str, Any]:
     return {
         "compression": compression_label(compressed),
         "kind": config["recovery"],
-        "recovery": recovery_label(config),
+        "recovery": _recovery(evaluation),
         "compressed": compressed.name,
         "detail": "",
         "settings": _settings(evaluation),
@@ -111,6 +111,13 @@ def _row(evaluation: Evaluation) -> dict[str, Any]:
         "keys": [],
         "scores": {},
     }
+
+
+def _recovery(evaluation: Evaluation) -> str:
+    label, tuned_on = recovery_label(evaluation.artifact.key_document["config"]), evaluation.tuned_on
+    if tuned_on is None or tuned_on.name == evaluation.compressed.name:
+        return label
+    return f"{label} of {compression_label(tuned_on)}"
 
 
 def _settings(evaluation: Evaluation) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def test_every_recovery_on_every_task(llmrepair: CommandLine, runs: Path, model:
     for task, of_task in samples.items():
         assert len(of_task) == 40
         for sample in of_task:
-            assert bool(sample["prompts"]) == (recovery in ("prompt", "idp", "ptune"))
+            assert bool(sample["prompts"]) == (recovery in ("prompt", "idp"))
             assert (sample["loglikelihoods"] is None) == (task in ("lab_qa", "lab_reverse"))
     assert all(len(sample["loglikelihoods"]) == 4 for sample in samples["lab_mc"])
     assert all(sample["correct"] == (sample["prediction"] == int(sample["target"])) for sample in samples["lab_mc"])

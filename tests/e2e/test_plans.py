@@ -79,7 +79,7 @@ def test_results_are_linked_under_the_name_of_the_plan(finished: Path) -> None:
 
 def test_the_log_of_each_stage_is_in_its_artifact(finished: Path) -> None:
     (log, _) = sorted((finished / "runs" / "tune-lora").glob("*/log.txt"))
-    assert "tuning LoRA 4/4  loss" in log.read_text()
+    assert "tuning LoRA 8/8  loss" in log.read_text()
     assert not list((finished / "runs" / ".work").iterdir())
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from llmrepair.cli.running import make_runner
 from llmrepair.pipeline.store import Store
+from llmrepair.stages.graph import make_stage
 from llmrepair.stages.plan import read_plan
 from tests.conftest import CommandLine
 from tests.e2e.test_chain import read_samples
@@ -220,3 +221,18 @@ def test_a_plan_with_all_of_them_and_its_report(llmrepair: CommandLine, runs: Pa
     assert {"prompt ensemble", "LoRA", "LoRA, merged"} <= labels
     assert any(label == "text prompt" and "hard_prompt Oslo." in detail for label, detail in names)
     assert next(row for row in rows if row["recovery"] == "LoRA, merged")["bits_per_weight"] == 32
+
+
+def test_a_repair_on_the_dense_model_is_a_control(llmrepair: CommandLine, runs: Path) -> None:
+    """The prompt that was tuned for the compressed model, in front of the dense one; told apart in the report."""
+    repaired = evaluate(llmrepair, runs, "--recovery", "prompt")
+    control = evaluate(llmrepair, runs, "--recovery", "prompt", "--on-dense")
+    dense = evaluate(llmrepair, runs, "--method", "none")
+    documents = [Store(runs).resolve(each["key"]).key_document["inputs"] for each in (repaired, control, dense)]
+    assert documents[1] == {"compressed": documents[2]["compressed"], "repair": documents[0]["repair"]}
+    assert read_samples(control, "lab_qa") != read_samples(dense, "lab_qa")
+    again = make_stage("evaluate", Store(runs).resolve(control["key"]).record["options"])
+    assert make_runner({}, runs).pull(again).cached
+    report = llmrepair("report", "--runs", runs, "--json")
+    rows = Store(runs).resolve(report.json["key"]).read_json("report.json")["rows"]
+    assert ("dense", "one prompt of gptq 2 bits, group 32") in {(row["compression"], row["recovery"]) for row in rows}

@@ -72,7 +72,7 @@ def test_a_dry_run_counts_what_passes_between_blocks_and_who_shares_inputs(famil
     blocks = [block for block in run.groups if block]
     assert len(blocks) == 3
     shared = [len(group) for group in blocks[1]]
-    assert shared == {"gpt2": [1, 1, 1, 1], "opt": [3, 1, 1, 1]}.get(family, [3, 1, 2, 1])
+    assert shared == {"gpt2": [1, 1, 1, 1], "gpt_neox": [1, 1, 1, 1], "opt": [3, 1, 1, 1]}.get(family, [3, 1, 2, 1])
 
 
 def test_a_dry_run_holds_what_a_real_one_holds(tmp_path: Path) -> None:

@@ -174,6 +174,7 @@ CHOICES: dict[str, list[Any]] = {
     "hard_prompt": ["Answer:", "Think, and answer:"],
     "icl_examples": [2, 3],
     "lora_merged": [False, True],
+    "on_dense": [False, True],
     "tasks": [["lab_qa"], ["lab_mc"]],
     "limit": [None, 3],
     "num_fewshot": [None, 1],
