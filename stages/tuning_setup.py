@@ -13,6 +13,7 @@ import torch
 from llmrepair.lab.world import make_world
 from llmrepair.models.head import loss_in_parts
 from llmrepair.models.loading import load_model
+from llmrepair.models.lora import save_adapter
 from llmrepair.models.text import pack_rows
 from llmrepair.models.training import (
     LogitsOf,
@@ -33,6 +34,7 @@ from llmrepair.stages.compressed import load_compressed
 from llmrepair.stages.sources import LAB_MODELS, load_texts
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from llmrepair.stages.compress import Compress
@@ -162,6 +164,38 @@ def tune(
     if not math.isfinite(best_trial(trials).validation_loss):
         raise WorkError(Problem("the loss became infinite at every learning rate", "give smaller ones with --learning-rates"))
     return trials
+
+
+def tune_adapter(
+    setup: Setup,
+    config: TuningConfig,
+    adapted: PeftModel,
+    logits_of: LogitsOf,
+    context: Context,
+    title: str,
+    starts: Mapping[str, Sequence[torch.Tensor]] | None = None,
+) -> tuple[Trial, dict[str, Any]]:
+    """Tunes what a peft model trains and saves it; returns the best trial, and what is recorded.
+
+    Args:
+        starts: as of `tune`; None for the values that peft has drawn.
+    """
+    parameters = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
+    starts = starts or {"random": [parameter.detach().clone() for parameter in parameters]}
+    with context.reporter.bar(title, config.trials * config.steps) as bar:
+        trials = tune(setup, config, parameters, starts, logits_of, context.work, bar)
+    save_adapter(adapted, context.folder, setup.base_name)
+    best = best_trial(trials)
+    return best, {
+        "learning_rate": best.learning_rate,
+        "trials": [trial.as_json() for trial in trials],
+        **tuning_record(setup, config, [trials]),
+    }
+
+
+def mean_validation_loss(setup: Setup, logits_of: LogitsOf) -> float:
+    """Mean next-token loss of all held-out rows."""
+    return validation_losses(setup, logits_of).mean().item()
 
 
 @torch.no_grad()

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from llmrepair.models.lora import new_adapter, save_adapter
-from llmrepair.models.training import best_trial, plain_logits
+from llmrepair.models.lora import new_adapter
+from llmrepair.models.training import plain_logits
 from llmrepair.pipeline.stage import Context
-from llmrepair.stages.tuning_setup import set_up, tune, tuning_record, validation_losses
+from llmrepair.stages.tuning_setup import mean_validation_loss, set_up, tune_adapter
 
 if TYPE_CHECKING:
     from llmrepair.stages.tune_lora.stage import TuneLora
@@ -18,20 +18,13 @@ if TYPE_CHECKING:
 def run(stage: TuneLora, context: Context) -> dict[str, Any]:
     config = stage.config
     setup = set_up(stage, context)
-    plain = validation_losses(setup, plain_logits(setup.model)).mean().item()
+    plain = mean_validation_loss(setup, plain_logits(setup.model))
 
     torch.manual_seed(config.seed)
     adapted = new_adapter(setup.model, config.rank)
-    parameters = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
-    starts = {"random": [parameter.detach().clone() for parameter in parameters]}
-    with context.reporter.bar("tuning LoRA", config.trials * config.steps) as bar:
-        trials = tune(setup, config, parameters, starts, plain_logits(adapted), context.work, bar)
-    save_adapter(adapted, context.folder, setup.base_name)
-
+    _, record = tune_adapter(setup, config, adapted, plain_logits(adapted), context, "tuning LoRA")
     return {
-        "validation_loss": {"without": plain, "lora": validation_losses(setup, plain_logits(adapted)).mean().item()},
-        "learning_rate": best_trial(trials).learning_rate,
-        "trials": [trial.as_json() for trial in trials],
-        "extra_parameters": sum(parameter.numel() for parameter in parameters),
-        **tuning_record(setup, config, [trials]),
+        "validation_loss": {"without": plain, "lora": mean_validation_loss(setup, plain_logits(adapted))},
+        "extra_parameters": adapted.get_nb_trainable_parameters()[0],
+        **record,
     }

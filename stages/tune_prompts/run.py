@@ -13,7 +13,7 @@ from llmrepair.pipeline.errors import Problem, WorkError
 from llmrepair.pipeline.progress import Bar
 from llmrepair.pipeline.stage import Context
 from llmrepair.stages.tune_prompts.diversity import diversity, diversity_text
-from llmrepair.stages.tuning_setup import Part, Setup, set_up, tune, tuning_record, validation_losses
+from llmrepair.stages.tuning_setup import Part, Setup, mean_validation_loss, set_up, tune, tuning_record, validation_losses
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -38,7 +38,7 @@ def run(stage: TunePrompts, context: Context) -> dict[str, Any]:
     context.reporter.say(diversity_text(shares, min(losses)))
     best = [best_trial(trials) for trials in sweeps]
     return {
-        "validation_loss": {"without": validation_losses(setup, plain_logits(setup.model)).mean().item(), "prompts": losses},
+        "validation_loss": {"without": mean_validation_loss(setup, plain_logits(setup.model)), "prompts": losses},
         "diversity": shares,
         "learning_rates": [trial.learning_rate for trial in best],
         "trials": [[trial.as_json() for trial in trials] for trials in sweeps],

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from llmrepair.models.lora import ADAPTER_FOLDER, save_adapter
+from llmrepair.models.lora import ADAPTER_FOLDER
 from llmrepair.models.ptune import load_ptune, new_ptune, prefix_of_prompt, ptune_logits
 from llmrepair.models.soft_prompt import initial_prompt
-from llmrepair.models.training import best_trial, plain_logits
+from llmrepair.models.training import plain_logits
 from llmrepair.pipeline.stage import Context
-from llmrepair.stages.tuning_setup import Setup, set_up, tune, tuning_record, validation_losses
+from llmrepair.stages.tuning_setup import Setup, mean_validation_loss, set_up, tune_adapter
 
 if TYPE_CHECKING:
     from llmrepair.stages.tune_ptune.stage import TunePtune, TunePtuneConfig
@@ -21,26 +21,19 @@ if TYPE_CHECKING:
 def run(stage: TunePtune, context: Context) -> dict[str, Any]:
     config = stage.config
     setup = set_up(stage, context)
-    plain = validation_losses(setup, plain_logits(setup.model)).mean().item()
+    plain = mean_validation_loss(setup, plain_logits(setup.model))
 
     torch.manual_seed(config.seed)
-    starts = _prefixes(config, setup) if config.kind == "prefix" else {}
+    starts = _prefixes(config, setup) if config.kind == "prefix" else None
     adapted = new_ptune(setup.model, config.kind, config.virtual_tokens)
-    parameters = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
-    starts = starts or {"random": [parameter.detach().clone() for parameter in parameters]}
-    with context.reporter.bar("tuning virtual tokens", config.trials * config.steps) as bar:
-        trials = tune(setup, config, parameters, starts, ptune_logits(adapted), context.work, bar)
-    save_adapter(adapted, context.folder, setup.base_name)
-
-    best = best_trial(trials)
+    logits_of = ptune_logits(adapted)
+    best, record = tune_adapter(setup, config, adapted, logits_of, context, "tuning virtual tokens", starts)
     return {
-        "validation_loss": {"without": plain, "ptune": validation_losses(setup, ptune_logits(adapted)).mean().item()},
-        "learning_rate": best.learning_rate,
+        "validation_loss": {"without": plain, "ptune": mean_validation_loss(setup, logits_of)},
         "initialisation": best.initialisation,
-        "trials": [trial.as_json() for trial in trials],
         "extra_parameters": load_ptune(setup.model, context.folder / ADAPTER_FOLDER)[1],
-        "trained_parameters": sum(parameter.numel() for parameter in parameters),
-        **tuning_record(setup, config, [trials]),
+        "trained_parameters": adapted.get_nb_trainable_parameters()[0],
+        **record,
     }
 
 
