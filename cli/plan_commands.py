@@ -14,7 +14,7 @@ import typer
 from llmrepair.cli.options import JSON_OPTION, RUNS_OPTION, with_options
 from llmrepair.cli.output import print_json, print_table
 from llmrepair.cli.running import DEFAULT_RUNS, make_runner
-from llmrepair.cli.worker import MODULE
+from llmrepair.cli.worker import answer
 from llmrepair.pipeline.artifact import LOG_FILE
 from llmrepair.pipeline.errors import Problem, RequestError, WorkError
 from llmrepair.pipeline.executors.base import Executor, Job
@@ -104,7 +104,7 @@ def run(
         return
     started = time.monotonic()
     with contextlib.redirect_stdout(sys.stderr):  # Ray prints on standard output what happens in its cluster
-        where = _executor(executor, jobs, ray_address, runner, len(missing)) if missing else None
+        where = _executor(executor, jobs, ray_address, runner, missing) if missing else None
         results = _compute(runner, read.name, graph, missing, where)
     _print_results(runner, read, graph, results, time.monotonic() - started, as_json)
 
@@ -143,16 +143,17 @@ def _tell_notes(runner: Runner, read: Plan) -> None:
         runner.reporter.note(note)
 
 
-def _executor(name: str, jobs: int | None, ray_address: str, runner: Runner, stages: int) -> Executor:
+def _executor(name: str, jobs: int | None, ray_address: str, runner: Runner, missing: Sequence[Node]) -> Executor:
+    preload = sorted({node.stage.code for node in missing})
     if name == "ray":
         from llmrepair.pipeline.executors.ray_cluster import RayExecutor
 
-        return RayExecutor(MODULE, ray_address, runner.store.root)
+        return RayExecutor(answer, ray_address, runner.store.root, preload)
     from llmrepair.cli.running import gpus
     from llmrepair.pipeline.executors.local import LocalExecutor, cores
 
     available = gpus() if _uses_gpu(runner) else []
-    return LocalExecutor(MODULE, jobs or min(stages, len(available) or cores()), available)
+    return LocalExecutor(answer, jobs or min(len(missing), len(available) or cores()), available, preload)
 
 
 def _uses_gpu(runner: Runner) -> bool:

@@ -1,39 +1,17 @@
-"""What a worker process runs: `python -m llmrepair.cli.worker REQUEST` computes one stage and prints one JSON object."""
+"""What a worker process does: it computes one stage and answers with one JSON object."""
 
 from __future__ import annotations
 
-import faulthandler
-import json
 import os
-import sys
-import threading
 from pathlib import Path
 from typing import Any
 
 from llmrepair.cli.main import INTERRUPTED
 from llmrepair.pipeline.errors import LlmrepairError, Problem, WorkError
 
-MODULE = "llmrepair.cli.worker"
 
-
-def main() -> int:
-    request = json.loads(sys.argv[1])
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print belongs into the log
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    faulthandler.enable()
-    code, answer = _answer(request)
-    with answers:
-        json.dump(answer, answers)
-    return code
-
-
-def _end_with_parent() -> None:
-    os.read(0, 1)  # not sys.stdin: its lock, held here, would abort the interpreter when it ends
-    os._exit(1)
-
-
-def _answer(request: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+def answer(request: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """Exit code, and the outcome or the errors."""
     try:
         return 0, _compute(request)
     except KeyboardInterrupt:
@@ -63,7 +41,3 @@ def _compute(request: dict[str, Any]) -> dict[str, Any]:
         hint = "run the plan again; on a cluster, install the same version of everything on all nodes"
         raise WorkError(Problem(f"what `{request['name']}` is made from has changed since the plan was read", hint))
     return runner.compute(graph.nodes[request["name"]]).as_json()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,13 +1,8 @@
-"""What an executor is, and the process that it starts for each stage."""
+"""What an executor is."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,16 +48,3 @@ class Executor(ABC):
     @abstractmethod
     def stop(self) -> None:
         """Ends all that is running."""
-
-
-def start_worker(module: str, job: Job, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """A process that computes one stage and prints one JSON object. It ends when its standard input does: with its parent."""
-    job.log.parent.mkdir(parents=True, exist_ok=True)
-    with job.log.open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", module, json.dumps(job.request)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            env={**os.environ, **environment},
-        )

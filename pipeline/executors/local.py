@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from llmrepair.pipeline.executors.base import Ended, Executor, Job, start_worker
+from llmrepair.pipeline.executors.base import Ended, Executor, Job
+from llmrepair.pipeline.executors.workers import Answer, Worker
 
 _POLL_SECONDS = 0.2
 _SECONDS_TO_END = 10
@@ -16,7 +16,7 @@ _SECONDS_TO_END = 10
 
 class _Running(NamedTuple):
     job: Job
-    process: subprocess.Popen[bytes]
+    worker: Worker
     gpu: str | None
 
 
@@ -24,18 +24,20 @@ class LocalExecutor(Executor):
     """At most `jobs` stages at a time, each on a GPU of its own if there are any, and no more than fit into memory.
 
     Args:
-        worker: module that a worker process runs.
+        answer: what a worker process runs.
         jobs: the most stages at a time.
         gpus: GPUs to use, as in CUDA_VISIBLE_DEVICES.
+        preload: modules that the workers need.
     """
 
-    def __init__(self, worker: str, jobs: int, gpus: Sequence[str] = ()):
-        self._worker = worker
+    def __init__(self, answer: Answer, jobs: int, gpus: Sequence[str] = (), preload: Sequence[str] = ()):
+        self._answer = answer
+        self._preload = preload
         self._jobs = jobs
         self._gpus = list(gpus)
         self._running: list[_Running] = []
         # Unless told otherwise, each process would start a thread per core, and together they would be many times slower.
-        self._threads = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(max(1, cores() // jobs))}
+        self._threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, cores() // jobs)))}
 
     def has_room(self, job: Job) -> bool:
         memory = job.memory_bytes + sum(running.job.memory_bytes for running in self._running)
@@ -45,7 +47,7 @@ class LocalExecutor(Executor):
     def start(self, job: Job) -> None:
         gpu = self._free_gpus()[0] if job.uses_gpu and self._gpus else None
         environment = self._threads | ({"CUDA_VISIBLE_DEVICES": gpu} if gpu is not None else {})
-        self._running.append(_Running(job, start_worker(self._worker, job, environment), gpu))
+        self._running.append(_Running(job, Worker(self._answer, self._preload, job, environment), gpu))
 
     def _free_gpus(self) -> list[str]:
         taken = {running.gpu for running in self._running}
@@ -53,26 +55,18 @@ class LocalExecutor(Executor):
 
     def wait(self) -> list[Ended]:
         time.sleep(_POLL_SECONDS)
-        ended = [running for running in self._running if running.process.poll() is not None]
-        self._running = [running for running in self._running if running not in ended]
-        return [Ended(each.job.name, each.process.returncode, _output(each.process)) for each in ended]
+        ended = {running.job.name: end for running in self._running if (end := running.worker.ended()) is not None}
+        self._running = [running for running in self._running if running.job.name not in ended]
+        return list(ended.values())
 
     def stop(self) -> None:
         for running in self._running:
-            running.process.terminate()
+            running.worker.terminate()
         for running in self._running:
-            try:
-                running.process.wait(_SECONDS_TO_END)
-            except subprocess.TimeoutExpired:
-                running.process.kill()
-                running.process.wait()
+            running.worker.join(_SECONDS_TO_END)
+            running.worker.kill()
+            running.worker.join()
         self._running = []
-
-
-def _output(process: subprocess.Popen[bytes]) -> str:
-    assert process.stdin is not None and process.stdout is not None
-    with process.stdin, process.stdout:
-        return process.stdout.read().decode(errors="replace")
 
 
 def cores() -> int:

@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import secrets
 import socket
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from llmrepair.pipeline.errors import Problem, RequestError
-from llmrepair.pipeline.executors.base import Ended, Executor, Job, start_worker
+from llmrepair.pipeline.executors.base import Ended, Executor, Job
+from llmrepair.pipeline.executors.workers import Answer, Worker
 
 _WAIT_SECONDS = 0.5
+_POLL_SECONDS = 0.2
 _RETRIES = 3
 _SECONDS_TO_ANSWER = 60
 _SECONDS_TO_CONNECT = 10
@@ -26,17 +31,19 @@ class RayExecutor(Executor):
     """Hands stages to a Ray cluster, all that are ready at once; Ray queues what does not fit.
 
     Args:
-        worker: module that a worker process runs.
+        answer: what a worker process runs.
         address: of the cluster, as for `ray.init`; `local` starts one on this machine.
         root: the folder of artifacts, which every node must see at the same path.
+        preload: modules that the workers need.
 
     Raises:
         RequestError: Ray is not installed, there is no such cluster, or a node does not see `root`.
     """
 
-    def __init__(self, worker: str, address: str, root: Path):
+    def __init__(self, answer: Answer, address: str, root: Path, preload: Sequence[str] = ()):
         self._ray = _connect(address)
-        self._worker = worker
+        self._answer = answer
+        self._preload = preload
         self._running: dict[Any, Job] = {}
         self._has_gpus = self._ray.cluster_resources().get("GPU", 0) > 0
         self._check_shared(root)
@@ -80,7 +87,7 @@ class RayExecutor(Executor):
             memory=job.memory_bytes,
             max_retries=_RETRIES,
         )
-        self._running[task.remote(self._worker, job)] = job
+        self._running[task.remote(self._answer, self._preload, job)] = job
 
     def wait(self) -> list[Ended]:
         ready, _ = self._ray.wait(list(self._running), num_returns=len(self._running), timeout=_WAIT_SECONDS)
@@ -130,10 +137,9 @@ def _sees(path: str) -> bool:
     return Path(path).exists()
 
 
-def _run_worker(module: str, job: Job) -> tuple[int, str]:
-    """Runs on a node: the worker's exit code and what it printed."""
-    process = start_worker(module, job, {})
-    assert process.stdin is not None and process.stdout is not None
-    with process.stdin, process.stdout:
-        output = process.stdout.read().decode(errors="replace")
-        return process.wait(), output
+def _run_worker(answer: Answer, preload: Sequence[str], job: Job) -> tuple[int, str]:
+    """Runs on a node: the worker's exit code and what it answered."""
+    worker = Worker(answer, preload, job, {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")})
+    while (ended := worker.ended()) is None:
+        time.sleep(_POLL_SECONDS)
+    return ended.code, ended.output

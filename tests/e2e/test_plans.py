@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from llmrepair.cli.worker import MODULE
+from llmrepair.cli.worker import answer
 from llmrepair.pipeline.executors.base import Job
 from llmrepair.pipeline.executors.local import LocalExecutor
 from tests.conftest import CommandLine
@@ -135,15 +135,16 @@ def test_a_failed_stage_stops_only_what_depends_on_it(tmp_path: Path) -> None:
 
 
 def running_workers(folder: Path) -> list[int]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    """Processes that work in `folder` and were forked by the one that forks workers."""
+    forking, parents = set(), {}
+    for path in Path("/proc").glob("[0-9]*"):
         try:
-            words = path.read_bytes().split(b"\0")
+            if b"multiprocessing.forkserver" in (path / "cmdline").read_bytes() and (path / "cwd").readlink() == folder:
+                forking.add(int(path.name))
+                parents[int(path.name)] = int((path / "stat").read_text().rpartition(")")[2].split()[1])
         except (FileNotFoundError, ProcessLookupError):  # it has just ended
             continue
-        if b"llmrepair.cli.worker" in words and str(folder).encode() in b" ".join(words):
-            found.append(int(path.parent.name))
-    return found
+    return [each for each, parent in parents.items() if parent in forking]
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads /proc")
@@ -166,7 +167,7 @@ def test_code_that_changes_while_a_plan_runs_is_told(folder: Path) -> None:
     name = "compress/0123456789abcdef"
     request = {"name": name, "stage": "compress", "options": {"method": "rtn"}}
     request |= {"runs": str(folder / "runs"), "folder": str(folder), "log": "log"}
-    executor = LocalExecutor(MODULE, 1)
+    executor = LocalExecutor(answer, 1)
     executor.start(Job(name, request, folder / "log", False, 0))
     while not (ended := executor.wait()):
         continue

@@ -1,8 +1,9 @@
-"""The local executor, with worker processes that are a few lines of Python."""
+"""The local executor, with workers that are a few lines of Python."""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,27 +15,25 @@ import pytest
 from llmrepair.pipeline.executors.base import Ended, Job
 from llmrepair.pipeline.executors.local import LocalExecutor
 
-WORKER = """
-import json, os, sys, threading, time
-threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
-request = json.loads(sys.argv[1])
-print(json.dumps({name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")}))
-print("a warning", file=sys.stderr)
-open(request["pid"], "w").write(str(os.getpid()))
-time.sleep(request["seconds"])
-sys.exit(request["code"])
-"""
+
+def work(request: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """What the worker processes run."""
+    print("a warning", file=sys.stderr, flush=True)
+    Path(request["pid"]).write_text(str(os.getpid()))
+    time.sleep(request["seconds"])
+    names = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+    return request["code"], {name: os.environ.get(name) for name in names} | {"much": "x" * request["characters"]}
 
 
 @pytest.fixture(autouse=True)
-def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "toy_worker.py").write_text(WORKER)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+def no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
 
-def job(tmp_path: Path, name: str, seconds: float = 0.0, code: int = 0, gpu: bool = False, memory: int = 0) -> Job:
-    request: dict[str, Any] = {"seconds": seconds, "code": code, "pid": str(tmp_path / f"{name}.pid")}
+def job(
+    tmp_path: Path, name: str, seconds: float = 0.0, code: int = 0, gpu: bool = False, memory: int = 0, characters: int = 0
+) -> Job:
+    request = {"seconds": seconds, "code": code, "pid": str(tmp_path / f"{name}.pid"), "characters": characters}
     return Job(name, request, tmp_path / "logs" / name, gpu, memory)
 
 
@@ -46,7 +45,7 @@ def all_ended(executor: LocalExecutor, count: int) -> dict[str, Ended]:
 
 
 def test_jobs_end_with_their_code_output_and_log(tmp_path: Path) -> None:
-    executor = LocalExecutor("toy_worker", 2)
+    executor = LocalExecutor(work, 2)
     executor.start(job(tmp_path, "good"))
     executor.start(job(tmp_path, "bad", code=3))
     assert not executor.has_room(job(tmp_path, "third"))
@@ -57,8 +56,20 @@ def test_jobs_end_with_their_code_output_and_log(tmp_path: Path) -> None:
     assert executor.has_room(job(tmp_path, "third"))
 
 
+def test_a_long_answer_comes_through_and_a_killed_worker_has_none(tmp_path: Path) -> None:
+    executor = LocalExecutor(work, 2)
+    executor.start(job(tmp_path, "long", characters=3_000_000))
+    executor.start(job(tmp_path, "killed", seconds=60))
+    pid = tmp_path / "killed.pid"
+    assert eventually(lambda: pid.exists() and pid.read_text())
+    os.kill(int(pid.read_text()), signal.SIGKILL)
+    ended = all_ended(executor, 2)
+    assert len(ended["long"].output) > 3_000_000
+    assert ended["killed"] == Ended("killed", -signal.SIGKILL, "")
+
+
 def test_each_job_gets_a_gpu_of_its_own(tmp_path: Path) -> None:
-    executor = LocalExecutor("toy_worker", 9, gpus=["3", "GPU-abc"])
+    executor = LocalExecutor(work, 9, gpus=["3", "GPU-abc"])
     for name in ("a", "b"):
         assert executor.has_room(job(tmp_path, name, gpu=True))
         executor.start(job(tmp_path, name, seconds=0.5, gpu=True))
@@ -71,7 +82,7 @@ def test_each_job_gets_a_gpu_of_its_own(tmp_path: Path) -> None:
 
 def test_no_more_run_than_fit_into_memory_but_always_one(tmp_path: Path) -> None:
     everything = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    executor = LocalExecutor("toy_worker", 9)
+    executor = LocalExecutor(work, 9)
     assert executor.has_room(job(tmp_path, "huge", memory=2 * everything))
     executor.start(job(tmp_path, "half", seconds=0.5, memory=everything // 2))
     assert executor.has_room(job(tmp_path, "small", memory=everything // 3))
@@ -81,9 +92,9 @@ def test_no_more_run_than_fit_into_memory_but_always_one(tmp_path: Path) -> None
 
 def test_threads_are_shared_out_unless_the_user_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llmrepair.pipeline.executors.local.cores", lambda: 8)
-    first = LocalExecutor("toy_worker", 3)
+    first = LocalExecutor(work, 3)
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    second = LocalExecutor("toy_worker", 3)
+    second = LocalExecutor(work, 3)
     first.start(job(tmp_path, "a"))
     second.start(job(tmp_path, "b"))
     assert '"OMP_NUM_THREADS": "5"' in all_ended(second, 1)["b"].output
@@ -109,7 +120,7 @@ def eventually(condition: Any, seconds: float = 20) -> bool:
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads /proc")
 def test_stopping_and_dying_take_the_workers_along(tmp_path: Path) -> None:
-    executor = LocalExecutor("toy_worker", 1)
+    executor = LocalExecutor(work, 1)
     executor.start(job(tmp_path, "a", seconds=60))
     pid = tmp_path / "a.pid"
     assert eventually(lambda: pid.exists() and pid.read_text())
@@ -118,10 +129,11 @@ def test_stopping_and_dying_take_the_workers_along(tmp_path: Path) -> None:
 
     parent = (
         "import sys, time; from pathlib import Path\n"
-        "from tests.pipeline.test_executors import job, LocalExecutor\n"
-        f"LocalExecutor('toy_worker', 1).start(job(Path({str(tmp_path)!r}), 'b', seconds=60)); time.sleep(60)"
+        "from tests.pipeline.test_executors import job, work, LocalExecutor\n"
+        "executor = LocalExecutor(work, 1)\n"
+        f"executor.start(job(Path({str(tmp_path)!r}), 'b', seconds=60)); time.sleep(60)"
     )
-    path = os.pathsep.join([str(tmp_path), str(Path(__file__).resolve().parents[2])])
+    path = str(Path(__file__).resolve().parents[2])
     process = subprocess.Popen([sys.executable, "-c", parent], env={**os.environ, "PYTHONPATH": path})
     pid = tmp_path / "b.pid"
     assert eventually(lambda: pid.exists() and pid.read_text())

@@ -37,7 +37,6 @@ recoveries = ["none", "idp", { recovery = "lora", rank = 4 }]
 STAGES = 12  # two compressions, two prompt tunings, two LoRA tunings, six evaluations
 FINISHED_BEFORE = 3
 _SECONDS_AT_MOST = 540
-_WORKER = "llmrepair.cli.worker"
 _COMMAND = [sys.executable, "-c", "from llmrepair.cli.main import main; main()"]
 
 
@@ -97,7 +96,7 @@ def wait_while_it_runs(run: Run, condition: Callable[[], Any]) -> Any:
 
 
 def stage_workers(ancestor: Any) -> list[Any]:
-    """Ray's processes below `ancestor` that are computing a stage: those with a worker of ours below them."""
+    """Ray's processes below `ancestor` that are computing a stage: those below which workers are forked."""
     return [each for each in ancestor.children(recursive=True) if title(each).startswith("ray::") and has_worker(each)]
 
 
@@ -114,7 +113,7 @@ def command_line(process: Any) -> list[str]:
 
 def has_worker(process: Any) -> bool:
     try:
-        return any(_WORKER in command_line(child) for child in process.children())
+        return any("multiprocessing.forkserver" in title(child) and child.children() for child in process.children())
     except psutil.Error:
         return False
 
