@@ -77,12 +77,18 @@ class _PromptLayer(DynamicLayer):
         self, key_states: torch.Tensor, value_states: torch.Tensor, *arguments: Any, **options: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         assert self.keys is not None and self.values is not None  # transformers' layers may start empty; these do not
-        keys, values = _rows(self.keys, self._choice), _rows(self.values, self._choice)
-        return torch.cat([keys, key_states], dim=-2), torch.cat([values, value_states], dim=-2)
+        return _in_front(self.keys, self._choice, key_states), _in_front(self.values, self._choice, value_states)
 
 
-def _rows(states: torch.Tensor, choice: torch.Tensor) -> torch.Tensor:
-    return states[choice] if len(states) > 1 else states.expand(len(choice), -1, -1, -1)
+def _in_front(states: torch.Tensor, choice: torch.Tensor, added: torch.Tensor) -> torch.Tensor:
+    """States [m, H, P, D] that are chosen for each sequence in front of [B, H, T, D], copied once: [B, H, P + T, D]."""
+    if len(states) == 1:  # as in tuning, where gradients flow back into the prompt
+        return torch.cat([states.expand(len(choice), -1, -1, -1), added], dim=-2)
+    positions = states.shape[-2]
+    joined = added.new_empty(*added.shape[:2], positions + added.shape[-2], added.shape[-1])
+    torch.index_select(states, 0, choice, out=joined[:, :, :positions])
+    joined[:, :, positions:] = added
+    return joined
 
 
 def build_prompt_cache(model: PreTrainedModel, prompts: Sequence[torch.Tensor], length: int | None = None) -> PromptCache:
