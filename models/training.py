@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 CHECKPOINT_SECONDS = 20.0
@@ -290,7 +291,28 @@ def next_token_loss(logits: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         logits: [N, L - 1, V] at all positions of `rows` but the last.
         rows: [N, L] token ids.
     """
-    return functional.cross_entropy(logits.flatten(0, 1).float(), rows[:, 1:].flatten(), reduction="sum")
+    loss: torch.Tensor = _CrossEntropySum.apply(logits.flatten(0, 1).float(), rows[:, 1:].flatten())
+    return loss
+
+
+class _CrossEntropySum(torch.autograd.Function):
+    """Exponentials are computed once: torch's own takes them for the value, and again for the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        probabilities = logits.softmax(-1)
+        ctx.save_for_backward(probabilities, targets)
+        of_targets = probabilities.gather(-1, targets[:, None])
+        if (of_targets < torch.finfo(logits.dtype).tiny).any():  # too small for their logarithms to be exact
+            return functional.cross_entropy(logits, targets, reduction="sum")
+        return -of_targets.log().sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, factor: torch.Tensor) -> tuple[torch.Tensor, None]:
+        gradient, targets = ctx.saved_tensors
+        gradient[torch.arange(len(targets), device=targets.device), targets] -= 1
+        return gradient.mul_(factor), None
 
 
 def distillation_loss(logits: torch.Tensor, teacher_logits: torch.Tensor) -> torch.Tensor:

@@ -170,3 +170,17 @@ def test_a_trial_that_diverged_is_never_the_best(tmp_path: Path) -> None:
     assert trials[0].steps == 4
     assert training.best_trial(trials) is trials[1]
     assert table.isfinite().all()
+
+
+@given(st.integers(0, 2**16), st.sampled_from([0.1, 1.0, 50.0, 1000.0]))
+def test_the_next_token_loss_and_its_gradient_are_those_of_cross_entropy(seed: int, spread: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    logits = (spread * torch.randn(2, 4, 11, generator=generator)).requires_grad_()
+    rows = torch.randint(11, (2, 5), generator=generator)
+    loss = next_token_loss(logits, rows)
+    (gradient,) = torch.autograd.grad(3 * loss, logits)
+    exact = logits.detach().double().requires_grad_()
+    expected = torch.nn.functional.cross_entropy(exact.flatten(0, 1), rows[:, 1:].flatten(), reduction="sum")
+    (expected_gradient,) = torch.autograd.grad(3 * expected, exact)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert torch.allclose(gradient.double(), expected_gradient, atol=1e-5)
