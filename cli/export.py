@@ -13,7 +13,7 @@ from llmrepair.cli.running import DEFAULT_RUNS, make_runner
 from llmrepair.cli.store_commands import KEY_ARGUMENT, existing_store
 from llmrepair.pipeline.errors import RequestError
 from llmrepair.pipeline.units import bytes_text
-from llmrepair.stages.export import check_target, find_parts, format_problem, merge_problem, ptune_problem, write_export
+from llmrepair.stages.export import check_target, find_parts, format_problem, merge_problem, write_export
 
 
 def export(
@@ -39,8 +39,7 @@ def export(
     place = check_target(to, store)
     runner = make_runner({}, runs)
     parts = find_parts(runner, key)
-    problems = [ptune_problem(parts)]
-    problems += [merge_problem(parts)] if merge else []
+    problems = [merge_problem(parts)] if merge else []
     problems += [format_problem(parts, file_format)] if file_format else []
     if wrong := [problem for problem in problems if problem is not None]:
         raise RequestError(*wrong)

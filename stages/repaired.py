@@ -23,6 +23,7 @@ from llmrepair.stages.evaluate.labels import placing
 from llmrepair.stages.evaluate.repair import put_in_place, repair_folder
 from llmrepair.stages.export import find_parts
 from llmrepair.stages.export.files import FACTS_FILE
+from llmrepair.stages.export.parts import ONE_ADAPTER
 from llmrepair.stages.graph import validated
 
 if TYPE_CHECKING:
@@ -99,12 +100,9 @@ def in_export(folder: Path) -> Found:
     found = Found(folder, facts["compression"]["settings"]["dtype"], None, {"recovery": "none"}, 0)
     if repair is None or facts["merged"]:
         return found
-    names = {name for name in EvaluateConfig.model_fields if name.startswith("idp_") or name == "select"}
-    placed = {name: value for name, value in repair["settings"].items() if name in names and value is not None}
-    if recovery == "prompt":  # the one that is there
-        placed = {}
+    placed = {} if recovery == "prompt" else repair["placing"]  # the one that is there is the one that was chosen
     options = {"recovery": _RECOVERIES.get(recovery, recovery), **placed}
-    where = folder / ("lora" if recovery == "lora" else "prompts")
+    where = folder / (recovery if recovery in ONE_ADAPTER else "prompts")
     return Found(folder, found.dtype, where, options, repair["settings"]["seed"])
 
 

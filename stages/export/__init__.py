@@ -3,6 +3,6 @@
 from llmrepair.stages.export.convert import format_problem
 from llmrepair.stages.export.files import check_target, write_export
 from llmrepair.stages.export.merge import merge_problem
-from llmrepair.stages.export.parts import Parts, find_parts, ptune_problem
+from llmrepair.stages.export.parts import Parts, find_parts
 
-__all__ = ["Parts", "check_target", "find_parts", "format_problem", "merge_problem", "ptune_problem", "write_export"]
+__all__ = ["Parts", "check_target", "find_parts", "format_problem", "merge_problem", "write_export"]

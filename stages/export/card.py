@@ -9,9 +9,13 @@ import yaml
 
 from llmrepair.pipeline.units import bytes_text
 from llmrepair.stages.export.loading import loading_sections
+from llmrepair.stages.export.parts import ONE_ADAPTER
 from llmrepair.stages.report.text import COMPARISON_HEADS, comparison_cells, count_text, repair_text, score_text
 
 Facts = Mapping[str, Any]
+
+_TAGS = {"lora": "lora", "prefix": "prefix-tuning", "p-tuning": "p-tuning"}
+"""Recovery, or kind of virtual tokens -> what the Hub calls it."""
 
 
 def render_card(facts: Facts) -> str:
@@ -41,7 +45,7 @@ def _front_matter(facts: Facts) -> str:
     if quantization is not None:
         tags += [quantization["method"], *([f"{quantization['bits']}-bit"] if quantization["bits"] else [])]
     if facts["repair"] is not None:
-        tags.append("lora" if facts["recovery"] == "lora" else "prompt-tuning")
+        tags.append(_TAGS.get(facts["repair"]["settings"].get("kind", facts["recovery"]), "prompt-tuning"))
     return f"---\n{yaml.safe_dump(fields | {'tags': list(dict.fromkeys(tags))}, sort_keys=False, allow_unicode=True)}---\n"
 
 
@@ -53,6 +57,9 @@ def _title(facts: Facts) -> str:
 def _repair_words(facts: Facts) -> str:
     if facts["recovery"] == "lora":
         return "with LoRA merged into its weights" if facts["merged"] else "with a LoRA adapter"
+    if facts["recovery"] == "ptune":
+        settings = facts["repair"]["settings"]
+        return f"with {settings['virtual_tokens']} virtual tokens ({_TAGS[settings['kind']]})"
     return "with a soft prompt" if len(facts["repair"]["prompts"]) == 1 else "with a pool of soft prompts"
 
 
@@ -63,7 +70,8 @@ def _introduction(facts: Facts) -> str:
     repair = ""
     if facts["repair"] is not None:
         repair = f" {_repair_words(facts)}"
-        repair += "" if facts["merged"] else f" in `{'lora' if facts['recovery'] == 'lora' else 'prompts'}/`"
+        folder = facts["recovery"] if facts["recovery"] in ONE_ADAPTER else "prompts"
+        repair += "" if facts["merged"] else f" in `{folder}/`"
     return (
         f"`{name}` {done}{repair}, written by llmrepair {facts['llmrepair']}. All that is said here is in `llmrepair.json` "
         "for programs to read."
@@ -128,12 +136,13 @@ def _value(value: Any) -> str:
 def _repair(facts: Facts) -> Iterable[str]:
     repair = facts["repair"]
     losses = repair["metrics"]["validation_loss"]
-    yield _table(("", ""), [("settings", _settings(repair["settings"])), ("tuned on", _text_source(repair["tuning_data"]))])
-    if facts["recovery"] == "lora":
+    settings = _settings({**repair["settings"], **repair["placing"]})
+    yield _table(("", ""), [("settings", settings), ("tuned on", _text_source(repair["tuning_data"]))])
+    if facts["recovery"] in ONE_ADAPTER:
         rate = repair["metrics"]["learning_rate"]
         yield (
-            f"Loss on held-out text: {losses['without']:.4f} nats per token without the adapter, {losses['lora']:.4f} with it "
-            f"(learning rate {rate})."
+            f"Loss on held-out text: {losses['without']:.4f} nats per token without the adapter, "
+            f"{losses[facts['recovery']]:.4f} with it (learning rate {rate})."
         )
         return
     yield f"Loss on held-out text, in nats per token: {losses['without']:.4f} without a prompt, and"
@@ -172,7 +181,7 @@ def _score_row(row: Facts, columns: Sequence[Facts]) -> list[str]:
 def _limits(facts: Facts) -> Iterable[str]:
     yield from _limits_of_measurement(facts)
     yield from _limits_of_compression(facts)
-    if facts["recovery"] in ("prompt", "idp", "pool"):
+    if facts["recovery"] in ("prompt", "idp", "pool", "ptune"):
         yield from _limits_of_prompts(facts)
     if facts["recovery"] in ("hard", "icl"):
         yield "The text that stood in front of the questions is no part of the model: its scores need it there again."
@@ -205,12 +214,12 @@ def _limits_of_compression(facts: Facts) -> Iterable[str]:
 
 
 def _limits_of_prompts(facts: Facts) -> Iterable[str]:
-    if facts["recovery"] != "prompt":
+    if facts["recovery"] in ("idp", "pool"):
         yield (
             "Inference-time dynamic prompting (IDP), which picks a prompt for each input, is done by llmrepair; transformers "
             "and peft use one prompt, whichever is loaded."
         )
-    yield "vLLM does not load soft prompts: there the model runs without its repair."
+    yield "vLLM does not load soft prompts or virtual tokens: there the model runs without its repair."
     yield "peft gets positions wrong in batches padded on the left: generate from texts of one length at a time."
 
 

@@ -104,11 +104,9 @@ def quantization(config: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _repair(parts: Parts) -> dict[str, Any]:
     assert parts.repair is not None
-    settings = dict(parts.repair.key_document["config"])
-    if parts.exported.stage == Evaluate.name:
-        settings |= placing(parts.exported.key_document["config"])
     return {
-        "settings": settings,
+        "settings": parts.repair.key_document["config"],
+        "placing": placing(parts.exported.key_document["config"]) if parts.exported.stage == Evaluate.name else {},
         "tuning_data": parts.repair.key_document["sources"]["tuning_data"],
         "metrics": parts.repair.metrics,
         "prompts": parts.prompts,

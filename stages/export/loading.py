@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from llmrepair.stages.export.parts import ONE_ADAPTER
+
 Facts = Mapping[str, Any]
 
 _PACKAGES = {"compressed-tensors": "compressed-tensors", "gptq": "optimum gptqmodel"}
@@ -44,11 +46,11 @@ def _position_warning(repair: Facts) -> Iterable[str]:
 
 
 def adapter(facts: Facts) -> str | None:
-    """The folder of the adapter that is loaded if nothing else is said: LoRA, or the best prompt."""
+    """The folder of the adapter that is loaded if nothing else is said: the only one, or that of the best prompt."""
     if facts["merged"] or facts["repair"] is None:
         return None
-    if facts["recovery"] == "lora":
-        return "lora"
+    if facts["recovery"] in ONE_ADAPTER:
+        return str(facts["recovery"])
     prompts = facts["repair"]["prompts"]
     return f"prompts/{next((prompt for prompt in prompts if prompt['best']), prompts[0])['number']}"
 

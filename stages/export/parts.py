@@ -26,6 +26,8 @@ _ROLES = {
     Evaluate.name: "evaluated",
 }
 
+ONE_ADAPTER = ("lora", "ptune")
+"""Recoveries that are one adapter, which lies in an export under the recovery's name; all others are prompts, in `prompts`."""
 _CHANCE_ZEROS = 0.01
 """Share of zeros that a model may have that was never pruned."""
 
@@ -117,17 +119,9 @@ class Parts:
         """Folder in the export -> the peft adapter's folder in the store."""
         if self.repair is None:
             return {}
-        if self.recovery == "lora":
-            return {"lora": self.repair.path / "adapter"}
+        if self.recovery in ONE_ADAPTER:
+            return {self.recovery: self.repair.path / "adapter"}
         return {f"prompts/{prompt['number']}": self.repair.path / prompt["folder"] for prompt in self.prompts}
-
-
-def ptune_problem(parts: Parts) -> Problem | None:
-    """Says so if the repair is of a kind that is not exported."""
-    if parts.recovery != "ptune":
-        return None
-    hint = "export the compressed model, and load the folder `adapter` of the tuning with peft as it is"
-    return Problem(f"`{parts.exported.name}` has virtual tokens, which are not exported", hint)
 
 
 def find_parts(runner: Runner, key: str) -> Parts:

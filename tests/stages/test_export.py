@@ -19,6 +19,7 @@ from llmrepair.cli.main import run
 from llmrepair.models.loading import load_model
 from llmrepair.models.lora import ADAPTER_FOLDER, with_adapter
 from llmrepair.models.prompt_cache import build_prompt_cache, forward_with_prompt
+from llmrepair.models.ptune import load_ptune
 from llmrepair.models.soft_prompt import load_pool
 from llmrepair.pipeline.artifact import Artifact, files_below
 from llmrepair.pipeline.store import Store
@@ -35,7 +36,18 @@ ADAPTER = {"adapter_config.json", "adapter_model.safetensors"}
 PACKED = ["--method", "gptq", "--bits", "4", "--group-size", "32", "--samples", "8", "--seq-len", "32"]
 SPARSE = ["--method", "magnitude", "--samples", "8", "--seq-len", "32"]
 DENSE = ["--method", "none"]
-TUNING = ["--budget", "18432", "--tuning-samples", "60", "--learning-rates", "0.03", "--lengths", "4,6,6"]
+TUNING = [
+    "--budget",
+    "18432",
+    "--tuning-samples",
+    "60",
+    "--learning-rates",
+    "0.03",
+    "--lengths",
+    "4,6,6",
+    "--virtual-tokens",
+    "5",
+]
 IDS = torch.arange(3, 23).reshape(2, 10)
 
 
@@ -52,7 +64,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = ["--model", places / "my-lab", "--runs", places / "runs"]
     for method in (PACKED, DENSE, SPARSE):
         calibration = ["--calibration", text] if method is PACKED else []
-        for recovery in ("none", "idp", "prompt", "lora") if method is PACKED else ("none", "lora"):
+        for recovery in ("none", "idp", "prompt", "ptune", "lora") if method is PACKED else ("none", "lora"):
             tuning = [] if recovery == "none" else [*TUNING, "--tuning-data", text]
             arguments = ["eval", *model, *method, *calibration, *tuning, "--recovery", recovery, "--limit", "20"]
             assert run([str(argument) for argument in arguments]) == 0
@@ -72,6 +84,7 @@ EXPORTS = {
     "packed prompts": "tune-prompts gptq",
     "packed best prompt": "evaluate gptq prompt",
     "packed IDP": "evaluate gptq idp",
+    "packed prefix": "evaluate gptq ptune",
     "packed LoRA": "tune-lora gptq",
     "sparse LoRA": "evaluate magnitude lora",
     "merged": "tune-lora none",
@@ -163,10 +176,30 @@ def test_prompts_are_those_of_the_store(
     assert {path.name for path in (exports["packed best prompt"] / "prompts").iterdir()} == {str(best), "pool.json"}
 
 
+def test_a_prefix_is_that_of_the_store(
+    places: Path, found: dict[str, Artifact], logits: dict[str, torch.Tensor], exports: dict[str, Path]
+) -> None:
+    model = loaded(places, found["compress gptq"])
+    cache, _ = load_ptune(model, found["tune-ptune gptq"].path / ADAPTER_FOLDER)
+    expected = forward_with_prompt(model, cache, torch.zeros(2, dtype=torch.long), IDS, torch.ones_like(IDS))
+    assert (expected - model(input_ids=IDS).logits).abs().max() > 1e-2
+    torch.testing.assert_close(logits["packed prefix"], expected, atol=1e-4, rtol=0)
+    card = (exports["packed prefix"] / "README.md").read_text()
+    assert "prefix-tuning" in yaml.safe_load(card.split("---\n")[1])["tags"]
+    assert "with 5 virtual tokens (prefix-tuning) in `ptune/`" in card
+    assert "vLLM does not load soft prompts or virtual tokens" in card
+
+
 def test_what_lies_in_an_export(exports: dict[str, Path]) -> None:
     prompts = {"prompts/pool.json"} | {f"prompts/{number}/{file}" for number in range(3) for file in ADAPTER}
     lora = {f"lora/{file}" for file in ADAPTER}
-    extra = {"packed prompts": prompts, "packed IDP": prompts, "packed LoRA": lora, "sparse LoRA": lora}
+    extra = {
+        "packed prompts": prompts,
+        "packed IDP": prompts,
+        "packed prefix": {f"ptune/{file}" for file in ADAPTER},
+        "packed LoRA": lora,
+        "sparse LoRA": lora,
+    }
     for name, folder in exports.items():
         held = {path.relative_to(folder).as_posix() for path in files_below(folder)}
         if name != "packed best prompt":
