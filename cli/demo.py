@@ -27,7 +27,7 @@ def demo(
     requests: list[dict[str, Any]] = [{"method": "none", "tasks": TASKS}]
     requests += [{**c, "recovery": recovery, "tasks": TASKS} for c in COMPRESSIONS for recovery in RECOVERIES]
     outcomes = [runner.pull(evaluate_stage(request)) for request in requests]
-    report = make_report(runner, "lab", None, html)
+    report = make_report(runner, "lab", None, {"html": html})
     if as_json:
         print_json(report.as_json() | {"evaluations": [outcome.as_json() for outcome in outcomes]})
     else:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
+import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,35 +15,51 @@ from llmrepair.cli.output import console, print_json
 from llmrepair.cli.running import DEFAULT_RUNS, make_runner
 from llmrepair.pipeline.artifact import Artifact
 from llmrepair.pipeline.errors import Problem, RequestError
+from llmrepair.pipeline.progress import Reporter
 from llmrepair.pipeline.runner import Runner
 from llmrepair.pipeline.stage import Outcome
 from llmrepair.stages.fields import ModelConfig
 from llmrepair.stages.graph import validated
-from llmrepair.stages.report import Report, ReportConfig, collect_evaluations
+from llmrepair.stages.report import Report, ReportConfig, collect_evaluations, collect_verdicts
+from llmrepair.stages.report.files import DOCUMENT_FILE
 from llmrepair.stages.sources import resolve_model
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+STANDARD_OUTPUT = Path("-")
+
+
+_FILE = "; `-` for standard output"
+
 
 def report(
     model: Annotated[str, typer.Option("--model", help="the model whose evaluations to report")] = "lab",
     revision: Annotated[str | None, typer.Option("--revision", help="branch, tag or commit of a Hub id")] = None,
-    html: Annotated[Path | None, typer.Option("--html", help="also write the report here, as one HTML file")] = None,
+    html: Annotated[Path | None, typer.Option("--html", help=f"also write the report as one HTML file{_FILE}")] = None,
+    markdown: Annotated[Path | None, typer.Option("--markdown", help=f"also write its table in Markdown{_FILE}")] = None,
+    latex: Annotated[Path | None, typer.Option("--latex", help=f"also write its table in LaTeX, for booktabs{_FILE}")] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", help=f"also write all metrics as CSV, one number a line{_FILE}")] = None,
     runs: RUNS_OPTION = DEFAULT_RUNS,
     as_json: JSON_OPTION = False,
 ) -> None:
+    given = {"html": html, "markdown": markdown, "latex": latex, "csv": csv}
+    files = {name: path for name, path in given.items() if path is not None}
+    to_output = [f"--{name} -" for name, path in files.items() if path == STANDARD_OUTPUT] + ["--json"] * as_json
+    if len(to_output) > 1:
+        hint = "give one of them, and the others a file"
+        raise RequestError(Problem(f"{' and '.join(to_output)} cannot share standard output", hint))
     runner = make_runner({}, runs)
-    outcome = make_report(runner, model, revision, html)
+    outcome = make_report(runner, model, revision, files)
     if as_json:
         print_json(outcome.as_json())
-    else:
+    elif not to_output:
         print_report(outcome.artifact)
 
 
-def make_report(runner: Runner, model: str, revision: str | None, html: Path | None) -> Outcome:
-    if html is not None and not html.absolute().parent.is_dir():
-        raise RequestError(Problem(f"there is no folder `{html.parent}`", "create it, or choose another place with --html"))
+def make_report(runner: Runner, model: str, revision: str | None, files: Mapping[str, Path]) -> Outcome:
+    """Computes the report, and writes it to `files`: by `html`, `markdown`, `latex`, `csv`."""
+    _check_places(files)
     validated({"model": model}, ModelConfig)
     identity = resolve_model(model, revision, runner.store.digests.digest).identity
     evaluations, stale = collect_evaluations(runner, identity)
@@ -51,18 +68,52 @@ def make_report(runner: Runner, model: str, revision: str | None, html: Path | N
     if not evaluations:
         hint = "run `llmrepair eval` for it first, or `llmrepair demo` for the embedded model"
         raise RequestError(Problem(f"no evaluation of `{model}` is in `{runner.store.root}`", hint))
-    outcome = runner.pull(Report(ReportConfig(model=model), evaluations))
-    if html is not None:
-        shutil.copyfile(outcome.artifact.path / "report.html", html)
-        runner.reporter.say(f"wrote {html}")
+    outcome = runner.pull(Report(ReportConfig(model=model), evaluations, collect_verdicts(runner, evaluations)))
+    document = outcome.artifact.read_json(DOCUMENT_FILE)
+    for name, path in files.items():
+        _write(_rendered(name, document, _relative(runner.store.root, path)), path, runner.reporter)
     return outcome
+
+
+def _check_places(files: Mapping[str, Path]) -> None:
+    problems = [
+        Problem(f"there is no folder `{path.parent}`", f"create it, or choose another place with --{name}")
+        for name, path in files.items()
+        if path != STANDARD_OUTPUT and not path.absolute().parent.is_dir()
+    ]
+    if problems:
+        raise RequestError(*problems)
+
+
+def _rendered(name: str, document: Mapping[str, Any], store: str) -> str:
+    from llmrepair.stages.report.html import render_html
+    from llmrepair.stages.report.long_form import csv_text
+    from llmrepair.stages.report.paper import latex, markdown
+
+    return {"html": lambda it: render_html(it, store), "markdown": markdown, "latex": latex, "csv": csv_text}[name](document)
+
+
+def _relative(root: Path, path: Path) -> str:
+    """Where the artifacts are as seen from a file; from standard output, as from here."""
+    return Path(os.path.relpath(root, path.absolute().parent)).as_posix()
+
+
+def _write(text: str, path: Path, reporter: Reporter) -> None:
+    if path == STANDARD_OUTPUT:
+        sys.stdout.write(text)
+        return
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RequestError(Problem(f"`{path}` cannot be written: {error.strerror}", "choose another place")) from error
+    reporter.say(f"wrote {path}")
 
 
 def print_report(artifact: Artifact) -> None:
     from llmrepair.pipeline.units import bytes_text
     from llmrepair.stages.report.text import COMPARISON_HEADS, comparison_cells, count_text, repair_text, score_text
 
-    found: Mapping[str, Any] = artifact.read_json("report.json")
+    found: Mapping[str, Any] = artifact.read_json(DOCUMENT_FILE)
     scores = [
         [
             row["compression"],
@@ -74,6 +125,9 @@ def print_report(artifact: Artifact) -> None:
         for row in found["rows"]
     ]
     out = console()
+    for verdict in found["verdicts"]:
+        for sentence in verdict["sentences"]:
+            out.print(f"{sentence}\n", markup=False)
     heads = [f"{column['title']}\n{column['metric']}" for column in found["columns"]]
     out.print(f"{found['title']}, with 95 % intervals\n")
     out.print(_table(["compression", "repair", *heads, "extra\nparameters", "size"], scores))

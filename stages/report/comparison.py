@@ -7,6 +7,7 @@ that both get wrong was *never known*, so what a repair gets right there is lear
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,10 +79,19 @@ def mcnemar_p(better: int, worse: int) -> float:
     return min(1.0, 2 * tail / 2**n)
 
 
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """p-values adjusted for being several (Holm 1979, Scandinavian Journal of Statistics 6:65), by name."""
+    adjusted, largest = {}, 0.0
+    for rank, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[name]))
+        adjusted[name] = largest
+    return adjusted
+
+
 @dataclass(frozen=True)
 class Rates:
-    """How many items are lost, kept and never known, and how many of each a repair gets right (lost, never known) or breaks
-    (kept): of several seeds the mean."""
+    """How many items are lost, kept, never known and gained (only the compressed model is right), and how many of each a repair
+    gets right (lost, never known) or wrong again (kept, gained): of several seeds the mean."""
 
     lost: int
     recovered: float
@@ -89,11 +99,13 @@ class Rates:
     broken: float
     never_known: int
     lucky: float
+    gained: int
+    unlearned: float
 
 
 def rates(dense: NDArray[Any], compressed: NDArray[Any], repaired: NDArray[Any]) -> Rates:
     """`dense` and `compressed` [n], `repaired` [K, n] of K seeds, all bool over the same items."""
-    lost, kept, never = dense & ~compressed, dense & compressed, ~dense & ~compressed
+    lost, kept, never, gained = dense & ~compressed, dense & compressed, ~dense & ~compressed, ~dense & compressed
     return Rates(
         lost=int(lost.sum()),
         recovered=float((lost & repaired).sum(1).mean()),
@@ -101,4 +113,6 @@ def rates(dense: NDArray[Any], compressed: NDArray[Any], repaired: NDArray[Any])
         broken=float((kept & ~repaired).sum(1).mean()),
         never_known=int(never.sum()),
         lucky=float((never & repaired).sum(1).mean()),
+        gained=int(gained.sum()),
+        unlearned=float((gained & ~repaired).sum(1).mean()),
     )

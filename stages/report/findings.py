@@ -14,7 +14,7 @@ NO_VERDICT = (
 )
 
 
-def findings(table: Mapping[str, Any]) -> list[str]:
+def findings(table: Mapping[str, Any], has_verdict: bool = False) -> list[str]:
     """For each task and compressed model, what compression took and what each repair changed; and what cannot be said."""
     rows = {row["name"]: row for row in table["rows"]}
     sentences = []
@@ -29,7 +29,7 @@ def findings(table: Mapping[str, Any]) -> list[str]:
                 sentences.append(_sentence(column["title"], compared, rows))
     if not any(row["compression"] == "dense" and row["recovery"] == "none" for row in table["rows"]):
         sentences.append(NO_DENSE)
-    return [*sentences, NO_VERDICT] if table["comparisons"] else sentences
+    return [*sentences, NO_VERDICT] if table["comparisons"] and not has_verdict else sentences
 
 
 def _sentence(task: str, compared: Sequence[Mapping[str, Any]], rows: Mapping[str, Mapping[str, Any]]) -> str:

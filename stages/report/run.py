@@ -6,24 +6,28 @@ from typing import TYPE_CHECKING, Any
 
 from llmrepair.pipeline.artifact import write_json
 from llmrepair.pipeline.stage import Context
-from llmrepair.stages.report.figure import score_figure
+from llmrepair.stages.report.files import DOCUMENT_FILE, HTML_FILE
 from llmrepair.stages.report.findings import findings
 from llmrepair.stages.report.html import render_html
 from llmrepair.stages.report.table import build_table
+from llmrepair.stages.report.verdict import read_verdict
 
 if TYPE_CHECKING:
     from llmrepair.stages.report.stage import Report
 
-HTML_FILE = "report.html"
-TABLE_FILE = "report.json"
-
 
 def run(stage: Report, context: Context) -> dict[str, Any]:
-    title = f"{stage.config.model}: compressed and repaired"
     table = build_table(stage.evaluations)
-    sentences = findings(table)
-    html = render_html(title, table, sentences, score_figure(table))
-    (context.folder / HTML_FILE).write_text(html, encoding="utf-8")
-    write_json(context.folder / TABLE_FILE, {"title": title, "findings": sentences, **table})
+    verdicts = [read_verdict(artifact) for artifact in stage.verdicts]
+    sentences = findings(table, has_verdict=bool(verdicts))
+    document = {
+        "title": f"{stage.config.model}: compressed and repaired",
+        "model": stage.config.model,
+        "verdicts": verdicts,
+        "findings": sentences,
+        **table,
+    }
+    write_json(context.folder / DOCUMENT_FILE, document)
+    (context.folder / HTML_FILE).write_text(render_html(document, store="../.."), encoding="utf-8")
     scores = {f"{row['compression']}, {row['recovery']}": row["scores"] for row in table["rows"]}
     return {"evaluations": len(stage.evaluations), "findings": sentences, "scores": scores}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -52,6 +53,18 @@ def collect_evaluations(runner: Runner, model_identity: dict[str, Any]) -> tuple
     return found, stale
 
 
+def collect_verdicts(runner: Runner, evaluations: Sequence[Evaluation]) -> list[Artifact]:
+    """All intact conjecture tests of a model that were made from evaluations of the report, dense and compressed."""
+    names = {evaluation.artifact.name for evaluation in evaluations}
+    return [
+        artifact
+        for artifact in runner.store.artifacts()
+        if artifact.stage == "conjecture"
+        and runner.find_intact(artifact.name, is_read=True) is not None
+        and {artifact.inputs["dense"], artifact.inputs["model"]} <= names
+    ]
+
+
 def tuned_on(store: Store, repair: Artifact | None) -> Artifact | None:
     """The compressed model that a repair was tuned for."""
     return store.find(repair.inputs["compressed"]) if repair is not None else None
@@ -69,9 +82,12 @@ class Report(Stage):
     code: ClassVar[str] = "llmrepair.stages.report.run"
     config: ReportConfig
     evaluations: list[Evaluation]
+    verdicts: list[Artifact]
+    """Finished conjecture tests."""
 
     def sources(self, digests: DigestCache) -> dict[str, Any]:
-        return {"evaluations": sorted(evaluation.artifact.name for evaluation in self.evaluations)}
+        names = sorted(evaluation.artifact.name for evaluation in self.evaluations)
+        return {"evaluations": names, "verdicts": [artifact.name for artifact in self.verdicts]}
 
     def label(self) -> str:
         return f"{self.config.model}: {len(self.evaluations)} evaluations"

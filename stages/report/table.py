@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from llmrepair.pipeline.keys import document_key
 from llmrepair.stages.evaluate.files import RESULTS_FILE, samples_file
 from llmrepair.stages.evaluate.labels import RECOVERIES, headline, higher_is_better, placing, recovery_label
-from llmrepair.stages.report.comparison import crossed_mean, paired_difference, rates
+from llmrepair.stages.report.comparison import crossed_mean, holm, paired_difference, rates
 
 if TYPE_CHECKING:
     from llmrepair.pipeline.artifact import Artifact
@@ -20,8 +20,15 @@ if TYPE_CHECKING:
 
 _Correct = dict[Any, bool]
 """Item -> whether it was answered right."""
-_Answers = tuple[Mapping[str, Any], _Correct]
-"""A score, and the items it is over."""
+
+
+class _Answers(NamedTuple):
+    """What one evaluation found for a column."""
+
+    scores: Mapping[str, Any]
+    """By metric."""
+    correct: _Correct
+    evaluation: str
 
 
 def build_table(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
@@ -32,20 +39,25 @@ def build_table(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     for evaluation in sorted(evaluations, key=_row_order):
         row_name = _row_name(evaluation)
         row = rows.setdefault(row_name, _row(evaluation))
-        row["keys"].append(evaluation.artifact.name)
+        row["evaluations"].append(_recorded(evaluation))
         for column_name, column in _columns(evaluation).items():
             columns[column_name] = column
-            score = _scores(evaluation, column["asked"])[column["metric"]]
-            answers[row_name, column_name][_seed(evaluation)] = score, _correct_items(evaluation, column["tasks"])
+            scores, correct_items = _scores(evaluation, column["asked"]), _correct_items(evaluation, column["tasks"])
+            answers[row_name, column_name][_seed(evaluation)] = _Answers(scores, correct_items, evaluation.artifact.name)
     for (row_name, column_name), of_seeds in answers.items():
         rows[row_name]["seeds"] = sorted({*rows[row_name]["seeds"], *of_seeds} - {None})
-        rows[row_name]["scores"][column_name] = _mean_score(list(of_seeds.values()))
-    correct = {place: [items for _, items in of_seeds.values()] for place, of_seeds in answers.items()}
+        metrics = _mean_scores(list(of_seeds.values()), columns[column_name]["metric"])
+        rows[row_name]["scores"][column_name] = metrics[columns[column_name]["metric"]]
+        measured = {"metrics": metrics, "seeds": len(of_seeds), "evaluations": [each.evaluation for each in of_seeds.values()]}
+        rows[row_name]["measured"][column_name] = measured
+    correct = {place: [each.correct for each in of_seeds.values()] for place, of_seeds in answers.items()}
     _add_details(list(rows.values()))
+    comparisons = list(_comparisons(rows, columns, correct))
+    _add_holm(comparisons)
     return {
         "columns": [{"name": name, **column} for name, column in sorted(columns.items())],
         "rows": [{"name": name, **row} for name, row in rows.items()],
-        "comparisons": list(_comparisons(rows, columns, correct)),
+        "comparisons": comparisons,
     }
 
 
@@ -82,17 +94,27 @@ def _seed(evaluation: Evaluation) -> int | None:
     return evaluation.repair.key_document["config"]["seed"] if evaluation.repair is not None else None
 
 
-def _mean_score(of_seeds: Sequence[_Answers]) -> dict[str, Any]:
-    """The mean over seeds; its interval is for other seeds and items, and only known where items are right or wrong."""
-    scores, correct = zip(*of_seeds, strict=True)
+def _mean_scores(of_seeds: Sequence[_Answers], headline_metric: str) -> dict[str, Any]:
+    """Metric -> the mean over seeds. Its interval is for other seeds and items, and only known of the metric that stands for
+    the task, and there only where items are right or wrong."""
+    scores = [each.scores for each in of_seeds]
     if len(scores) == 1:
         return dict(scores[0])
-    value = float(np.mean([score["value"] for score in scores]))
-    score = {**scores[0], "value": value, "stderr": None, "low": None, "high": None}
-    if not correct[0] or any(each.keys() != correct[0].keys() for each in correct):
-        return score
-    of_items = crossed_mean(np.stack([_array(each, correct[0]) for each in correct]))
-    return score | {"low": value + of_items.low - of_items.value, "high": value + of_items.high - of_items.value}
+    means = {
+        name: {
+            **score,
+            "value": float(np.mean([each[name]["value"] for each in scores])),
+            "stderr": None,
+            "low": None,
+            "high": None,
+        }
+        for name, score in scores[0].items()
+    }
+    correct = [each.correct for each in of_seeds]
+    if correct[0] and all(each.keys() == correct[0].keys() for each in correct):
+        of_items, score = crossed_mean(np.stack([_array(each, correct[0]) for each in correct])), means[headline_metric]
+        score["low"], score["high"] = (score["value"] + bound - of_items.value for bound in (of_items.low, of_items.high))
+    return means
 
 
 def _row(evaluation: Evaluation) -> dict[str, Any]:
@@ -108,8 +130,24 @@ def _row(evaluation: Evaluation) -> dict[str, Any]:
         "extra_parameters": evaluation.artifact.metrics["extra_parameters"],
         **{name: metrics[name] for name in ("size_bytes", "bits_per_weight", "sparsity")},
         "seeds": [],
-        "keys": [],
+        "evaluations": [],
         "scores": {},
+        "measured": {},
+    }
+
+
+def _recorded(evaluation: Evaluation) -> dict[str, Any]:
+    """How an evaluation was made and what it took, as its record has it."""
+    artifact, record = evaluation.artifact, evaluation.artifact.record
+    items = sum(next(iter(scores.values()))["n"] for scores in artifact.metrics["tasks"].values() if scores)
+    return {
+        "name": artifact.name,
+        "inputs": artifact.inputs,
+        "seed": _seed(evaluation),
+        "prompt_shares": artifact.metrics["prompt_shares"],
+        "items": items,
+        "seconds": None if record["interrupted_before"] else record["seconds"],  # which then are only those since
+        **{name: record[name] for name in ("runtime", "machine", "versions", "git")},
     }
 
 
@@ -225,6 +263,15 @@ def _comparisons(
             if row["recovery"] != "none" and row["compression"] != "dense" and known.keys() == before.keys():
                 comparison["rates"] = vars(rates(_array(known, before), theirs, ours))
             yield comparison
+
+
+def _add_holm(comparisons: list[dict[str, Any]]) -> None:
+    """p-values adjusted for the tasks on which a row is compared."""
+    for row in dict.fromkeys(comparison["row"] for comparison in comparisons):
+        of_row = [comparison for comparison in comparisons if comparison["row"] == row]
+        adjusted = holm({comparison["column"]: comparison["difference"]["p_value"] for comparison in of_row})
+        for comparison in of_row:
+            comparison["p_holm"] = adjusted[comparison["column"]]
 
 
 def _array(results: _Correct, order: _Correct) -> NDArray[Any]:

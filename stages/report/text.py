@@ -33,6 +33,34 @@ def repair_text(row: Mapping[str, Any]) -> str:
     return f"{row['recovery']} ({details})" if details else str(row["recovery"])
 
 
+LEVEL = 0.05
+
+
+def significant(document: Mapping[str, Any]) -> set[tuple[str, str]]:
+    """Row and column of each repair whose answers differ from those of the same model without one."""
+    repairs = {row["name"] for row in document["rows"] if row["kind"] != "none"}
+    compared = [each for each in document["comparisons"] if each["row"] in repairs]
+    return {(each["row"], each["column"]) for each in compared if each["p_holm"] <= LEVEL}
+
+
+INTERVALS_NOTE = (
+    "In brackets 95 % intervals: Wilson's of shares, a bootstrap over items of perplexities, "
+    "of several seeds for other seeds and other items"
+)
+SHARES_NOTE = "Shares of right answers are in per cent"
+MARK_NOTE = (
+    "* differs from the same model without a repair, p ≤ .05 after Holm's correction over the tasks: of one seed McNemar's "
+    "exact test, of several a t-test with seeds and items crossed. Tasks without right and wrong answers are not tested"
+)
+
+
+def footnotes(document: Mapping[str, Any]) -> list[str]:
+    """What brackets and marks of the table of scores mean."""
+    has_shares = any(column["metric"].split(",")[0] in _SHARES for column in document["columns"])
+    has_repairs = any(row["kind"] != "none" for row in document["rows"])
+    return [INTERVALS_NOTE] + [SHARES_NOTE] * has_shares + [MARK_NOTE] * has_repairs
+
+
 COMPARISON_HEADS = ("task", "compression", "repair", "change", "p", "lost, recovered", "kept, broken", "never known, lucky")
 
 

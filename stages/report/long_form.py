@@ -1,0 +1,52 @@
+"""The results as comma-separated values for programs: one line for each model, compression, repair, task and metric."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+COLUMNS = (
+    *("model", "compression", "recovery", "detail", "task", "metric", "value", "low", "high", "n", "seeds"),
+    *("extra_parameters", "size_bytes", "bits_per_weight", "sparsity", "difference", "p_value", "p_holm", "keys"),
+)
+
+
+def csv_text(document: Mapping[str, Any]) -> str:
+    """Numbers as they are, so shares between 0 and 1; empty where something is not known.
+
+    `seeds` and `keys` (of the evaluations) are separated by spaces. `difference` and its p-values are against the same model
+    without a repair, or of that one against the dense model, and stand where the metric is the one that was compared.
+    """
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_lines(document))
+    return buffer.getvalue()
+
+
+def _lines(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    compared = {(each["row"], each["column"]): each for each in document["comparisons"]}
+    for row in document["rows"]:
+        seeds = {evaluation["name"]: evaluation["seed"] for evaluation in row["evaluations"]}
+        for column in document["columns"]:
+            if (measured := row["measured"].get(column["name"])) is None:
+                continue
+            of_row = {
+                "model": document["model"],
+                "task": column["title"],
+                "seeds": " ".join(str(seeds[name]) for name in measured["evaluations"] if seeds[name] is not None),
+                "keys": " ".join(measured["evaluations"]),
+                **{name: row[name] for name in COLUMNS if name in row and name != "seeds"},
+            }
+            for metric, score in measured["metrics"].items():
+                line = of_row | {"metric": metric} | {name: score[name] for name in ("value", "low", "high", "n")}
+                yield line | (_comparison(compared.get((row["name"], column["name"]))) if metric == column["metric"] else {})
+
+
+def _comparison(comparison: Mapping[str, Any] | None) -> dict[str, Any]:
+    if comparison is None:
+        return {}
+    difference = comparison["difference"]
+    return {"difference": difference["value"], "p_value": difference["p_value"], "p_holm": comparison["p_holm"]}

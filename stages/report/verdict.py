@@ -1,0 +1,23 @@
+"""What a conjecture test found, as its artifact has it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llmrepair.pipeline.artifact import Artifact
+
+
+def read_verdict(artifact: Artifact) -> dict[str, Any]:
+    """The verdict, and for each task its sentence, the displacement index and the shares of lost items."""
+    found = artifact.read_json("conjecture.json")
+    tasks = [
+        {
+            "task": name,
+            "sentence": of_task["sentence"],
+            "index": (of_task["displacement"] or {}).get("index"),
+            "shares": of_task["models"]["model"]["shares"] or {},
+        }
+        for name, of_task in found["tasks"].items()
+    ]
+    return {"name": artifact.name, "word": found["verdict"], "sentences": found["sentences"], "tasks": tasks}
