@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from llmrepair.stages.report.text import count_text, repair_text, score_text
+from llmrepair.stages.report.text import count_text, factor, repair_text, score_text
 
 Scale = Callable[[float], float]
 
-_LABELS, _ROW = 250, 22
+_LABELS, _WIDTH, _ROW = 300, 750, 22
 _PANEL = (360, 250)
 _FLOW = (340, 190)
 
@@ -48,33 +48,39 @@ def ticks(low: float, high: float) -> list[float]:
 def score_panel(document: Mapping[str, Any], column: Mapping[str, Any]) -> str:
     """A task's scores from top to bottom, a point and its interval each; a dashed line is the dense model."""
     rows = [row for row in document["rows"] if column["name"] in row["scores"]]
-    scores = [row["scores"][column["name"]] for row in rows]
-    bounds = [bound for score in scores for bound in (score["value"], score["low"], score["high"]) if bound is not None]
+    scores = [_in_units(row["scores"][column["name"]], factor(column)) for row in rows]
+    bounds = [bound for bounds in scores for bound in bounds if bound is not None]
     margin = (max(bounds) - min(bounds)) * 0.04 or 0.01
     low, high = min(bounds) - margin, max(bounds) + margin
-    x = linear(low, high, _LABELS, 690)
-    marks, y, compression = [], 10.0, None
-    for row, score in zip(rows, scores, strict=True):
+    x = linear(low, high, _LABELS, _WIDTH - 10)
+    title = f"{column['title']}: {column['metric']}{' in per cent' * (factor(column) == 100)}"
+    marks, y, compression = [text(_LABELS, 12, title, kind="head")], 10.0, None
+    for row, (value, least, most) in zip(rows, scores, strict=True):
         if row["compression"] != compression:
             compression = row["compression"]
             y += _ROW
             marks.append(text(0, y + 4, compression, kind="head"))
         y += _ROW
-        label, said = repair_text(row), f"{compression}, {repair_text(row)}: {score_text(score, column)}"
-        shown = label if len(label) <= 38 else f"{label[:37]}…"
+        label = repair_text(row)
+        said = f"{compression}, {label}: {score_text(row['scores'][column['name']], column)}"
+        shown = label if len(label) <= 46 else f"{label[:45]}…"
         marks.append(f"<g><title>{escape(said)}</title>{text(_LABELS - 12, y + 4, shown, 'end')}</g>")
-        if score["low"] is not None:
-            marks.append(line(x(score["low"]), y, x(score["high"]), y, f"interval {row['kind']}"))
-        marks.append(dot(x(score["value"]), y, row["kind"], said))
+        if least is not None and most is not None:
+            marks.append(line(x(least), y, x(most), y, f"interval {row['kind']}"))
+        marks.append(dot(x(value), y, row["kind"], said))
     bottom = y + _ROW
     grid = [
-        mark for tick in ticks(low, high) for mark in (line(x(tick), 14, x(tick), bottom, "grid"), _tick(x(tick), bottom, tick))
+        mark for tick in ticks(low, high) for mark in (line(x(tick), 20, x(tick), bottom, "grid"), _tick(x(tick), bottom, tick))
     ]
     if rows[0]["compression"] == "dense" and rows[0]["kind"] == "none":
-        grid.append(line(x(scores[0]["value"]), 14, x(scores[0]["value"]), bottom, "dense"))
-    return svg(
-        700, bottom + 26, f"{column['title']}: {column['metric']} of each repair; the table above has the numbers", grid + marks
-    )
+        grid.append(line(x(scores[0][0]), 20, x(scores[0][0]), bottom, "dense"))
+    return svg(_WIDTH, bottom + 26, f"{title} of each repair; the table above has the numbers", grid + marks)
+
+
+def _in_units(score: Mapping[str, Any], unit: int) -> tuple[float, float | None, float | None]:
+    """Value and bounds."""
+    low, high = (None if score[name] is None else unit * score[name] for name in ("low", "high"))
+    return unit * score["value"], low, high
 
 
 def _tick(x: float, y: float, value: float) -> str:
@@ -93,21 +99,17 @@ class Point:
 
 def cost_panel(points: Sequence[Point], cost_name: str, is_logarithmic: bool) -> str:
     """What repairs cost against what they bring back. A logarithmic scale is log10(1 + cost), which holds 0."""
-    most = max((point.cost for point in points), default=0) or 1
     shift: Scale = (lambda cost: math.log10(1 + cost)) if is_logarithmic else float
-    powers = [0, *(10**power for power in range(math.ceil(math.log10(most)) + 1))]
-    x_ticks = [power for power in powers if power <= most or power == 0] if is_logarithmic else ticks(0, most)
-    place, y = linear(0, shift(most) * 1.05, 48, _PANEL[0] - 12), linear(0, 1, _PANEL[1] - 44, 14)
-    marks = [
-        mark
-        for tick in x_ticks
-        for mark in (line(place(shift(tick)), y(0), place(shift(tick)), y(1), "grid"), _tick(place(shift(tick)), y(0), tick))
-    ]
-    for share in (0, 0.25, 0.5, 0.75, 1):
+    most, best = max(point.cost for point in points) or 1, max(0.1, *(point.recovered for point in points))
+    powers = [0, *(10.0**power for power in range(math.floor(math.log10(most)) + 1))] if is_logarithmic else ticks(0, most)
+    x, y = linear(0, shift(most) * 1.05, 48, _PANEL[0] - 12), linear(0, min(1.0, 1.1 * best), _PANEL[1] - 44, 26)
+    marks = [text(0, 12, "share of lost items recovered", kind="soft"), text(204, _PANEL[1] - 6, cost_name, "middle", "soft")]
+    for tick in powers:
+        marks += [line(x(shift(tick)), _PANEL[1] - 44, x(shift(tick)), 26, "grid"), _tick(x(shift(tick)), _PANEL[1] - 44, tick)]
+    for share in ticks(0, min(1.0, 1.1 * best)):
         marks += [line(48, y(share), _PANEL[0] - 12, y(share), "grid"), text(42, y(share) + 4, f"{share:.0%}", "end", "soft")]
-    marks.append(text((48 + _PANEL[0] - 12) / 2, _PANEL[1] - 6, cost_name, "middle", "soft"))
-    marks += [dot(place(shift(point.cost)), y(point.recovered), point.kind, point.said) for point in points]
-    return svg(*_PANEL, f"recovered share against {cost_name}; the table below has the numbers", marks)
+    marks += [dot(x(shift(point.cost)), y(point.recovered), point.kind, point.said) for point in points]
+    return svg(*_PANEL, f"share of lost items recovered against {cost_name}; the table below has the numbers", marks)
 
 
 CLASSES = ("kept", "gained", "lost", "never_known")

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from llmrepair.pipeline.units import bytes_text
+from llmrepair.stages.evaluate.labels import RECOVERIES
 from llmrepair.stages.report.figure import Point, cost_panel, flow, score_panel
 from llmrepair.stages.report.text import count_text, difference_text, footnotes, repair_text, score_text, significant
 
@@ -33,7 +34,7 @@ def render_html(document: Mapping[str, Any], store: str) -> str:
         findings="".join(f"<li>{escape(sentence)}</li>" for sentence in document["findings"]),
         scores=_scores(document),
         notes="".join(f"<li>{escape(note)}</li>" for note in footnotes(document)),
-        figures="".join(_box(score_panel(document, column), column["title"]) for column in document["columns"]),
+        figures="".join(_box(score_panel(document, column), f"plot of {column['title']}") for column in document["columns"]),
         legend=_legend(document),
         cases="".join(_cases(document)),
         comparisons=_comparisons(document),
@@ -70,9 +71,10 @@ def _bar(shares: Iterable[tuple[str, float, str]]) -> str:
     return f"<div class=bar aria-hidden=true>{parts}</div><ul class=parts>{words}</ul>"
 
 
-def _table(caption: str, heads: Sequence[str], rows: Iterable[str]) -> str:
-    """A table that sorts by a click on a head; `heads` and `rows` are HTML."""
-    head = "".join(f"<th scope=col><button type=button>{each}</button></th>" for each in heads)
+def _table(caption: str, words: Sequence[str], numbers: Sequence[str], rows: Iterable[str]) -> str:
+    """A table that sorts by a click on a head. Heads of columns with words and of those with numbers, and rows are HTML."""
+    heads = [*((head, "") for head in words), *((head, " class=number") for head in numbers)]
+    head = "".join(f"<th scope=col{kind}><button type=button>{each}</button></th>" for each, kind in heads)
     table = f"<table><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     return _box(table, caption)
 
@@ -96,8 +98,8 @@ def _scores(document: Mapping[str, Any]) -> str:
     heads = [
         f"{escape(c['title'])}<br><small>{escape(c['metric'])}{'' if c['higher_is_better'] else ' ↓'}</small>" for c in columns
     ]
-    heads = ["compression", "repair", *heads, "extra parameters", "size", "bits per weight", "zeros"]
-    return _table("Scores", heads, (_score_row(row, columns, marked) for row in document["rows"]))
+    heads += ["extra parameters", "size", "bits per weight", "zeros"]
+    return _table("Scores", ["compression", "repair"], heads, (_score_row(row, columns, marked) for row in document["rows"]))
 
 
 def _score_row(row: Mapping[str, Any], columns: Iterable[Mapping[str, Any]], marked: set[tuple[str, str]]) -> str:
@@ -116,12 +118,9 @@ def _score_row(row: Mapping[str, Any], columns: Iterable[Mapping[str, Any]], mar
 
 
 def _legend(document: Mapping[str, Any]) -> str:
-    kinds: dict[str, list[str]] = {}
-    for row in document["rows"]:
-        if row["recovery"].partition(" of ")[0] not in kinds.setdefault(row["kind"], []):
-            kinds[row["kind"]].append(row["recovery"].partition(" of ")[0])
+    kinds = dict.fromkeys(row["kind"] for row in document["rows"])
     dot = '<svg viewBox="0 0 12 12" aria-hidden="true"><circle cx="6" cy="6" r="5" class="{}"/></svg>'
-    return "".join(f"<li>{dot.format(kind)}{escape(', '.join(names))}</li>" for kind, names in kinds.items())
+    return "".join(f"<li>{dot.format(kind)}{escape(RECOVERIES[kind])}</li>" for kind in kinds)
 
 
 @dataclass(frozen=True)
@@ -189,8 +188,7 @@ def seconds_per_item(row: Mapping[str, Any], column: str) -> float | None:
 def _comparisons(document: Mapping[str, Any]) -> str:
     rows = {row["name"]: row for row in document["rows"]}
     titles = {column["name"]: column["title"] for column in document["columns"]}
-    heads = ["compression", "repair", "task", "change", "p", "p, Holm", "lost, recovered", "kept, broken"]
-    heads += ["never known, lucky", "gained, unlearned", "extra parameters", _SECONDS]
+    heads = ["change", "p", "p, Holm", "lost, recovered", "kept, broken", "never known, lucky", "gained, unlearned"]
     body = []
     for comparison in document["comparisons"]:
         row, difference = rows[comparison["row"]], comparison["difference"]
@@ -207,7 +205,8 @@ def _comparisons(document: Mapping[str, Any]) -> str:
             _cell("" if seconds is None else f"{seconds:.3g}", seconds),
         ]
         body.append(f"<tr>{''.join(cells)}</tr>")
-    return _table("Repairs, item by item", heads, body)
+    heads += ["extra parameters", _SECONDS]
+    return _table("Repairs, item by item", ["compression", "repair", "task"], heads, body)
 
 
 def _part_cell(rates: Mapping[str, float] | None, among: str, name: str) -> str:
@@ -226,12 +225,10 @@ def _selection(document: Mapping[str, Any]) -> str:
             shares = evaluation["prompt_shares"]
             if shares is not None and (row["kind"] == "idp" or max(shares) < 1):
                 bar = _bar((f"prompt {number}", share, "") for number, share in enumerate(shares))
-                lines.append(
-                    f"<tr>{_head(row)}{_cell(str(evaluation['seed']), evaluation['seed'])}<td class=shares>{bar}</td></tr>"
-                )
+                lines.append(f"<tr>{_head(row)}<td>{evaluation['seed']}</td><td class=shares>{bar}</td></tr>")
     if not lines:
         return ""
-    table = _table("Share of items for which each prompt was chosen", ["compression", "repair", "seed", "prompts"], lines)
+    table = _table("Share of items for which each prompt was chosen", ["compression", "repair", "seed", "prompts"], [], lines)
     return f"<h2>Which prompt was chosen</h2>{table}"
 
 

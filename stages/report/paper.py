@@ -21,6 +21,7 @@ _LATEX = {
     ">": r"$>$",
     "|": r"$|$",
     '"': "''",
+    "[": "{[}",  # which behind a line break begins an option
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
 
@@ -37,7 +38,7 @@ def markdown(document: Mapping[str, Any]) -> str:
 
 
 def _markdown_text(text: str) -> str:
-    return re.sub(r"([\\`*_<|])", r"\\\1", text)
+    return re.sub(r"([\\`*_<|])", r"\\\1", " ".join(text.split()))
 
 
 def latex(document: Mapping[str, Any]) -> str:
@@ -50,9 +51,10 @@ def latex(document: Mapping[str, Any]) -> str:
             cells = [latex_text(compression) if place == 0 else "", latex_text(repair), *numbers]
             lines.append(f"{' & '.join(cells)} \\\\")
     return _LATEX_FRAME.format(
-        caption=latex_text(". ".join([document["title"], *footnotes(document)])),
+        caption=latex_text(document["title"]),
         sides="ll" + "r" * (len(heads) + 1),
         lines="\n".join(lines),
+        notes=latex_text(". ".join(footnotes(document))),
     )
 
 
@@ -60,18 +62,22 @@ _LATEX_FRAME = r"""% \usepackage{{booktabs}}
 \begin{{table}}
 \centering
 \caption{{{caption}}}
+\footnotesize
 \begin{{tabular}}{{{sides}}}
 \toprule
 {lines}
 \bottomrule
 \end{{tabular}}
+
+\smallskip
+\parbox{{\linewidth}}{{{notes}.}}
 \end{{table}}
 """
 
 
 def latex_text(text: str) -> str:
     """Text in which no character has a meaning of its own."""
-    return "".join(_LATEX.get(character, character) for character in text)
+    return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
 
 
 def _heads(document: Mapping[str, Any]) -> list[tuple[str, str]]:

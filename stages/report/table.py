@@ -66,7 +66,8 @@ def _row_order(evaluation: Evaluation) -> tuple[Any, ...]:
     config = evaluation.artifact.key_document["config"]
     label = compression_label(evaluation.compressed)
     recovery = list(RECOVERIES).index(config["recovery"])
-    return is_compressed, label, recovery, recovery_label(config), evaluation.artifact.key
+    order = is_compressed, label, recovery, recovery_label(config), evaluation.artifact.metrics["extra_parameters"]
+    return *order, _seed(evaluation) or 0, evaluation.artifact.key
 
 
 def compression_label(compressed: Artifact) -> str:

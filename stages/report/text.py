@@ -8,15 +8,20 @@ from typing import Any
 _SHARES = ("exact_match", "acc", "acc_norm", "consistent_acc", "normalised_exact_match")
 
 
+def factor(column: Mapping[str, Any]) -> int:
+    """Shares are written in per cent, anything else as it is."""
+    return 100 if column["metric"].split(",")[0] in _SHARES else 1
+
+
 def score_text(score: Mapping[str, Any] | None, column: Mapping[str, Any]) -> str:
-    """`85.6 [83.0, 87.9]`: a share in per cent, anything else as it is; empty where there is none."""
+    """`85.6 [83.0, 87.9]`; empty where there is none."""
     if score is None:
         return ""
-    factor = 100 if column["metric"].split(",")[0] in _SHARES else 1
-    digits = 1 if factor == 100 or score["value"] >= 100 else 3
+    unit = factor(column)
+    digits = 1 if unit == 100 or score["value"] >= 100 else 3
     if score["low"] is None:
-        return f"{factor * score['value']:.{digits}f}"
-    value, low, high = (factor * score[name] for name in ("value", "low", "high"))
+        return f"{unit * score['value']:.{digits}f}"
+    value, low, high = (unit * score[name] for name in ("value", "low", "high"))
     return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
@@ -56,7 +61,7 @@ MARK_NOTE = (
 
 def footnotes(document: Mapping[str, Any]) -> list[str]:
     """What brackets and marks of the table of scores mean."""
-    has_shares = any(column["metric"].split(",")[0] in _SHARES for column in document["columns"])
+    has_shares = any(factor(column) == 100 for column in document["columns"])
     has_repairs = any(row["kind"] != "none" for row in document["rows"])
     return [INTERVALS_NOTE] + [SHARES_NOTE] * has_shares + [MARK_NOTE] * has_repairs
 

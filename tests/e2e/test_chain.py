@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import os
 import pickle
 import shutil
 import subprocess
@@ -14,6 +16,9 @@ import pytest
 import torch
 
 from llmrepair.pipeline import graph as graph_module
+from llmrepair.pipeline.artifact import write_json
+from llmrepair.pipeline.keys import document_key
+from llmrepair.pipeline.store import Store
 from tests.conftest import Answer, CommandLine
 
 TUNING = ["--budget", 8192, "--tuning-samples", 60, "--learning-rates", 0.01]
@@ -285,9 +290,17 @@ def test_report_ls_and_show(llmrepair: CommandLine, runs: Path, tmp_path: Path) 
     assert "do not decide between forgotten and displaced" in " ".join(text.out.split())
     page = html.read_text()
     assert "<svg" in page
-    assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
-        "http://creativecommons.org", ""
-    )
+    assert "http" not in page
+
+    assert f'href="{os.path.relpath(runs, tmp_path)}/evaluate/' in page
+    table = llmrepair("report", "--runs", runs, "--markdown", "-", "--latex", tmp_path / "t.tex", "--csv", tmp_path / "t.csv")
+    assert table.out.startswith("## lab: compressed and repaired\n\n| compression |")
+    assert "\\toprule" in (tmp_path / "t.tex").read_text()
+    lines = list(csv.DictReader((tmp_path / "t.csv").open()))
+    idp = next(line for line in lines if line["recovery"] == "IDP" and line["metric"] == "exact_match")
+    repaired = evaluate(llmrepair, runs, "--recovery", "idp")
+    assert idp["keys"] == f"evaluate/{repaired['key']}"
+    assert float(idp["value"]) == repaired["metrics"]["tasks"]["lab_qa"]["exact_match"]["value"]
 
     report = llmrepair("report", "--runs", runs, "--json").json
     assert set(report) == FIELDS
@@ -298,6 +311,29 @@ def test_report_ls_and_show(llmrepair: CommandLine, runs: Path, tmp_path: Path) 
     assert shown["key_document"]["stage"] == "report"
     assert report["key"] in llmrepair("ls", "--runs", runs).out
     assert "peak_memory_bytes" in llmrepair("show", report["key"], "--runs", runs).out
+
+
+def test_the_report_begins_with_the_verdict_of_a_conjecture_test(llmrepair: CommandLine, runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs, tmp_path / "runs")
+    store = Store(tmp_path / "runs")
+    made_of = {
+        role: f"evaluate/{evaluate(llmrepair, store.root, '--method', method)['key']}"
+        for role, method in (("dense", "none"), ("model", "gptq"))
+    }
+    shares = {name: {"value": 1 / 3, "low": 0.2, "high": 0.5} for name in ("displaced", "latent", "erased")}
+    task = {"sentence": "Of 60 questions a third comes back", "displacement": None, "models": {"model": {"shares": shares}}}
+    found = {"verdict": "undetermined", "sentences": [task["sentence"]], "tasks": {"lab_qa": task}}
+    document = {"stage": "conjecture", "inputs": made_of}
+    name = f"conjecture/{document_key(document)}"
+    with store.draft(name) as draft:
+        write_json(draft / "conjecture.json", found)
+        store.publish(draft, name, document, {})
+    answer = llmrepair("report", "--runs", store.root, "--html", tmp_path / "report.html")
+    assert answer.out.startswith("Of 60 questions a third comes back\n"), answer.err
+    assert "do not decide" not in answer.out
+    page = (tmp_path / "report.html").read_text()
+    assert page.index("Of 60 questions a third comes back") < page.index("<h2>Found</h2>")
+    assert "latent 33% <small>20% to 50%</small>" in page
 
 
 def test_repairs_that_differ_in_their_seed_are_one_row(llmrepair: CommandLine, tmp_path: Path) -> None:
