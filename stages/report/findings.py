@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llmrepair.stages.report.text import difference_text, repair_text
+from llmrepair.stages.report.text import LEVEL, difference_text, repair_text
 
 NO_DENSE = "The dense model was not evaluated, so what compression took is not known: run `llmrepair eval --method none`"
 NO_VERDICT = (
@@ -15,7 +15,7 @@ NO_VERDICT = (
 
 
 def findings(table: Mapping[str, Any], has_verdict: bool = False) -> list[str]:
-    """For each task and compressed model, what compression took and what each repair changed; and what cannot be said."""
+    """For each task and compressed model, what compression took and what repairs clearly changed; and what cannot be said."""
     rows = {row["name"]: row for row in table["rows"]}
     sentences = []
     for column in table["columns"]:
@@ -33,16 +33,19 @@ def findings(table: Mapping[str, Any], has_verdict: bool = False) -> list[str]:
 
 
 def _sentence(task: str, compared: Sequence[Mapping[str, Any]], rows: Mapping[str, Mapping[str, Any]]) -> str:
-    compression = rows[compared[0]["row"]]["compression"]
-    took = [_change(c["difference"]) for c in compared if rows[c["row"]]["recovery"] == "none"]
-    repaired = [
-        f"{repair_text(rows[c['row']])} {_change(c['difference'])}" for c in compared if rows[c["row"]]["recovery"] != "none"
-    ]
-    parts = [f"compression changes the score by {took[0]}"] if took else []
-    parts += [f"repairs change it by: {', '.join(repaired)}"] if repaired else []
-    return f"{task}, {compression}: {'; '.join(parts)}"
+    plain = [each for each in compared if rows[each["row"]]["kind"] == "none"]
+    repaired = [each for each in compared if rows[each["row"]]["kind"] != "none"]
+    clear = [each for each in repaired if each["p_holm"] <= LEVEL]
+    parts = [f"compression changes the score by {_change(each)}" for each in plain]
+    if clear:
+        changes = ", ".join(f"{repair_text(rows[each['row']])} {difference_text(each['difference'])}" for each in clear)
+        parts.append(f"repairs that change it: {changes}")
+    if len(repaired) > len(clear):
+        parts.append(
+            f"what {'the other ' * bool(clear)}{len(repaired) - len(clear)} of {len(repaired)} repairs change may be chance"
+        )
+    return f"{task}, {rows[compared[0]['row']]['compression']}: {'; '.join(parts)}"
 
 
-def _change(difference: Mapping[str, float]) -> str:
-    clear = difference["low"] > 0 or difference["high"] < 0
-    return difference_text(difference) + ("" if clear else " (may be chance)")
+def _change(comparison: Mapping[str, Any]) -> str:
+    return difference_text(comparison["difference"]) + ("" if comparison["p_holm"] <= LEVEL else " (may be chance)")

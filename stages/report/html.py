@@ -228,8 +228,8 @@ def _selection(document: Mapping[str, Any]) -> str:
                 lines.append(f"<tr>{_head(row)}<td>{evaluation['seed']}</td><td class=shares>{bar}</td></tr>")
     if not lines:
         return ""
-    table = _table("Share of items for which each prompt was chosen", ["compression", "repair", "seed", "prompts"], [], lines)
-    return f"<h2>Which prompt was chosen</h2>{table}"
+    table = _table("How often each prompt was chosen", ["compression", "repair", "seed", "prompts"], [], lines)
+    return f"<h2>How often each prompt was chosen</h2>{table}"
 
 
 def _settings(row: Mapping[str, Any], store: str) -> str:
