@@ -134,11 +134,10 @@ def flow(rates: Mapping[str, float], label: str) -> str:
     for number, name in enumerate(CLASSES):
         start = before[name]
         for is_right, place in ((True, number), (False, number + len(CLASSES))):
-            thickness = ends[place] * unit
-            word = "right" if is_right else "wrong"
+            thickness, word = ends[place] * unit, "right" if is_right else "wrong"
             said = f"{round(ends[place], 1):g} of {rates[name]} {name.replace('_', ' ')} items are {word} after the repair"
-            kind = f"band {name} {word}"
-            marks.append(_band(left_x, start, right_x, after[place], thickness, kind, said))
+            if thickness:
+                marks.append(_band(left_x, start, right_x, after[place], thickness, f"band {name} {word}", said))
             start += thickness
     marks += _flow_labels(rates, before, unit, left_x - 8)
     for word, share, y in (

@@ -20,6 +20,7 @@ from llmrepair.stages.report.text import count_text, difference_text, footnotes,
 
 _TEMPLATE = Path(__file__).with_name("template.html")
 _SECONDS = "seconds per item"
+_NO_CASES = "No task has right and wrong answers of the dense model, of a compressed one and of its repair"
 
 
 def render_html(document: Mapping[str, Any], store: str) -> str:
@@ -36,7 +37,7 @@ def render_html(document: Mapping[str, Any], store: str) -> str:
         notes="".join(f"<li>{escape(note)}</li>" for note in footnotes(document)),
         figures="".join(_box(score_panel(document, column), f"plot of {column['title']}") for column in document["columns"]),
         legend=_legend(document),
-        cases="".join(_cases(document)),
+        cases="".join(_cases(document)) or f"<p>{_NO_CASES}</p>",
         comparisons=_comparisons(document),
         selection=_selection(document),
         settings="".join(_settings(row, store) for row in document["rows"]),
@@ -95,9 +96,8 @@ def _head(row: Mapping[str, Any]) -> str:
 
 def _scores(document: Mapping[str, Any]) -> str:
     columns, marked = document["columns"], significant(document)
-    heads = [
-        f"{escape(c['title'])}<br><small>{escape(c['metric'])}{'' if c['higher_is_better'] else ' ↓'}</small>" for c in columns
-    ]
+    metrics = [c["metric"] + ("" if c["higher_is_better"] else ", lower is better") for c in columns]
+    heads = [f"{escape(c['title'])}<br><small>{escape(said)}</small>" for c, said in zip(columns, metrics, strict=True)]
     heads += ["extra parameters", "size", "bits per weight", "zeros"]
     return _table("Scores", ["compression", "repair"], heads, (_score_row(row, columns, marked) for row in document["rows"]))
 
