@@ -11,7 +11,7 @@ from llmrepair.pipeline.artifact import Artifact
 from llmrepair.pipeline.code import current_code
 from llmrepair.pipeline.keys import DigestCache
 from llmrepair.pipeline.runner import Runner
-from llmrepair.pipeline.stage import Context, Stage, StageConfig
+from llmrepair.pipeline.stage import Stage, StageConfig
 from llmrepair.pipeline.store import Store
 from llmrepair.stages.compress import Compress
 from llmrepair.stages.evaluate import Evaluate
@@ -78,8 +78,3 @@ class Report(Stage):
 
     def tags(self) -> dict[str, str]:
         return {"model": self.config.model}
-
-    def run(self, context: Context) -> dict[str, Any]:
-        from llmrepair.stages.report.run import run
-
-        return run(self, context)
