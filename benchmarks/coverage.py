@@ -3,9 +3,9 @@
     OMP_NUM_THREADS=1 python benchmarks/coverage.py [--worlds 1000] [--seeds 1,3,10] [--items 640]
 
 A world has items of their own difficulty and tuning seeds of their own luck: an item is answered right with probability
-expit(level + difficulty + skill), difficulty ~ N(0, 1.5), skill ~ N(0, --skills) of a seed. Difficulties are shared by the model and both
-controls, as their items are; skills are not. One item in ten was never known, and guessed right in one case of ten. The truth
-is what infinitely many items and seeds would give.
+expit(level + difficulty + skill), difficulty ~ N(0, 1.5), skill ~ N(0, --skills) of a seed. Difficulties are shared by the
+model and both controls, as their items are; skills are not. One item in ten was never known, and guessed right in one case of
+ten. The truth is what infinitely many items and seeds would give.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ Of K tuning seeds every share is the mean, so it is that of one tuning and does 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,9 +41,7 @@ class Classes:
 
 def classes(dense: Items, damaged: Items) -> Classes:
     """Of the answers [n] of a model before and after something was done to it."""
-    return Classes(
-        lost=dense & ~damaged, kept=dense & damaged, never_known=~dense & ~damaged, gained=~dense & damaged
-    )
+    return Classes(lost=dense & ~damaged, kept=dense & damaged, never_known=~dense & ~damaged, gained=~dense & damaged)
 
 
 @dataclass(frozen=True)

@@ -62,10 +62,7 @@ def displacement_index(model: Recovered, erased: Recovered, displaced: Recovered
 
     All over the same items, whose resamples they share; each needs lost items.
     """
-    nets = {
-        name: net_recovery(of, resampling)
-        for name, of in (("model", model), ("erased", erased), ("displaced", displaced))
-    }
+    nets = {name: net_recovery(of, resampling) for name, of in (("model", model), ("erased", erased), ("displaced", displaced))}
     span, span_draws = nets["displaced"].value - nets["erased"].value, nets["displaced"].draws - nets["erased"].draws
     separation = estimate(span, span_draws)
     index = None
