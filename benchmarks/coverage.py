@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from llmrepair.stages.conjecture.classes import Classes
 from llmrepair.stages.conjecture.index import Recovered, displacement_index
-from llmrepair.stages.conjecture.resampling import Estimate, Resampling
+from llmrepair.stages.conjecture.resampling import Estimate, Part, Resampling
 
 _DIFFICULTY = 1.5
 _LUCK = 0.1
@@ -74,7 +74,7 @@ class World:
             for name, share in self._shares()
         )
         resampling = Resampling(self.items, seed)
-        rate = resampling.estimated_rate(model.repaired, model.items.lost)
+        rate = resampling.rate(Part(model.repaired, model.items.lost))
         index = displacement_index(model, erased, displaced, resampling).index
         assert rate is not None and index is not None
         return {"rate": rate, "index": index}

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from llmrepair.stages.conjecture.resampling import Estimate, Resampling
+from llmrepair.stages.conjecture.resampling import Estimate, Part, Resampling
 from llmrepair.stages.conjecture.significance import combined_p
 
 Items = NDArray[np.bool_]
@@ -59,9 +59,9 @@ class Rates:
 def rates(items: Classes, repaired: Items, resampling: Resampling) -> Rates:
     """Of the answers [K, n] of a repair."""
     return Rates(
-        recovery=resampling.estimated_rate(repaired, items.lost),
-        regression=resampling.estimated_rate(~repaired, items.kept),
-        luck=resampling.estimated_rate(repaired, items.never_known),
+        recovery=resampling.rate(Part(repaired, items.lost)),
+        regression=resampling.rate(Part(~repaired, items.kept)),
+        luck=resampling.rate(Part(repaired, items.never_known)),
     )
 
 
@@ -75,7 +75,7 @@ def fates(prompt: Items, lora: Items) -> dict[str, Items]:
 
 def shares(items: Classes, prompt: Items, lora: Items, resampling: Resampling) -> dict[str, Estimate] | None:
     """The share of each fate in the lost items; None where nothing was lost."""
-    found = {name: resampling.estimated_rate(mask, items.lost) for name, mask in fates(prompt, lora).items()}
+    found = {name: resampling.rate(Part(mask, items.lost)) for name, mask in fates(prompt, lora).items()}
     return {name: share for name, share in found.items() if share is not None} or None
 
 

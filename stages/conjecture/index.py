@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from llmrepair.stages.conjecture.classes import Classes, Items
-from llmrepair.stages.conjecture.resampling import Draws, Estimate, Resampling, estimate
+from llmrepair.stages.conjecture.resampling import Estimate, Floats, Part, Resampling
 
 FEWEST_NEVER_KNOWN = 30
 """So many items at least have to be never known for their luck rate to be worth subtracting."""
@@ -15,35 +16,32 @@ FEWEST_NEVER_KNOWN = 30
 
 @dataclass(frozen=True)
 class Recovered:
-    """What a repair [K, n] answers on a damaged model."""
+    """What a repair [K, n] answers on a damaged model that lost something."""
 
     items: Classes
     repaired: Items
 
+    def parts(self) -> list[Part]:
+        """The rate on lost items, and the luck rate where it is known."""
+        lost, never_known = self.items.lost, self.items.never_known
+        return [Part(self.repaired, lost)] + (
+            [Part(self.repaired, never_known)] if never_known.sum() >= FEWEST_NEVER_KNOWN else []
+        )
 
-@dataclass(frozen=True)
-class Net:
-    """A recovery rate less luck."""
 
-    value: float
-    draws: Draws
-
-
-def net_recovery(of: Recovered, resampling: Resampling) -> Net:
+def net_recovery(rates: Floats) -> Floats:
     """(rate on lost - luck) / (1 - luck): 0 where a repair recovers no more than it guesses, 1 where it recovers all.
 
     Luck is the rate on never-known items. Where there are fewer than `FEWEST_NEVER_KNOWN` it is taken as 0: the index
-    subtracts what the erased control recovers, which holds luck too. Needs lost items.
+    subtracts what the erased control recovers, which holds luck too. Where luck is 1 nothing can be told, which counts as 0.
+
+    Args:
+        rates: [..., 2] on lost and on never-known items; [..., 1] without the latter.
     """
-    rate, draws = float(of.repaired[:, of.items.lost].mean()), resampling.rate(of.repaired, of.items.lost)
-    if of.items.never_known.sum() < FEWEST_NEVER_KNOWN:
-        return Net(rate, draws)
-    luck = float(of.repaired[:, of.items.never_known].mean())
-    if luck == 1:  # nothing can be told from luck
-        return Net(0.0, np.zeros_like(draws))
-    lucky = resampling.rate(of.repaired, of.items.never_known)
-    lucky = np.minimum(lucky, 1 - 1e-6)  # a draw can be 1
-    return Net((rate - luck) / (1 - luck), (draws - lucky) / (1 - lucky))
+    if rates.shape[-1] == 1:
+        return rates[..., 0]
+    rate, luck = rates[..., 0], rates[..., 1]
+    return np.where(luck < 1, (rate - luck) / np.where(luck < 1, 1 - luck, 1), 0.0)
 
 
 @dataclass(frozen=True)
@@ -54,19 +52,32 @@ class Index:
     """None where the two controls cannot be told apart."""
     separation: Estimate
     """Net recovery of the displaced control less that of the erased one: what the index is measured in."""
-    net: dict[str, Estimate]
+    net: Mapping[str, Estimate]
 
 
 def displacement_index(model: Recovered, erased: Recovered, displaced: Recovered, resampling: Resampling) -> Index:
     """(net(model) - net(erased)) / (net(displaced) - net(erased)): 0 = like erased, 1 = like displaced.
 
-    All over the same items, whose resamples they share; each needs lost items.
+    All over the same items, whose resamples they share.
     """
-    nets = {name: net_recovery(of, resampling) for name, of in (("model", model), ("erased", erased), ("displaced", displaced))}
-    span, span_draws = nets["displaced"].value - nets["erased"].value, nets["displaced"].draws - nets["erased"].draws
-    separation = estimate(span, span_draws)
-    index = None
-    if separation.low > 0:
-        rise, rise_draws = nets["model"].value - nets["erased"].value, nets["model"].draws - nets["erased"].draws
-        index = estimate(rise / span, rise_draws / span_draws)
-    return Index(index, separation, {name: estimate(net.value, net.draws) for name, net in nets.items()})
+    of = {"model": model.parts(), "erased": erased.parts(), "displaced": displaced.parts()}
+    ends = np.cumsum([len(parts) for parts in of.values()])[:-1]
+
+    def nets(rates: Floats) -> list[Floats]:
+        return [net_recovery(each) for each in np.split(rates, ends, axis=-1)]
+
+    def span(rates: Floats) -> Floats:
+        _, low, high = nets(rates)
+        return high - low
+
+    def index(rates: Floats) -> Floats:
+        value, low, _ = nets(rates)
+        return (value - low) / span(rates)
+
+    every = [part for parts in of.values() for part in parts]
+    separation = resampling.estimate(span, every)
+    return Index(
+        resampling.estimate(index, every) if separation.low > 0 else None,
+        separation,
+        {name: resampling.estimate(net_recovery, parts) for name, parts in of.items()},
+    )

@@ -23,7 +23,7 @@ _NAME = re.compile(r"(?P<first>^\W*|[.?!:]\s+|\n)?(?P<name>[A-Z][\w'-]*(?: [A-Z]
 
 
 @dataclass(frozen=True)
-class Tested:
+class Asked:
     """An item as the check sees it.
 
     Attributes:
@@ -54,7 +54,7 @@ def names_in(question: str) -> list[str]:
     return [name for begins, name in found if " " in name or not begins]
 
 
-def overlaps(items: Sequence[Tested], texts: Iterable[str]) -> list[str | None]:
+def overlaps(items: Sequence[Asked], texts: Iterable[str]) -> list[str | None]:
     """For each item why it overlaps with the texts; None where it does not."""
     by_ngram: dict[str, set[int]] = defaultdict(set)
     by_word: dict[str, set[tuple[int, tuple[str, ...]]]] = defaultdict(set)

@@ -50,10 +50,8 @@ def run(stage: Conjecture, context: Context) -> dict[str, Any]:
         file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for task in tasks for line in _item_lines(task))
     word = overall(result["verdict"]["word"] for result in results.values())
     sentences = [result["sentence"] for result in results.values()] or [_NOTHING_JUDGED]
-    for text in sentences:
-        context.reporter.say(text)
-    seeds = list(stage.config.seeds)
-    write_json(context.folder / RESULT_FILE, {"verdict": word, "sentences": sentences, "seeds": seeds, "tasks": results})
+    document = {"verdict": word, "sentences": sentences, "seeds": list(stage.config.seeds), "tasks": results}
+    write_json(context.folder / RESULT_FILE, document)
     return {"verdict": word, "sentences": sentences, "tasks": {name: _metrics(each) for name, each in results.items()}}
 
 

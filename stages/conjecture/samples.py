@@ -11,7 +11,7 @@ import numpy as np
 from llmrepair.lab.world import make_world
 from llmrepair.pipeline.artifact import Artifact
 from llmrepair.stages.conjecture.classes import Items
-from llmrepair.stages.conjecture.overlap import Tested
+from llmrepair.stages.conjecture.overlap import Asked
 from llmrepair.stages.evaluate.files import samples_file
 
 Sample = Mapping[str, Any]
@@ -36,18 +36,18 @@ def answered_right(artifact: Artifact, task: str, items: Sequence[Item]) -> Item
     return np.array([samples[item]["correct"] for item in items], dtype=bool)
 
 
-def tested(samples: Sequence[Sample], is_lab: bool) -> list[Tested]:
+def tested(samples: Sequence[Sample], is_lab: bool) -> list[Asked]:
     """What the items ask; those of the lab with the people they are about."""
     people = [person.name for person in make_world().people] if is_lab else []
     return [_tested(sample, people) for sample in samples]
 
 
-def _tested(sample: Sample, people: Sequence[str]) -> Tested:
+def _tested(sample: Sample, people: Sequence[str]) -> Asked:
     asked: Mapping[str, Mapping[str, Any]] = sample["arguments"]
     context = asked["gen_args_0"]["arg_0"]
     question = context.rpartition("\n\n")[2] or context  # what stands before are few-shot examples
     answers = _answers(sample["target"], asked)
-    return Tested(question, answers, tuple(name for name in people if name in f"{question} {' '.join(answers)}"))
+    return Asked(question, answers, tuple(name for name in people if name in f"{question} {' '.join(answers)}"))
 
 
 def _answers(target: str, asked: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
