@@ -130,7 +130,7 @@ class _Reader:
         included = enumerate(self._tables("include"))
         cells += [Cell(self._defaults() | options, ("include", index)) for index, options in included]
         self._stop_if_wrong()
-        if not cells:
+        if not cells and not tests:
             self._wrong((), "the plan asks for nothing", "give it a table [grid], or [[include]] a cell")
         evaluations, conjectures = self._stages(evaluate_stage, cells), self._stages(conjecture_stage, tests)
         self._stop_if_wrong()

@@ -3,8 +3,8 @@
 Items get random weights (Rubin 1981, Annals of Statistics 9:130), the same in every rate that is drawn, so that differences
 and ratios of rates on the same items are paired. To the items come half a right one and half a wrong one, of random weights
 too: of right and wrong answers of one seed a rate is then drawn from Jeffreys' beta distribution, whose interval is of use at
-both ends, where a bootstrap has no spread (Brown, Cai and DasGupta 2001, Statistical Science 16:101). Where several seeds
-answer an item differently, half an item is less. A few seeds are too few to be drawn from: what they add to the error is drawn from Student's t with K - 1 degrees of freedom.
+both ends, where a bootstrap has no spread (Brown, Cai and DasGupta 2001, Statistical Science 16:101). A few seeds are too few
+to be drawn from: what they add to the error is drawn from Student's t with K - 1 degrees of freedom.
 """
 
 from __future__ import annotations
@@ -81,9 +81,9 @@ class Resampling:
 
 
 def _answer_weight(of_items: Floats) -> float:
-    """How many independent answers the K answers on an item are worth, inverted: 1 where all seeds agree, 1 / K by chance alone.
+    """What one answer weighs of an item with K: 1 where all seeds answer alike, about 1 / K where only chance makes them.
 
-    The variance of the items' means [m] as a share of what it is of single answers (a design effect); 1 where all are alike.
+    The variance of the items' means [m] as a share of what it is of single answers (a design effect); 1 at both ends.
     """
     mean = float(of_items.mean())
     return float(of_items.var()) / (mean * (1 - mean)) if 0 < mean < 1 else 1.0
