@@ -8,8 +8,9 @@ from typing import Any
 from llmrepair.cli.options import JSON_OPTION, RUNS_OPTION, Panels, with_options
 from llmrepair.cli.output import print_json, print_table
 from llmrepair.cli.running import DEFAULT_RUNS, make_runner
-from llmrepair.cli.stage_commands import COMPRESS
 from llmrepair.pipeline.artifact import Artifact
+from llmrepair.pipeline.stage import Runtime
+from llmrepair.stages.compress import CompressConfig
 from llmrepair.stages.conjecture import ConjectureConfig
 from llmrepair.stages.conjecture.stage import DAMAGED, RESULT_FILE
 from llmrepair.stages.evaluate import EvaluateConfig
@@ -22,7 +23,8 @@ _PANELS: Panels = {
     "Evaluation": EvaluateConfig,
     "Tuning": TunePromptsConfig,
     "LoRA": TuneLoraConfig,
-    **COMPRESS,
+    "Compression": CompressConfig,
+    "Running": Runtime,
 }
 
 

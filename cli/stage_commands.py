@@ -17,20 +17,20 @@ from llmrepair.stages.tune_lora import TuneLoraConfig
 from llmrepair.stages.tune_prompts import TunePromptsConfig
 from llmrepair.stages.tune_ptune import TunePtuneConfig
 
-COMPRESS: Panels = {"Compression": CompressConfig, "Running": Runtime}
-_PROMPTS: Panels = {"Prompts": TunePromptsConfig, **COMPRESS}
-_LORA: Panels = {"LoRA": TuneLoraConfig, **COMPRESS}
-_PTUNE: Panels = {"Virtual tokens": TunePtuneConfig, **COMPRESS}
+_COMPRESS: Panels = {"Compression": CompressConfig, "Running": Runtime}
+_PROMPTS: Panels = {"Prompts": TunePromptsConfig, **_COMPRESS}
+_LORA: Panels = {"LoRA": TuneLoraConfig, **_COMPRESS}
+_PTUNE: Panels = {"Virtual tokens": TunePtuneConfig, **_COMPRESS}
 _EVALUATE: Panels = {
     "Evaluation": EvaluateConfig,
     "Tuning": TunePromptsConfig,
     "LoRA": TuneLoraConfig,
     "Virtual tokens": TunePtuneConfig,
-    **COMPRESS,
+    **_COMPRESS,
 }
 
 
-@with_options(COMPRESS)
+@with_options(_COMPRESS)
 def compress(values: Mapping[str, Any], runs: RUNS_OPTION = DEFAULT_RUNS, as_json: JSON_OPTION = False) -> None:
     _pull(compress_stage, values, runs, as_json)
 
