@@ -52,7 +52,8 @@ def print_conjecture(artifact: Artifact) -> None:
         print_table(_RATE_HEADS, _rate_rows(result), right=_RATE_HEADS[2:])
         print()
         print_table(_TEST_HEADS, _test_rows(result), right=_TEST_HEADS[1:])
-    print(f"\nshares in % with 95 % intervals, over items and {len(found['seeds'])} seeds; everything is in {artifact.path}")
+    seeds = ", ".join(map(str, found["seeds"]))
+    print(f"\nshares in % with 95 % intervals, over items and tuning seeds ({seeds}); everything is in {artifact.path}")
 
 
 def _items_text(task: str, result: Mapping[str, Any]) -> str:

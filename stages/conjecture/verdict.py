@@ -35,7 +35,7 @@ FEWEST_LOST = 30
 class Verdict:
     word: Word
     why: str
-    """Ends a sentence that begins with the word."""
+    """The word is so "because" of this."""
 
 
 _MEANINGS: Mapping[Word, str] = {
@@ -93,11 +93,10 @@ def sentence(model: str, task: str, lost: int, found: Mapping[str, Estimate] | N
     if index is not None and index.index is not None:
         where = f" (displacement index {number_text(index.index)}, where 0 is never told and 1 only hidden)"
     displaced, latent, erased = (share_text(found[name]) for name in ("displaced", "latent", "erased"))
-    because = "because " if judged.word == "undetermined" else ""
     return (
         f"Of the {lost} questions of {task} that the dense model answers and {model} does not, {displaced} come back with a "
         f"prompt, {latent} only with LoRA tuned on other facts, and {erased} with neither: {judged.word}, "
-        f"{because}{judged.why}{where}"
+        f"because {judged.why}{where}"
     )
 
 

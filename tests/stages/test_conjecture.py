@@ -254,7 +254,7 @@ def test_the_sentence_says_shares_and_interval() -> None:
     assert text.startswith(
         "Of the 412 questions of lab_qa that the dense model answers and lab gptq 3 bits does not, 5 % [3, 8]"
     )
-    assert "83 % [80, 86] with neither: forgotten, prompts bring back hardly more" in text
+    assert "83 % [80, 86] with neither: forgotten, because prompts bring back hardly more" in text
     assert "0.02 [-0.02, 0.06]" in text
     assert "undetermined, because there are no controls" in sentence("x", "y", 412, found, None)
     assert "nothing to bring back" in sentence("x", "y", 0, None, None)
