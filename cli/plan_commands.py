@@ -32,7 +32,7 @@ _PLAN = Annotated[Path, typer.Argument(metavar="PLAN.toml", help="the plan; see 
 def plan(plan: _PLAN, runs: RUNS_OPTION = DEFAULT_RUNS, as_json: JSON_OPTION = False) -> None:
     read = read_plan(plan)
     runner = make_runner({}, runs, explain=read.explain)
-    graph = runner.graph(read.evaluations)
+    graph = runner.graph(read.targets)
     _tell_notes(runner, read)
     _print_plan(runner, graph, as_json)
 
@@ -94,7 +94,7 @@ def run(
     read = read_plan(plan)
     _check_request(read, plan, executor, trust_remote_code)
     runner = make_runner(values, runs, explain=read.explain)
-    graph = runner.graph(read.evaluations)
+    graph = runner.graph(read.targets)
     _tell_notes(runner, read)
     missing = graph.missing(runner.find_intact)
     runner.check(missing, run_here=executor == "local")
