@@ -8,6 +8,7 @@ from typing import Any
 from llmrepair.cli.options import JSON_OPTION, RUNS_OPTION, Panels, with_options
 from llmrepair.cli.output import print_json, print_table
 from llmrepair.cli.running import DEFAULT_RUNS, make_runner
+from llmrepair.cli.side_by_side import pull_all
 from llmrepair.pipeline.artifact import Artifact
 from llmrepair.pipeline.stage import Runtime
 from llmrepair.stages.compress import CompressConfig
@@ -34,7 +35,7 @@ def conjecture(values: Mapping[str, Any], runs: RUNS_OPTION = DEFAULT_RUNS, as_j
     runner = make_runner(values, runs)
     for text in notes(stage.damaged):
         runner.reporter.note(text)
-    outcome = runner.pull(stage)
+    (outcome,) = pull_all(runner, [stage])
     if as_json:
         print_json(outcome.as_json())
     else:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 from pydantic import AfterValidator, Field
 
 from llmrepair.pipeline.keys import DigestCache
-from llmrepair.pipeline.stage import Context, Stage, StageConfig
+from llmrepair.pipeline.stage import Stage, StageConfig
 from llmrepair.stages.evaluate import Evaluate
 from llmrepair.stages.fields import CommaSeparated, without_repetitions
 from llmrepair.stages.sources import resolve_text
@@ -88,8 +88,3 @@ class Conjecture(Stage):
 
     def tags(self) -> dict[str, str]:
         return self.damaged.compressed.tags()
-
-    def run(self, context: Context) -> dict[str, Any]:
-        from llmrepair.stages.conjecture.run import run
-
-        return run(self, context)

@@ -206,7 +206,8 @@ OPTIONS = st.fixed_dictionaries({name: st.sampled_from(values) for name, values 
 def effective(options: dict[str, Any]) -> list[Any]:
     """The identity of every stage that the evaluation is made of."""
     stage = evaluate_stage(options)
-    return [each.config.identity() for each in (stage, stage.compressed, stage.repair) if each is not None]
+    compressed = [stage.compressed] if stage.repair is None else [stage.compressed, stage.repair.compressed]
+    return [each.config.identity() for each in (stage, stage.repair, *compressed) if each is not None]
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
