@@ -48,7 +48,8 @@ def flat(metrics: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     for name, value in metrics.items():
         if isinstance(value, Mapping) and "low" in value:
             interval = f" [{value['low']:.4f}, {value['high']:.4f}]" if value["low"] is not None else ""
-            lines.append((f"{prefix}{name}", f"{value['value']:.4f}{interval}  n {value['n']}"))
+            items = f"  n {value['n']}" if "n" in value else ""
+            lines.append((f"{prefix}{name}", f"{value['value']:.4f}{interval}{items}"))
         elif isinstance(value, Mapping):
             lines += flat(value, f"{prefix}{name}.")
         elif isinstance(value, list) and value and isinstance(value[0], Mapping):

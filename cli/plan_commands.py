@@ -14,10 +14,9 @@ import typer
 from llmrepair.cli.options import JSON_OPTION, RUNS_OPTION, with_options
 from llmrepair.cli.output import print_json, print_table
 from llmrepair.cli.running import DEFAULT_RUNS, make_runner
-from llmrepair.cli.worker import answer
-from llmrepair.pipeline.artifact import LOG_FILE
+from llmrepair.cli.side_by_side import job, make_executor
 from llmrepair.pipeline.errors import Problem, RequestError, WorkError
-from llmrepair.pipeline.executors.base import Executor, Job
+from llmrepair.pipeline.executors.base import Executor
 from llmrepair.pipeline.garbage import NamedRun
 from llmrepair.pipeline.graph import Graph, Node
 from llmrepair.pipeline.reasons import Reasons
@@ -33,7 +32,7 @@ _PLAN = Annotated[Path, typer.Argument(metavar="PLAN.toml", help="the plan; see 
 def plan(plan: _PLAN, runs: RUNS_OPTION = DEFAULT_RUNS, as_json: JSON_OPTION = False) -> None:
     read = read_plan(plan)
     runner = make_runner({}, runs, explain=read.explain)
-    graph = runner.graph(read.evaluations)
+    graph = runner.graph(read.targets)
     _tell_notes(runner, read)
     _print_plan(runner, graph, as_json)
 
@@ -95,7 +94,7 @@ def run(
     read = read_plan(plan)
     _check_request(read, plan, executor, trust_remote_code)
     runner = make_runner(values, runs, explain=read.explain)
-    graph = runner.graph(read.evaluations)
+    graph = runner.graph(read.targets)
     _tell_notes(runner, read)
     missing = graph.missing(runner.find_intact)
     runner.check(missing, run_here=executor == "local")
@@ -104,7 +103,7 @@ def run(
         return
     started = time.monotonic()
     with contextlib.redirect_stdout(sys.stderr):  # Ray prints on standard output what happens in its cluster
-        where = _executor(executor, jobs, ray_address, runner, missing) if missing else None
+        where = make_executor(executor, jobs, ray_address, runner, missing) if missing else None
         results = _compute(runner, read.name, graph, missing, where)
     _print_results(runner, read, graph, results, time.monotonic() - started, as_json)
 
@@ -123,7 +122,7 @@ def _compute(runner: Runner, name: str, graph: Graph, missing: Sequence[Node], e
         if runner.store.find(node.name) is not None:
             on_end(node, Result("cached"))
     if executor is not None:
-        Schedule(missing, executor, runner.store, runner.reporter, lambda node: _job(node, runner), on_end).run()
+        Schedule(missing, executor, runner.store, runner.reporter, lambda node: job(node, runner), on_end).run()
     return results
 
 
@@ -141,36 +140,6 @@ def _check_request(read: Plan, path: Path, executor: str, trust_remote_code: boo
 def _tell_notes(runner: Runner, read: Plan) -> None:
     for note in read.notes:
         runner.reporter.note(note)
-
-
-def _executor(name: str, jobs: int | None, ray_address: str, runner: Runner, missing: Sequence[Node]) -> Executor:
-    preload = sorted({node.stage.code for node in missing})
-    if name == "ray":
-        from llmrepair.pipeline.executors.ray_cluster import RayExecutor
-
-        return RayExecutor(answer, ray_address, runner.store.root, preload)
-    from llmrepair.cli.running import gpus
-    from llmrepair.pipeline.executors.local import LocalExecutor, cores
-
-    available = gpus() if _uses_gpu(runner) else []
-    return LocalExecutor(answer, jobs or min(len(missing), len(available) or cores()), available, preload)
-
-
-def _uses_gpu(runner: Runner) -> bool:
-    return runner.runtime.device not in ("cpu", "mps")
-
-
-def _job(node: Node, runner: Runner) -> Job:
-    log = runner.store.work_folder(node.name) / LOG_FILE
-    request = {
-        "name": node.name,
-        "stage": node.stage.name,
-        "options": node.stage.options() | runner.runtime.model_dump(),
-        "runs": str(runner.store.root),
-        "folder": str(Path.cwd()),
-        "log": str(log),
-    }
-    return Job(node.name, request, log, _uses_gpu(runner), node.stage.needs(runner.runtime).host)
 
 
 def _print_results(

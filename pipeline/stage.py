@@ -10,6 +10,7 @@ A config's fields have three roles, and each field has exactly one:
 
 from __future__ import annotations
 
+import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
@@ -100,7 +101,7 @@ class Stage(ABC):
 
     name: ClassVar[str]
     code: ClassVar[str]
-    """Dotted name of the module that computes the result; its digest, and that of all it imports, is part of the key."""
+    """Dotted name of the module whose `run` computes the result; its digest, and that of all it imports, is part of the key."""
     after_interruption: ClassVar[str] = "starts again"
     """What becomes of work that was cut off, for the record."""
     config: StageConfig
@@ -144,9 +145,10 @@ class Stage(ABC):
         """Options that make it need less, and what it needs with them; those first that change the result least."""
         return iter(())
 
-    @abstractmethod
     def run(self, context: Context) -> dict[str, Any]:
-        """Does the work and returns its metrics."""
+        """Does the work, which is the `run(stage, context)` of the module that `code` names, and returns its metrics."""
+        metrics: dict[str, Any] = importlib.import_module(self.code).run(self, context)
+        return metrics
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ValidationError
 from llmrepair.pipeline.errors import Problem, RequestError
 from llmrepair.pipeline.stage import Runtime, Stage, StageConfig
 from llmrepair.stages.compress import Compress, CompressConfig
+from llmrepair.stages.conjecture import Conjecture, ConjectureConfig
+from llmrepair.stages.conjecture.stage import CONTROL_RECOVERIES, DAMAGED, DENSE, LAB_CONTROLS, RECOVERIES, Role
 from llmrepair.stages.evaluate import Evaluate, EvaluateConfig
 from llmrepair.stages.fields import ModelConfig
 from llmrepair.stages.sources import LAB_MODELS, LAB_TEXT
@@ -62,6 +64,38 @@ def evaluate_stage(values: Values) -> Evaluate:
     return Evaluate(evaluate, compressed, repair)
 
 
+def conjecture_stage(values: Values) -> Conjecture:
+    """The evaluations of a model, of each control, and of every repair of theirs with every seed.
+
+    Raises:
+        RequestError: `values` hold an option that differs among them.
+    """
+    config, compress, *_ = validated(
+        values, ConjectureConfig, CompressConfig, TunePromptsConfig, TuneLoraConfig, EvaluateConfig, Runtime
+    )
+    if taken := sorted(SET_BY_CONJECTURE & values.keys()):
+        hint = "leave it out; the tuning seeds are given by --seeds"
+        raise RequestError(*(Problem(f"the conjecture test itself sets --{n.replace('_', '-')}", hint, n) for n in taken))
+    if compress.method == "none" and values.get("control", "none") == "none":
+        raise RequestError(Problem("there is nothing to test: no compression is asked for", "give --method", "method"))
+    controls = config.controls if config.controls is not None else LAB_CONTROLS if compress.model in LAB_MODELS else ()
+    models = {DAMAGED: values, **{name: {**values, "control": name} for name in controls}}
+    evaluations = {Role(DENSE): evaluate_stage({**values, "method": "none", "control": "none"})}
+    for model, of_model in models.items():
+        evaluations[Role(model)] = evaluate_stage(of_model)
+        for recovery in RECOVERIES if model == DAMAGED else CONTROL_RECOVERIES:
+            for seed in config.seeds:
+                evaluations[Role(model, recovery, seed)] = evaluate_stage({**of_model, "recovery": recovery, "seed": seed})
+    requested = config.model_dump(mode="json", exclude_unset=True)
+    for recovery in CONTROL_RECOVERIES:
+        requested |= evaluations[Role(DAMAGED, recovery, config.seeds[0])].options()
+    return Conjecture(config, evaluations, {name: value for name, value in requested.items() if name not in SET_BY_CONJECTURE})
+
+
+SET_BY_CONJECTURE = frozenset({"recovery", "select", "seed", "on_dense"})
+"""Options that its evaluations differ in, or that would make them another test."""
+
+
 def _dense(compress: CompressConfig) -> Compress:
     """The model that was compressed, as it was."""
     same = {name: getattr(compress, name) for name in ModelConfig.model_fields}
@@ -74,6 +108,7 @@ _STAGES: Mapping[str, Callable[[Values], Stage]] = {
     TuneLora.name: tune_lora_stage,
     TunePtune.name: tune_ptune_stage,
     Evaluate.name: evaluate_stage,
+    Conjecture.name: conjecture_stage,
 }
 
 

@@ -1,4 +1,4 @@
-"""A plan: a TOML file with a grid of models x compressions x recoveries x tasks x seeds -> the evaluations that it asks for.
+"""A plan: a TOML file with a grid of models x compressions x recoveries x tasks x seeds -> the stages that it asks for.
 
 name = "first-look"               # links in runs/named/first-look; default: the file's name
 
@@ -19,6 +19,9 @@ recovery = ["prompt", "idp"]
 [[include]]                       # one more cell
 method = "gptq"
 bits = 2
+
+[conjecture]                      # also: forgotten or displaced? For each model, compression and tasks of the grid
+seeds = [0, 1, 2]                 # default: the grid's; further options as in [defaults]
 """
 
 from __future__ import annotations
@@ -27,18 +30,19 @@ import difflib
 import itertools
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from llmrepair.pipeline.errors import Problem, RequestError
 from llmrepair.pipeline.graph import Explain
 from llmrepair.pipeline.stage import Runtime, Stage
 from llmrepair.pipeline.toml_lines import Place, line_of
 from llmrepair.stages.compress import CompressConfig
+from llmrepair.stages.conjecture import Conjecture, ConjectureConfig
 from llmrepair.stages.evaluate import Evaluate, EvaluateConfig
-from llmrepair.stages.graph import evaluate_stage
+from llmrepair.stages.graph import SET_BY_CONJECTURE, Values, conjecture_stage, evaluate_stage
 from llmrepair.stages.tune_lora import TuneLoraConfig
 from llmrepair.stages.tune_prompts import TunePromptsConfig
 from llmrepair.stages.tune_ptune import TunePtuneConfig
@@ -50,7 +54,9 @@ OPTIONS = frozenset(
     for config in (CompressConfig, TunePromptsConfig, TuneLoraConfig, TunePtuneConfig, EvaluateConfig)
     for name in config.model_fields
 )
-_TABLES = ("name", "defaults", "grid", "include", "exclude")
+_TABLES = ("name", "defaults", "grid", "include", "exclude", "conjecture")
+_CONJECTURE_OPTIONS = (OPTIONS | ConjectureConfig.model_fields.keys()) - SET_BY_CONJECTURE
+_AnyStage = TypeVar("_AnyStage", bound=Stage)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -60,10 +66,15 @@ class Plan:
 
     name: str
     evaluations: list[Evaluate]
+    conjectures: list[Conjecture]
     trusts_remote_code: bool
     notes: list[str]
     explain: Explain
     """Puts the line and key in front of what is wrong with one of the stages."""
+
+    @property
+    def targets(self) -> list[Stage]:
+        return [*self.evaluations, *self.conjectures]
 
 
 @dataclass(frozen=True)
@@ -79,7 +90,7 @@ Options = dict[str, Setting]
 
 @dataclass(frozen=True)
 class Cell:
-    """The options of one evaluation."""
+    """The options of one evaluation, or conjecture test."""
 
     options: Options
     place: Place
@@ -115,18 +126,20 @@ class _Reader:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             self._wrong(("name",), f"`{name}` is no name for a folder", "give letters, digits, `.`, `_` and `-`")
         cells, notes = self._without_excluded([Cell(options, ("grid",)) for options in self._grid()])
+        tests, _ = self._without_excluded(list(self._conjectures()))
         included = enumerate(self._tables("include"))
         cells += [Cell(self._defaults() | options, ("include", index)) for index, options in included]
         self._stop_if_wrong()
-        if not cells:
+        if not cells and not tests:
             self._wrong((), "the plan asks for nothing", "give it a table [grid], or [[include]] a cell")
-        evaluations = [(evaluation, cell) for cell in cells if (evaluation := self._evaluation(cell)) is not None]
+        evaluations, conjectures = self._stages(evaluate_stage, cells), self._stages(conjecture_stage, tests)
         self._stop_if_wrong()
-        trusts = any(cell.options["trust_remote_code"].value for cell in cells if "trust_remote_code" in cell.options)
-        return Plan(name, [evaluation for evaluation, _ in evaluations], trusts, notes, self._explainer(evaluations))
+        trusts = any(c.options["trust_remote_code"].value for c in (*cells, *tests) if "trust_remote_code" in c.options)
+        explain = self._explainer([*evaluations, *conjectures])
+        return Plan(name, [each for each, _ in evaluations], [each for each, _ in conjectures], trusts, notes, explain)
 
-    def _explainer(self, evaluations: list[tuple[Evaluate, Cell]]) -> Explain:
-        cells = {id(stage): cell for evaluation, cell in evaluations for stage in (evaluation, *evaluation.inputs().values())}
+    def _explainer(self, asked: Sequence[tuple[Stage, Cell]]) -> Explain:
+        cells = {id(stage): cell for target, cell in asked for stage in _with_inputs(target)}
 
         def explain(stage: Stage, problem: Problem) -> Problem:
             return self._placed(cells[id(stage)], problem)[0]
@@ -139,18 +152,32 @@ class _Reader:
     def _grid(self) -> Iterator[Options]:
         if "grid" not in self._document:
             return
-        grid = self._document["grid"]
-        if not self._is_table(grid, ("grid",)):
-            return
-        self._check_names(grid, tuple(AXES), ("grid",))
-        axes = {axis: list(self._axis(grid[axis], axis)) for axis in AXES if axis in grid}
+        axes = self._axes()
         defaults = self._defaults()
         self._check_overlaps(axes)
         for combination in itertools.product(*axes.values()):
-            cell = dict(defaults)
-            for options in combination:
-                cell |= options
-            yield cell
+            yield _joined((defaults, *combination))
+
+    def _axes(self) -> dict[str, list[Options]]:
+        grid = self._document.get("grid", {})
+        if not self._is_table(grid, ("grid",)):
+            return {}
+        self._check_names(grid, tuple(AXES), ("grid",))
+        return {axis: list(self._axis(grid[axis], axis)) for axis in AXES if axis in grid}
+
+    def _conjectures(self) -> Iterator[Cell]:
+        """One test for each model, compression and tasks of the grid, over its seeds; what is not compressed has none."""
+        if "conjecture" not in self._document:
+            return
+        axes, place = self._axes(), ("conjecture",)
+        given = self._options(self._document["conjecture"], place, _CONJECTURE_OPTIONS)
+        seeds = [options["seed"].value for options in axes.get("seeds", [])]
+        first = {name: setting for name, setting in self._defaults().items() if name in _CONJECTURE_OPTIONS}
+        first |= {"seeds": Setting(seeds, ("grid", "seeds"))} if seeds else {}
+        for combination in itertools.product(*(axes[axis] for axis in ("models", "compressions", "tasks") if axis in axes)):
+            options = _joined((first, *combination, given))
+            if "method" not in options or options["method"].value != "none":
+                yield Cell(options, place)
 
     def _axis(self, entries: Any, axis: str) -> Iterator[Options]:
         if not isinstance(entries, list) or not entries:
@@ -188,10 +215,10 @@ class _Reader:
             cells = left
         return cells, notes
 
-    def _options(self, table: Any, place: Place) -> Options:
+    def _options(self, table: Any, place: Place, known: frozenset[str] = OPTIONS) -> Options:
         if not self._is_table(table, place):
             return {}
-        self._check_names(table, tuple(sorted(OPTIONS)), place)
+        self._check_names(table, tuple(sorted(known)), place)
         return {name: Setting(value, (*place, name)) for name, value in table.items()}
 
     def _is_table(self, value: Any, place: Place) -> bool:
@@ -208,14 +235,16 @@ class _Reader:
                 hint = f"did you mean `{near[0]}`?" if near else f"give one of {', '.join(known)}"
             self._wrong((*place, name), f"there is no `{name}` here", hint)
 
-    def _evaluation(self, cell: Cell) -> Evaluate | None:
-        try:
-            return evaluate_stage({name: setting.value for name, setting in cell.options.items()})
-        except RequestError as error:
-            for problem in error.problems:
-                placed, line = self._placed(cell, problem)
-                self._problems[placed] = line
-            return None
+    def _stages(self, make: Callable[[Values], _AnyStage], cells: Sequence[Cell]) -> list[tuple[_AnyStage, Cell]]:
+        stages = []
+        for cell in cells:
+            try:
+                stages.append((make({name: setting.value for name, setting in cell.options.items()}), cell))
+            except RequestError as error:
+                for problem in error.problems:
+                    placed, line = self._placed(cell, problem)
+                    self._problems[placed] = line
+        return stages
 
     def _placed(self, cell: Cell, problem: Problem) -> tuple[Problem, int]:
         """A problem with line and key of the option that it is about, and that line."""
@@ -234,6 +263,17 @@ class _Reader:
     def _stop_if_wrong(self) -> None:
         if self._problems:
             raise RequestError(*sorted(self._problems, key=lambda problem: self._problems[problem]))
+
+
+def _with_inputs(stage: Stage) -> Iterator[Stage]:
+    yield stage
+    for upstream in stage.inputs().values():
+        yield from _with_inputs(upstream)
+
+
+def _joined(parts: Sequence[Options]) -> Options:
+    """Options of which the later ones count."""
+    return {name: setting for options in parts for name, setting in options.items()}
 
 
 def _matches(cell: Options, condition: Options) -> bool:

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 from llmrepair.pipeline.artifact import Artifact
 from llmrepair.pipeline.errors import Problem
 from llmrepair.pipeline.keys import DigestCache
-from llmrepair.pipeline.stage import Context, Needs, Runtime, Stage
+from llmrepair.pipeline.stage import Needs, Runtime, Stage
 from llmrepair.stages.fields import ModelConfig, invalid
 from llmrepair.stages.sources import ModelSource, resolve_model, resolve_text, text_problem
 
@@ -148,11 +148,6 @@ class Compress(Stage):
 
         for options, config, other_runtime in other_requests(self.config, runtime):
             yield options, estimate(self.model, config, other_runtime).needs()
-
-    def run(self, context: Context) -> dict[str, Any]:
-        from llmrepair.stages.compress.run import run
-
-        return run(self, context)
 
     def checkpoint(self, artifact: Artifact) -> tuple[str, str | None]:
         """Where the artifact's weights are: location and revision for `from_pretrained`."""

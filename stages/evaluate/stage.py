@@ -12,7 +12,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from llmrepair.pipeline.errors import Problem, RequestError
 from llmrepair.pipeline.keys import DigestCache
-from llmrepair.pipeline.stage import Context, Needs, Runtime, Stage
+from llmrepair.pipeline.stage import Needs, Runtime, Stage
 from llmrepair.stages.compress import Compress
 from llmrepair.stages.evaluate.labels import recovery_label
 from llmrepair.stages.evaluate.own_tasks import GROUPS, OWN_TASKS
@@ -243,8 +243,3 @@ class Evaluate(Stage):
 
     def needs(self, runtime: Runtime) -> Needs:
         return roughly_needed(self.compressed.model)
-
-    def run(self, context: Context) -> dict[str, Any]:
-        from llmrepair.stages.evaluate.run import run
-
-        return run(self, context)

@@ -7,7 +7,6 @@ that both get wrong was *never known*, so what a repair gets right there is lear
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,15 +76,6 @@ def mcnemar_p(better: int, worse: int) -> float:
     n, k = better + worse, min(better, worse)
     tail = sum(math.comb(n, i) for i in range(k + 1))
     return min(1.0, 2 * tail / 2**n)
-
-
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """p-values adjusted for being several (Holm 1979, Scandinavian Journal of Statistics 6:65), by name."""
-    adjusted, largest = {}, 0.0
-    for rank, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[name]))
-        adjusted[name] = largest
-    return adjusted
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llmrepair.stages.report.text import LEVEL, difference_text, repair_text
+from llmrepair.stages.report.text import difference_text, repair_text
 
 NO_DENSE = "The dense model was not evaluated, so what compression took is not known: run `llmrepair eval --method none`"
 NO_VERDICT = (
@@ -35,7 +35,7 @@ def findings(table: Mapping[str, Any], has_verdict: bool = False) -> list[str]:
 def _sentence(task: str, compared: Sequence[Mapping[str, Any]], rows: Mapping[str, Mapping[str, Any]]) -> str:
     plain = [each for each in compared if rows[each["row"]]["kind"] == "none"]
     repaired = [each for each in compared if rows[each["row"]]["kind"] != "none"]
-    clear = [each for each in repaired if each["p_holm"] <= LEVEL]
+    clear = [each for each in repaired if each["is_significant"]]
     parts = [f"compression changes the score by {_change(each)}" for each in plain]
     if clear:
         changes = ", ".join(f"{repair_text(rows[each['row']])} {difference_text(each['difference'])}" for each in clear)
@@ -48,4 +48,4 @@ def _sentence(task: str, compared: Sequence[Mapping[str, Any]], rows: Mapping[st
 
 
 def _change(comparison: Mapping[str, Any]) -> str:
-    return difference_text(comparison["difference"]) + ("" if comparison["p_holm"] <= LEVEL else " (may be chance)")
+    return difference_text(comparison["difference"]) + ("" if comparison["is_significant"] else " (may be chance)")

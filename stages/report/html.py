@@ -188,7 +188,7 @@ def seconds_per_item(row: Mapping[str, Any], column: str) -> float | None:
 def _comparisons(document: Mapping[str, Any]) -> str:
     rows = {row["name"]: row for row in document["rows"]}
     titles = {column["name"]: column["title"] for column in document["columns"]}
-    heads = ["change", "p", "p, Holm", "lost, recovered", "kept, broken", "never known, lucky", "gained, unlearned"]
+    heads = ["change", "p, McNemar", "p, Holm", "lost, recovered", "kept, broken", "never known, lucky", "gained, unlearned"]
     body = []
     for comparison in document["comparisons"]:
         row, difference = rows[comparison["row"]], comparison["difference"]
@@ -196,7 +196,7 @@ def _comparisons(document: Mapping[str, Any]) -> str:
             continue
         cells = [_head(row), f"<td>{escape(titles[comparison['column']])}</td>"]
         cells.append(_cell(difference_text(difference), difference["value"]))
-        cells += [_cell(f"{p_value:.2g}", p_value) for p_value in (difference["p_value"], comparison["p_holm"])]
+        cells += [_cell(f"{p_value:.2g}", p_value) for p_value in (comparison["p_mcnemar"], comparison["p_holm"])]
         pairs = (("lost", "recovered"), ("kept", "broken"), ("never_known", "lucky"), ("gained", "unlearned"))
         cells += [_part_cell(comparison.get("rates"), *pair) for pair in pairs]
         seconds = seconds_per_item(row, comparison["column"])

@@ -9,7 +9,7 @@ from typing import Any
 
 COLUMNS = (
     *("model", "compression", "recovery", "detail", "task", "metric", "value", "low", "high", "n", "seeds"),
-    *("extra_parameters", "size_bytes", "bits_per_weight", "sparsity", "difference", "p_value", "p_holm", "keys"),
+    *("extra_parameters", "size_bytes", "bits_per_weight", "sparsity", "difference", "p_mcnemar", "p_holm", "keys"),
 )
 
 
@@ -48,5 +48,4 @@ def _lines(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 def _comparison(comparison: Mapping[str, Any] | None) -> dict[str, Any]:
     if comparison is None:
         return {}
-    difference = comparison["difference"]
-    return {"difference": difference["value"], "p_value": difference["p_value"], "p_holm": comparison["p_holm"]}
+    return {"difference": comparison["difference"]["value"], **{name: comparison[name] for name in ("p_mcnemar", "p_holm")}}

@@ -12,9 +12,11 @@ from llmrepair.pipeline.artifact import Artifact
 from llmrepair.pipeline.code import current_code
 from llmrepair.pipeline.keys import DigestCache
 from llmrepair.pipeline.runner import Runner
-from llmrepair.pipeline.stage import Context, Stage, StageConfig
+from llmrepair.pipeline.stage import Stage, StageConfig
 from llmrepair.pipeline.store import Store
 from llmrepair.stages.compress import Compress
+from llmrepair.stages.conjecture import Conjecture
+from llmrepair.stages.conjecture.stage import DAMAGED, DENSE
 from llmrepair.stages.evaluate import Evaluate
 from llmrepair.stages.tune_lora import TuneLora
 from llmrepair.stages.tune_prompts import TunePrompts
@@ -54,14 +56,15 @@ def collect_evaluations(runner: Runner, model_identity: dict[str, Any]) -> tuple
 
 
 def collect_verdicts(runner: Runner, evaluations: Sequence[Evaluation]) -> list[Artifact]:
-    """All intact conjecture tests of a model that were made from evaluations of the report, dense and compressed."""
+    """All intact conjecture tests, by the code as it is, of what the report has evaluations of, dense and compressed."""
     names = {evaluation.artifact.name for evaluation in evaluations}
     return [
         artifact
         for artifact in runner.store.artifacts()
-        if artifact.stage == "conjecture"
+        if artifact.stage == Conjecture.name
         and runner.find_intact(artifact.name, is_read=True) is not None
-        and {artifact.inputs["dense"], artifact.inputs["model"]} <= names
+        and artifact.key_document["code"] == current_code(Conjecture.code)
+        and {artifact.inputs[DENSE], artifact.inputs[DAMAGED]} <= names
     ]
 
 
@@ -94,8 +97,3 @@ class Report(Stage):
 
     def tags(self) -> dict[str, str]:
         return {"model": self.config.model}
-
-    def run(self, context: Context) -> dict[str, Any]:
-        from llmrepair.stages.report.run import run
-
-        return run(self, context)

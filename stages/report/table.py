@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmrepair.pipeline.keys import document_key
+from llmrepair.stages.conjecture.significance import LEVEL, holm, mcnemar
 from llmrepair.stages.evaluate.files import RESULTS_FILE, samples_file
 from llmrepair.stages.evaluate.labels import RECOVERIES, headline, higher_is_better, placing, recovery_label
-from llmrepair.stages.report.comparison import crossed_mean, holm, paired_difference, rates
+from llmrepair.stages.report.comparison import crossed_mean, paired_difference, rates
 
 if TYPE_CHECKING:
     from llmrepair.pipeline.artifact import Artifact
@@ -53,7 +54,7 @@ def build_table(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     correct = {place: [each.correct for each in of_seeds.values()] for place, of_seeds in answers.items()}
     _add_details(list(rows.values()))
     comparisons = list(_comparisons(rows, columns, correct))
-    _add_holm(comparisons)
+    add_holm(comparisons)
     return {
         "columns": [{"name": name, **column} for name, column in sorted(columns.items())],
         "rows": [{"name": name, **row} for name, row in rows.items()],
@@ -259,6 +260,7 @@ def _comparisons(
                 "baseline": baseline,
                 "column": column,
                 "difference": vars(paired_difference(ours, theirs)),
+                "p_mcnemar": mcnemar(ours, theirs),
             }
             known = alone(dense, column)
             if row["recovery"] != "none" and row["compression"] != "dense" and known.keys() == before.keys():
@@ -266,13 +268,14 @@ def _comparisons(
             yield comparison
 
 
-def _add_holm(comparisons: list[dict[str, Any]]) -> None:
-    """p-values adjusted for the tasks on which a row is compared."""
+def add_holm(comparisons: list[dict[str, Any]]) -> None:
+    """McNemar's p-values adjusted for the tasks on which a row is compared."""
     for row in dict.fromkeys(comparison["row"] for comparison in comparisons):
         of_row = [comparison for comparison in comparisons if comparison["row"] == row]
-        adjusted = holm({comparison["column"]: comparison["difference"]["p_value"] for comparison in of_row})
+        adjusted = holm({comparison["column"]: comparison["p_mcnemar"] for comparison in of_row})
         for comparison in of_row:
             comparison["p_holm"] = adjusted[comparison["column"]]
+            comparison["is_significant"] = comparison["p_holm"] <= LEVEL
 
 
 def _array(results: _Correct, order: _Correct) -> NDArray[Any]:

@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from llmrepair.pipeline.errors import Problem
-from llmrepair.pipeline.stage import Context
 from llmrepair.stages.fields import PositiveNumbers
 from llmrepair.stages.tuning import Tune, TuningConfig
 
@@ -38,8 +37,3 @@ class TuneLora(Tune):
 
     def label(self) -> str:
         return f"{self.compressed.label()}: LoRA of rank {self.config.rank}, {self.config.objective[0]}"
-
-    def run(self, context: Context) -> dict[str, Any]:
-        from llmrepair.stages.tune_lora.run import run
-
-        return run(self, context)

@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from llmrepair.pipeline.errors import Problem
-from llmrepair.pipeline.stage import Context
 from llmrepair.stages.fields import PositiveIntegers, PositiveNumbers
 from llmrepair.stages.tuning import INITIALISATIONS, Initialisations, Tune, TuningConfig
 
@@ -49,8 +48,3 @@ class TunePrompts(Tune):
     def label(self) -> str:
         lengths = ", ".join(map(str, self.config.lengths))
         return f"{self.compressed.label()}: prompts of {lengths} tokens, {', '.join(self.config.objective)}"
-
-    def run(self, context: Context) -> dict[str, Any]:
-        from llmrepair.stages.tune_prompts.run import run
-
-        return run(self, context)

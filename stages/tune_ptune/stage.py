@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from llmrepair.pipeline.errors import Problem
-from llmrepair.pipeline.stage import Context
 from llmrepair.stages.fields import PositiveNumbers
 from llmrepair.stages.tuning import INITIALISATIONS, Initialisations, Tune, TuningConfig
 
@@ -57,8 +56,3 @@ class TunePtune(Tune):
     def label(self) -> str:
         kind = {"prefix": "prefix tuning", "p-tuning": "p-tuning"}[self.config.kind]
         return f"{self.compressed.label()}: {kind} with {self.config.virtual_tokens} tokens, {self.config.objective[0]}"
-
-    def run(self, context: Context) -> dict[str, Any]:
-        from llmrepair.stages.tune_ptune.run import run
-
-        return run(self, context)

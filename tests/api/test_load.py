@@ -61,7 +61,7 @@ def test_a_loaded_model_answers_as_it_did_when_it_was_evaluated(llmrepair: Comma
         assert [[prompt] for prompt in model.choose(ids, mask).tolist()] == [sample["prompts"] for sample in samples]
 
 
-@pytest.mark.parametrize("name", ["none", "fixed", "idp", "ensemble", "lora"])
+@pytest.mark.parametrize("name", ["none", "fixed", "idp", "ensemble", "ptune", "lora"])
 def test_an_export_is_loaded_as_what_it_was_made_from(llmrepair: CommandLine, runs: Path, tmp_path: Path, name: str) -> None:
     key = evaluated(llmrepair, runs, (PROMPTED | PLAIN)[name])["key"]
     assert llmrepair("export", key, "--to", tmp_path / "out", "--runs", runs).code == 0

@@ -17,8 +17,10 @@ import torch
 
 from llmrepair.pipeline import graph as graph_module
 from llmrepair.pipeline.artifact import write_json
+from llmrepair.pipeline.code import current_code
 from llmrepair.pipeline.keys import document_key
 from llmrepair.pipeline.store import Store
+from llmrepair.stages.conjecture import Conjecture
 from tests.conftest import Answer, CommandLine
 
 TUNING = ["--budget", 8192, "--tuning-samples", 60, "--learning-rates", 0.01]
@@ -323,7 +325,7 @@ def test_the_report_begins_with_the_verdict_of_a_conjecture_test(llmrepair: Comm
     shares = {name: {"value": 1 / 3, "low": 0.2, "high": 0.5} for name in ("displaced", "latent", "erased")}
     task = {"sentence": "Of 60 questions a third comes back", "displacement": None, "models": {"model": {"shares": shares}}}
     found = {"verdict": "undetermined", "sentences": [task["sentence"]], "tasks": {"lab_qa": task}}
-    document = {"stage": "conjecture", "inputs": made_of}
+    document = {"stage": "conjecture", "inputs": made_of, "code": current_code(Conjecture.code)}
     name = f"conjecture/{document_key(document)}"
     with store.draft(name) as draft:
         write_json(draft / "conjecture.json", found)

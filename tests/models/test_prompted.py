@@ -109,6 +109,32 @@ def test_forward_gives_the_logits_of_the_inputs(model: PreTrainedModel, side: st
         assert relative_difference(logits[real], behind_prompt(model, prompts[pick], row, max(LENGTHS))) < 1e-5
 
 
+EAGER = [(family, "eager") for family in FAMILIES]
+FLEX = [(family, "flex_attention") for family in FAMILIES if family != "gpt2"]  # for which transformers has none
+
+
+@pytest.mark.parametrize("family, attention", EAGER + FLEX)
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_any_attention_gives_the_same(family: str, side: str, attention: str) -> None:
+    model = tiny_model(family)
+    ids, mask = pad_rows(ROWS, CPU, side)
+    options: dict[str, Any] = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": PADDING}
+    torch.compiler.set_stance("force_eager")  # compiling flex attention takes long, and fails on some CPUs
+    try:
+        found = []
+        for implementation in ("sdpa", attention):
+            model.set_attn_implementation(implementation)
+            repaired = prompted(model)
+            generated = repaired.generate(ids, mask, **options)
+            found.append((repaired(ids, mask).logits[mask], repaired.choose(ids, mask), generated))
+    finally:
+        torch.compiler.set_stance("default")
+    (expected, choice, tokens), (logits, chosen, generated) = found
+    assert relative_difference(logits, expected) < 1e-5
+    assert torch.equal(chosen, choice)
+    assert torch.equal(generated, tokens)
+
+
 def test_a_choice_may_be_given_and_must_be_somewhere(model: PreTrainedModel) -> None:
     cache, ids = build_prompt_cache(model, random_prompts(LENGTHS)), torch.tensor([ROWS[0]])
     given = PromptedModel(model, cache)(ids, choice=torch.tensor([1])).logits

@@ -57,7 +57,16 @@ def comparison(name: str, value: float, p_value: float, p_holm: float) -> dict[s
         "gained": 4,
         "unlearned": 2.0,
     }
-    return {"row": name, "baseline": "plain", "column": "qa", "difference": difference, "p_holm": p_holm, "rates": rates}
+    return {
+        "row": name,
+        "baseline": "plain",
+        "column": "qa",
+        "difference": difference,
+        "p_mcnemar": p_value,
+        "p_holm": p_holm,
+        "is_significant": p_holm <= 0.05,
+        "rates": rates,
+    }
 
 
 def document() -> dict[str, Any]:

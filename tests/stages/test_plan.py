@@ -11,6 +11,7 @@ from llmrepair.pipeline.errors import RequestError
 from llmrepair.pipeline.graph import Graph
 from llmrepair.pipeline.keys import DigestCache
 from llmrepair.stages.compress import CompressConfig
+from llmrepair.stages.conjecture.stage import Role
 from llmrepair.stages.evaluate import EvaluateConfig
 from llmrepair.stages.graph import evaluate_stage
 from llmrepair.stages.plan import Plan, read_plan
@@ -205,7 +206,8 @@ OPTIONS = st.fixed_dictionaries({name: st.sampled_from(values) for name, values 
 def effective(options: dict[str, Any]) -> list[Any]:
     """The identity of every stage that the evaluation is made of."""
     stage = evaluate_stage(options)
-    return [each.config.identity() for each in (stage, stage.compressed, stage.repair) if each is not None]
+    compressed = [stage.compressed] if stage.repair is None else [stage.compressed, stage.repair.compressed]
+    return [each.config.identity() for each in (stage, stage.repair, *compressed) if each is not None]
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -254,3 +256,50 @@ def test_the_plan_in_the_readme_is_one(path: Path) -> None:
     plan = read(path, "\n".join(line.removeprefix("    ") for line in block.splitlines()))
     assert (plan.name, plan.notes) == ("first-look", [])
     assert len(plan.evaluations) == 2 * 2 * 3 * 2 * 3 - 2 * 2 * 2 * 3 + 1
+
+
+TESTED = """
+[defaults]
+budget = 300_000
+seed = 4
+
+[grid]
+models = ["lab", "lab-opt"]
+compressions = ["none", "rtn", { method = "gptq", bits = 2 }]
+recoveries = ["none", { recovery = "lora", rank = 2 }]
+tasks = ["lab_qa", ["lab_mc", "lab_qa"]]
+seeds = [0, 5]
+
+[[exclude]]
+model = "lab-opt"
+method = "rtn"
+
+[conjecture]
+controls = ["erased"]
+rank = 4
+"""
+
+
+def test_a_plan_tests_each_compression_of_its_grid(path: Path) -> None:
+    plan = read(path, TESTED)
+    found = [(t.damaged.compressed.label(), t.damaged.config.tasks) for t in plan.conjectures]
+    compressed = ("lab rtn 3 bits", "lab gptq 2 bits", "lab-opt gptq 2 bits")
+    assert found == [(label, tasks) for label in compressed for tasks in (("lab_qa",), ("lab_mc", "lab_qa"))]
+    first = plan.conjectures[0]
+    assert (first.config.seeds, first.models, first.tuning.config.budget) == ((0, 5), ["model", "erased"], 300_000)
+    repair = first.evaluations[Role("model", "lora", 5)].repair
+    assert repair is not None
+    assert (repair.config.seed, repair.config.model_dump()["rank"]) == (5, 4)
+    assert plan.targets == [*plan.evaluations, *plan.conjectures]
+
+
+def test_a_plan_may_ask_for_tests_alone(path: Path) -> None:
+    plan = read(path, "[conjecture]\nmethod = 'rtn'\nseeds = [7]")
+    assert plan.evaluations == []
+    assert [test.config.seeds for test in plan.conjectures] == [(7,)]
+
+
+def test_what_is_wrong_with_a_test_is_told_by_line(path: Path) -> None:
+    assert problems(path, "[conjecture]\nseed = 1\nmethod = 'rtn'") == ["2: `conjecture.seed`: there is no `seed` here"]
+    (problem,) = problems(path, "[conjecture]\nmethod = 'rtn'\ncontrols = ['wiped']")
+    assert problem.startswith("3: `conjecture.controls`: `wiped` is no value of --controls")

@@ -14,25 +14,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmrepair.stages.report.comparison import holm
 from llmrepair.stages.report.figure import flow, linear, ticks
 from llmrepair.stages.report.html import render_html
 from llmrepair.stages.report.long_form import COLUMNS, csv_text
 from llmrepair.stages.report.paper import latex, latex_text, markdown
+from llmrepair.stages.report.table import add_holm
 from llmrepair.stages.report.text import MARK_NOTE, significant
 from tests.stages.report_document import ODD, document
 
 
-def test_holm_by_hand() -> None:
-    assert holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005}) == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02})
-    assert holm({"a": 0.4}) == {"a": 0.4}
-    assert holm({"a": 0.7, "b": 0.9}) == {"a": 1.0, "b": 1.0}
+def test_p_values_are_adjusted_for_the_tasks_of_a_row_and_not_for_other_rows() -> None:
+    compared = [{"row": row, "column": column, "p_mcnemar": p} for row, column, p in ROWS]
+    add_holm(compared)
+    found = [(each["p_holm"], each["is_significant"]) for each in compared]
+    assert found == [(pytest.approx(0.03), True), (0.03, True), (pytest.approx(0.08), False), (pytest.approx(0.08), False)]
 
 
-def test_the_mark_goes_by_the_adjusted_p_value_and_only_to_repairs() -> None:
+ROWS = [("lora", "a", 0.01), ("idp", "a", 0.03), ("lora", "b", 0.04), ("lora", "c", 0.045)]
+
+
+def test_only_repairs_are_marked() -> None:
     found = document()
     assert significant(found) == {("lora", "qa")}  # the compressed model differs too, but from the dense one
-    found["comparisons"][2]["p_holm"] = 0.06
+    found["comparisons"][2]["is_significant"] = False
     assert significant(found) == set()
 
 
@@ -110,8 +114,8 @@ def test_csv_holds_every_number_as_it_is() -> None:
         "evaluate/idp0 evaluate/idp1",
         "1024",
     )
-    assert (float(idp["difference"]), float(idp["p_value"]), float(idp["p_holm"])) == (-0.03, 0.4, 0.4)
-    assert all(line["p_value"] == "" for line in lines if line["metric"] == "other")
+    assert (float(idp["difference"]), float(idp["p_mcnemar"]), float(idp["p_holm"])) == (-0.03, 0.4, 0.4)
+    assert all(line["p_mcnemar"] == "" for line in lines if line["metric"] == "other")
 
 
 class _Tags(HTMLParser):
@@ -181,7 +185,7 @@ def test_flow_draws_every_item_once() -> None:
     }
 
 
-@given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6))
+@given(st.floats(-1e4, 1e4), st.floats(1e-3, 1e6))
 def test_ticks_are_a_few_round_numbers_inside(low: float, width: float) -> None:
     found = ticks(low, low + width)
     assert 2 <= len(found) <= 7

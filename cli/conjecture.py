@@ -1,0 +1,95 @@
+"""`conjecture`: was what compression took forgotten, or only displaced?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from llmrepair.cli.options import JSON_OPTION, RUNS_OPTION, Panels, with_options
+from llmrepair.cli.output import print_json, print_table
+from llmrepair.cli.running import DEFAULT_RUNS, make_runner
+from llmrepair.cli.side_by_side import pull_all
+from llmrepair.pipeline.artifact import Artifact
+from llmrepair.pipeline.stage import Runtime
+from llmrepair.stages.compress import CompressConfig
+from llmrepair.stages.conjecture import ConjectureConfig
+from llmrepair.stages.conjecture.stage import DAMAGED, RESULT_FILE
+from llmrepair.stages.evaluate import EvaluateConfig
+from llmrepair.stages.graph import conjecture_stage, notes
+from llmrepair.stages.tune_lora import TuneLoraConfig
+from llmrepair.stages.tune_prompts import TunePromptsConfig
+
+_PANELS: Panels = {
+    "Test": ConjectureConfig,
+    "Evaluation": EvaluateConfig,
+    "Tuning": TunePromptsConfig,
+    "LoRA": TuneLoraConfig,
+    "Compression": CompressConfig,
+    "Running": Runtime,
+}
+
+
+@with_options(_PANELS)
+def conjecture(values: Mapping[str, Any], runs: RUNS_OPTION = DEFAULT_RUNS, as_json: JSON_OPTION = False) -> None:
+    stage = conjecture_stage(values)
+    runner = make_runner(values, runs)
+    for text in notes(stage.damaged):
+        runner.reporter.note(text)
+    (outcome,) = pull_all(runner, [stage])
+    if as_json:
+        print_json(outcome.as_json())
+    else:
+        print_conjecture(outcome.artifact)
+
+
+def print_conjecture(artifact: Artifact) -> None:
+    """The verdict first, then for each task rates, shares and tests."""
+    found: Mapping[str, Any] = artifact.read_json(RESULT_FILE)
+    print(f"{found['verdict']}\n")
+    for text in found["sentences"]:
+        print(text)
+    for task, result in found["tasks"].items():
+        print(f"\n{_items_text(task, result)}\n")
+        print_table(_RATE_HEADS, _rate_rows(result), right=_RATE_HEADS[2:])
+        print()
+        print_table(_TEST_HEADS, _test_rows(result), right=_TEST_HEADS[1:])
+    seeds = ", ".join(map(str, found["seeds"]))
+    print(f"\nshares in % with 95 % intervals, over items and tuning seeds ({seeds}); everything is in {artifact.path}")
+
+
+def _items_text(task: str, result: Mapping[str, Any]) -> str:
+    counts = result["models"][DAMAGED]["items"]
+    text = f"{task}: {result['items']} items, " + ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in counts.items())
+    left_out = result["overlap"]["items"] - result["items"]
+    return text + (f"; {left_out} were left out, the tuning text holds them" if left_out else "")
+
+
+_RATE_HEADS = ("model", "repair", "lost, recovered", "kept, broken", "never known, lucky", "latent", "erased")
+
+
+def _rate_rows(result: Mapping[str, Any]) -> list[list[str]]:
+    rows = []
+    for model, found in result["models"].items():
+        for repair, rates in found["rates"].items():
+            shares = found["shares"] if repair == "lora" else None
+            cells = [_percent(rates[name]) for name in ("recovery", "regression", "luck")]
+            rows.append([model, repair, *cells, *(_percent(shares[name]) if shares else "" for name in ("latent", "erased"))])
+    return rows
+
+
+def _percent(share: Mapping[str, float] | None) -> str:
+    return f"{100 * share['value']:.1f} [{100 * share['low']:.1f}, {100 * share['high']:.1f}]" if share is not None else "-"
+
+
+_TEST_HEADS = ("repair", "change, points", "p", "p (Holm)", "smallest effect, points", "noise, points")
+
+
+def _test_rows(result: Mapping[str, Any]) -> list[list[str]]:
+    rows = []
+    for repair, test in result["tests"].items():
+        noise = test["noise_floor"]
+        p_values = [f"{test[name]:.2g}" for name in ("p_value", "p_holm")]
+        effects = [f"{100 * test['smallest_effect']:.1f}", f"{100 * noise['difference']:.1f}" if noise else "-"]
+        value, low, high = (100 * test["difference"][name] for name in ("value", "low", "high"))
+        rows.append([repair, f"{value:+.1f} [{low:+.1f}, {high:+.1f}]", *p_values, *effects])
+    return rows

@@ -1,0 +1,107 @@
+"""Everything that is said of one task, from the answers on its items. Boolean arrays in, numbers out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from llmrepair.stages.conjecture.classes import (
+    Agreement,
+    Classes,
+    Items,
+    Rates,
+    agreement,
+    classes,
+    fates,
+    rates,
+    shares,
+)
+from llmrepair.stages.conjecture.index import Index, Recovered, displacement_index
+from llmrepair.stages.conjecture.resampling import Estimate, Resampling
+from llmrepair.stages.conjecture.significance import NoiseFloor, mcnemar, noise_floor, smallest_effect
+from llmrepair.stages.report.comparison import Difference, paired_difference
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Which of n items a damaged model answers right: as it is [n], and behind each repair [K, n] of K seeds."""
+
+    alone: Items
+    repaired: Mapping[str, Items]
+
+
+@dataclass(frozen=True)
+class Test:
+    """Whether a repair changes anything, and how small a change could be seen."""
+
+    difference: Difference
+    """In the share of right items, over items and seeds."""
+    p_value: float
+    """McNemar's exact test."""
+    discordance: float
+    """Share of items on which the repaired model and the one without a repair disagree."""
+    smallest_effect: float
+    noise_floor: NoiseFloor | None
+
+
+@dataclass(frozen=True)
+class Found:
+    """Of one damaged model on one task."""
+
+    items: Classes
+    rates: Mapping[str, Rates]
+    shares: Mapping[str, Estimate] | None
+    agreement: Agreement | None
+
+    @property
+    def lost(self) -> int:
+        return int(self.items.lost.sum())
+
+
+def find(dense: Items, answers: Answers, resampling: Resampling) -> Found:
+    """Classes, rates and fates; `dense` [n] are the dense model's answers, `answers` hold those behind `prompt` and `lora`."""
+    items, repaired = classes(dense, answers.alone), answers.repaired
+    return Found(
+        items,
+        {name: rates(items, of, resampling) for name, of in repaired.items()},
+        shares(items, repaired["prompt"], repaired["lora"], resampling),
+        agreement(items.lost, repaired["prompt"], repaired["lora"]),
+    )
+
+
+def index_of(dense: Items, answers: Mapping[str, Answers], resampling: Resampling) -> Index | None:
+    """The displacement index of `model` between the controls `erased` and `displaced`; None where one of the three is missing
+    or lost nothing."""
+    found = {
+        name: Recovered(classes(dense, of.alone), of.repaired["prompt"])
+        for name, of in answers.items()
+        if name in ("model", "erased", "displaced")
+    }
+    if len(found) < 3 or not all(of.items.lost.any() for of in found.values()):
+        return None
+    return displacement_index(found["model"], found["erased"], found["displaced"], resampling)
+
+
+def tests(answers: Answers) -> dict[str, Test]:
+    """Each repair against the model without one."""
+    return {name: _test(answers.alone, repaired) for name, repaired in answers.repaired.items()}
+
+
+def _test(alone: Items, repaired: Items) -> Test:
+    discordance = float((repaired != alone).mean())
+    return Test(
+        paired_difference(repaired, alone),
+        mcnemar(repaired, alone),
+        discordance,
+        smallest_effect(len(alone), discordance),
+        noise_floor(repaired),
+    )
+
+
+def item_fates(answers: Answers) -> list[list[str]]:
+    """For each item, what it would be if it was lost: of each seed."""
+    found = fates(answers.repaired["prompt"], answers.repaired["lora"])
+    names = np.select(list(found.values()), list(found), "")  # [K, n]
+    return [[str(name) for name in of_seeds] for of_seeds in names.T]

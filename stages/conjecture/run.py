@@ -1,0 +1,158 @@
+"""llmrepair conjecture --model lab --method gptq --bits 3 --tasks lab_qa"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from llmrepair.pipeline.artifact import write_json
+from llmrepair.pipeline.errors import Problem, WorkError
+from llmrepair.pipeline.stage import Context
+from llmrepair.stages.conjecture.analysis import Answers, Found, find, index_of, item_fates, tests
+from llmrepair.stages.conjecture.classes import Items, classes
+from llmrepair.stages.conjecture.overlap import first_words, overlaps
+from llmrepair.stages.conjecture.resampling import Resampling
+from llmrepair.stages.conjecture.samples import Item, answered_right, judged_samples, tested
+from llmrepair.stages.conjecture.significance import holm
+from llmrepair.stages.conjecture.stage import DAMAGED, DENSE, RESULT_FILE, Role
+from llmrepair.stages.conjecture.verdict import overall, sentence, verdict
+from llmrepair.stages.sources import LAB_MODELS, load_texts
+
+if TYPE_CHECKING:
+    from llmrepair.stages.conjecture.stage import Conjecture
+
+ITEMS_FILE = "items.jsonl"
+_MOST_OVERLAP = 0.5
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task's items, of those that the tuning text does not hold, and who answers them right."""
+
+    name: str
+    items: list[Item]
+    overlap: list[str | None]
+    """Of every item, why it is left out; None where it is not."""
+    dense: Items
+    models: dict[str, Answers]
+
+
+def run(stage: Conjecture, context: Context) -> dict[str, Any]:
+    tasks = _read_tasks(stage, context)
+    results = {task.name: _of_task(task, stage.damaged.compressed.label()) for task in tasks}
+    _add_holm(results)
+    with (context.folder / ITEMS_FILE).open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for task in tasks for line in _item_lines(task))
+    word = overall(result["verdict"]["word"] for result in results.values())
+    sentences = [result["sentence"] for result in results.values()] or [_NOTHING_JUDGED]
+    document = {"verdict": word, "sentences": sentences, "seeds": list(stage.config.seeds), "tasks": results}
+    write_json(context.folder / RESULT_FILE, document)
+    return {"verdict": word, "sentences": sentences, "tasks": {name: _metrics(each) for name, each in results.items()}}
+
+
+_NOTHING_JUDGED = "undetermined, because no answer of these tasks is right or wrong: give others with --tasks"
+
+
+def _read_tasks(stage: Conjecture, context: Context) -> list[Task]:
+    """The tasks that have right and wrong answers.
+
+    Raises:
+        WorkError: the tuning text holds more than half of a task's items.
+    """
+    dense = context.inputs[str(Role(DENSE))]
+    read = {name: judged_samples(dense, name) for name in dense.metrics["tasks"]}
+    return [_read_task(stage, context, name, samples) for name, samples in read.items() if samples]
+
+
+def _read_task(stage: Conjecture, context: Context, name: str, samples: Mapping[Item, Mapping[str, Any]]) -> Task:
+    items = list(samples)
+    found = overlaps(tested(list(samples.values()), stage.tuning.compressed.config.model in LAB_MODELS), _tuning_text(stage))
+    held = sum(reason is not None for reason in found)
+    if held > _MOST_OVERLAP * len(items):
+        message = (
+            f"the tuning text holds {held} of the {len(items)} items of {name}, so what a repair brings back may be learned"
+        )
+        raise WorkError(Problem(message, "give other text with --tuning-data, or other --tasks"))
+    kept = np.array([reason is None for reason in found])
+
+    def right(role: Role) -> Items:
+        return answered_right(context.inputs[str(role)], name, items)[kept]
+
+    models = {
+        model: Answers(
+            right(Role(model)),
+            {
+                recovery: np.stack([right(Role(model, recovery, seed)) for seed in stage.config.seeds])
+                for recovery in dict.fromkeys(role.recovery for role in stage.evaluations if role.model == model)
+                if recovery != "none"
+            },
+        )
+        for model in stage.models
+    }
+    return Task(name, items, found, right(Role(DENSE)), models)
+
+
+def _tuning_text(stage: Conjecture) -> Iterator[str]:
+    """At least all that was tuned on: packing drops less than a row for each that it keeps, and a word is a token at least."""
+    config, identity = stage.tuning.config, stage.tuning.tuning_data
+    return first_words(load_texts(config.tuning_data, identity), (2 * config.tuning_samples + 1) * config.tuning_seq_len)
+
+
+def _of_task(task: Task, model: str) -> dict[str, Any]:
+    resampling = Resampling(len(task.dense))
+    found = {name: find(task.dense, answers, resampling) for name, answers in task.models.items()}
+    index = index_of(task.dense, task.models, resampling)
+    lost, shares = found[DAMAGED].lost, found[DAMAGED].shares
+    return {
+        "verdict": asdict(verdict(lost, index)),
+        "sentence": sentence(model, task.name, lost, shares, index),
+        "items": len(task.dense),
+        "overlap": {"items": len(task.items), **Counter(reason for reason in task.overlap if reason is not None)},
+        "displacement": asdict(index) if index is not None else None,
+        "models": {name: _found(each) for name, each in found.items()},
+        "tests": {name: asdict(test) for name, test in tests(task.models[DAMAGED]).items()},
+    }
+
+
+def _found(found: Found) -> dict[str, Any]:
+    return {**asdict(found), "items": found.items.counts()}
+
+
+def _add_holm(results: Mapping[str, dict[str, Any]]) -> None:
+    """p-values of each repair, adjusted for the number of tasks."""
+    recoveries = dict.fromkeys(name for result in results.values() for name in result["tests"])
+    for recovery in recoveries:
+        adjusted = holm({task: result["tests"][recovery]["p_value"] for task, result in results.items()})
+        for task, p_value in adjusted.items():
+            results[task]["tests"][recovery]["p_holm"] = p_value
+
+
+def _item_lines(task: Task) -> Iterator[dict[str, Any]]:
+    """What became of each item, of each seed; an item that the tuning text holds has a reason for that and no class."""
+    damaged = task.models[DAMAGED]
+    names, fates = iter(classes(task.dense, damaged.alone).names()), iter(item_fates(damaged))
+    recovered = {recovery: iter(repaired.T.tolist()) for recovery, repaired in damaged.repaired.items()}
+    for item, reason in zip(task.items, task.overlap, strict=True):
+        line = {"task": task.name, **item._asdict(), "overlap": reason, "class": None}
+        if reason is None:
+            name, fate = next(names), next(fates)
+            line |= {"class": name, "fate": fate if name == "lost" else None}
+            line["right"] = {recovery: next(of_items) for recovery, of_items in recovered.items()}
+        yield line
+
+
+def _metrics(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The few numbers that stand for a task."""
+    displacement, model = result["displacement"], result["models"][DAMAGED]
+    return {
+        "verdict": result["verdict"]["word"],
+        "items": result["items"],
+        "lost": model["items"]["lost"],
+        "displacement_index": displacement["index"] if displacement is not None else None,
+        "shares": model["shares"],
+    }

@@ -1,0 +1,91 @@
+"""`conjecture` on real evaluations of the embedded model, small."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from llmrepair.cli.main import run
+from tests.conftest import CommandLine
+
+SMALL = "--method magnitude --sparsity 0.8 --seeds 3 --limit 40 --lengths 4 --tuning-samples 60 --budget 8192".split()
+ASKED = ["conjecture", *SMALL, "--controls", "", "--tasks", "lab_qa,lab_text"]
+PLAN = """
+[defaults]
+budget = 8192
+tuning_samples = 60
+lengths = [4]
+limit = 40
+tasks = ["lab_qa", "lab_text"]
+
+[conjecture]
+method = "magnitude"
+sparsity = 0.8
+seeds = [3]
+controls = []
+"""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("conjecture")
+    assert run([*ASKED, "--runs", str(folder / "runs")]) == 0
+    (folder / "study.toml").write_text(PLAN)
+    return folder
+
+
+@pytest.fixture
+def folder(finished: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(finished)
+    return finished
+
+
+def test_it_makes_all_that_it_needs(finished: Path) -> None:
+    made = Counter(path.parent.name for path in (finished / "runs").glob("*/????????????????"))
+    # dense and compressed, each alone; the compressed one behind prompt, IDP and LoRA
+    assert made == {"compress": 2, "tune-prompts": 1, "tune-lora": 1, "evaluate": 2 + 3, "conjecture": 1}
+
+
+def test_a_plan_asks_for_the_same(folder: Path, llmrepair: CommandLine) -> None:
+    answer = llmrepair("plan", "study.toml", "--json").json
+    assert (len(answer["stages"]), answer["to_do"]) == (10, 0)
+
+
+def test_the_verdict_and_its_numbers_are_in_the_answer(folder: Path, llmrepair: CommandLine) -> None:
+    answer = llmrepair(*ASKED, "--json").json
+    assert answer["stage"] == "conjecture"
+    assert answer["cached"]
+    assert answer["metrics"]["verdict"] == "undetermined"
+    assert list(answer["metrics"]["tasks"]) == ["lab_qa"]  # nothing in lab_text is right or wrong
+    found = answer["metrics"]["tasks"]["lab_qa"]
+    assert found["items"] == 40
+    assert sum(share["value"] for share in found["shares"].values()) == pytest.approx(1)
+    lines = [json.loads(line) for line in (Path(answer["path"]) / "items.jsonl").read_text().splitlines()]
+    assert len(lines) == 40
+    assert sum(line["class"] == "lost" for line in lines) == found["lost"] > 0
+
+
+def test_what_is_printed_begins_with_the_verdict(folder: Path, llmrepair: CommandLine) -> None:
+    lines = llmrepair(*ASKED).out.splitlines()
+    assert lines[0] == "undetermined"
+    assert lines[2].startswith("Of the ")
+    assert "with LoRA tuned on other facts" in lines[2]
+    heads = next(line for line in lines if line.startswith("model  repair"))
+    rows = lines[lines.index(heads) + 1 :][:3]
+    assert [row.split()[1] for row in rows] == ["prompt", "idp", "lora"]
+
+
+def test_show_and_help_know_it(folder: Path, llmrepair: CommandLine) -> None:
+    (key,) = [path.name for path in (folder / "runs" / "conjecture").iterdir()]
+    assert "tasks.lab_qa.shares.erased" in llmrepair("show", key).out
+    assert "--controls" in llmrepair("conjecture", "--help").out
+
+
+def test_what_the_test_sets_itself_is_refused(folder: Path, llmrepair: CommandLine) -> None:
+    answer = llmrepair(*ASKED, "--recovery", "idp", "--seed", 1)
+    assert answer.code == 2
+    assert "error: the conjecture test itself sets --recovery" in answer.err
+    assert "hint: leave it out" in answer.err

@@ -1,0 +1,185 @@
+"""The conjecture stage on saved samples whose truth is known, and what it is made of."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from llmrepair.lab.world import make_world
+from llmrepair.pipeline.artifact import Artifact, write_json
+from llmrepair.pipeline.errors import RequestError, WorkError
+from llmrepair.pipeline.graph import Graph
+from llmrepair.pipeline.keys import DigestCache
+from llmrepair.pipeline.progress import Reporter
+from llmrepair.pipeline.stage import Context, Runtime
+from llmrepair.stages.conjecture import Conjecture
+from llmrepair.stages.conjecture.stage import Role
+from llmrepair.stages.evaluate.files import samples_file
+from llmrepair.stages.graph import conjecture_stage, make_stage
+
+VALUES = {"method": "rtn", "seeds": "0,1,2", "tasks": "lab_qa", "controls": "erased,displaced,overwritten"}
+QUESTIONS = [question for person in make_world().held_out for question in person.questions()]
+TRUTHS = {  # of what a model lost, the share that comes back with prompt and LoRA
+    "erased": (0.02, 0.03),
+    "displaced": (0.97, 0.95),
+    "overwritten": (0.03, 0.6),
+    "mixture": (0.5, 0.5),
+}
+Answer = Callable[[Role], NDArray[Any]]
+
+
+def answers_of(truth: str) -> Answer:
+    """Answers on the lab's 640 questions of a dense model that knows all but 10, of a model with a truth, and of controls."""
+    generator = np.random.default_rng(5)
+    reached = generator.random(640)  # the same facts come back with every seed, but for a few
+
+    def answers(role: Role) -> NDArray[Any]:
+        known = np.arange(640) >= 10
+        if role.model == "dense":
+            return known
+        lost = np.arange(640) < (400 if role.model == "model" else 640)
+        prompt, lora = TRUTHS[truth if role.model == "model" else role.model]
+        share = {"none": 0.0, "prompt": prompt, "idp": prompt, "lora": lora}[role.recovery]
+        flipped = generator.random(640) < 0.02
+        return known & (~lost | ((reached < share) ^ (flipped & (share > 0) & (share < 1)))) & (known | ~lost)
+
+    return answers
+
+
+def write_samples(folder: Path, right: NDArray[Any]) -> Artifact:
+    folder.mkdir(parents=True)
+    write_json(folder / "record.json", {"metrics": {"tasks": {"lab_qa": {}}}})
+    lines = [
+        {
+            "doc_id": number,
+            "filter": "none",
+            "arguments": {"gen_args_0": {"arg_0": question.prompt(), "arg_1": {"until": ["."]}}},
+            "target": question.answer,
+            "correct": bool(correct),
+        }
+        for number, (question, correct) in enumerate(zip(QUESTIONS, right, strict=True))
+    ]
+    (folder / samples_file("lab_qa")).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return Artifact("evaluate", folder.name, folder)
+
+
+def run(tmp_path: Path, answers: Answer, values: dict[str, Any] = VALUES) -> tuple[dict[str, Any], Path]:
+    stage = conjecture_stage(values)
+    Graph([stage], DigestCache(tmp_path / "digests"))  # finds its sources
+    inputs = {str(role): write_samples(tmp_path / str(role).replace(" ", "-"), answers(role)) for role in stage.evaluations}
+    folder = tmp_path / "conjecture"
+    folder.mkdir()
+    return stage.run(Context(folder, tmp_path / "work", inputs, Runtime(), Reporter(quiet=True))), folder
+
+
+@pytest.mark.parametrize(
+    ("truth", "word"),
+    [("erased", "forgotten"), ("displaced", "displaced"), ("overwritten", "forgotten"), ("mixture", "mixed")],
+)
+def test_a_known_truth_gets_its_word(tmp_path: Path, truth: str, word: str) -> None:
+    metrics, folder = run(tmp_path, answers_of(truth))
+    found = metrics["tasks"]["lab_qa"]
+    assert (metrics["verdict"], found["verdict"]) == (word, word)
+    assert (found["items"], found["lost"]) == (640, 390)
+    prompt, lora = TRUTHS[truth]
+    index = found["displacement_index"]
+    assert index["low"] <= (prompt - 0.02) / 0.95 <= index["high"]
+    assert found["shares"]["displaced"]["value"] == pytest.approx(prompt, abs=0.05)
+    assert found["shares"]["latent"]["value"] == pytest.approx(max(0, lora - prompt), abs=0.05)
+    assert sum(share["value"] for share in found["shares"].values()) == pytest.approx(1)
+    result = json.loads((folder / "conjecture.json").read_text())
+    assert result["sentences"] == metrics["sentences"]
+    task = result["tasks"]["lab_qa"]
+    assert task["overlap"] == {"items": 640}
+    assert set(task["models"]) == {"model", "erased", "displaced", "overwritten"}
+    test = task["tests"]["prompt"]
+    assert test["p_value"] == test["p_holm"]
+    assert (test["p_value"] < 1e-6) == (prompt >= 0.5)
+    assert test["noise_floor"]["significant"] <= 0.05
+
+
+def test_every_item_has_its_class_and_what_brought_it_back(tmp_path: Path) -> None:
+    answers = answers_of("mixture")
+    right = {role: answers(role) for role in conjecture_stage(VALUES).evaluations}
+    _, folder = run(tmp_path, right.__getitem__)
+    lines = [json.loads(line) for line in (folder / "items.jsonl").read_text().splitlines()]
+    assert [line["doc_id"] for line in lines] == list(range(640))
+    for number, line in enumerate(lines):
+        dense, alone = right[Role("dense")][number], right[Role("model")][number]
+        wanted = {(True, False): "lost", (True, True): "kept", (False, False): "never_known"}[bool(dense), bool(alone)]
+        prompt, lora = ([bool(right[Role("model", name, seed)][number]) for seed in range(3)] for name in ("prompt", "lora"))
+        assert line["class"] == wanted
+        assert (line["right"]["prompt"], line["right"]["lora"]) == (prompt, lora)
+        if wanted == "lost":
+            assert [fate == "displaced" for fate in line["fate"]] == prompt
+            assert [fate == "erased" for fate in line["fate"]] == [not (p or r) for p, r in zip(prompt, lora, strict=True)]
+
+
+def test_items_that_the_tuning_text_holds_are_left_out(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    held = QUESTIONS[20].question.removeprefix("Where was ").removesuffix(" born?")
+    assert "Where was" in QUESTIONS[20].question
+    text.write_text("\n\n".join([f"{held} lives here."] + ["Nothing is known of others."] * 40))
+    metrics, folder = run(tmp_path, answers_of("displaced"), {**VALUES, "tuning_data": str(text)})
+    assert metrics["tasks"]["lab_qa"]["items"] == 636
+    lines = [json.loads(line) for line in (folder / "items.jsonl").read_text().splitlines()]
+    assert [(line["doc_id"], line["class"]) for line in lines if line["overlap"]] == [(n, None) for n in range(20, 24)]
+    overlap = json.loads((folder / "conjecture.json").read_text())["tasks"]["lab_qa"]["overlap"]
+    assert overlap == {"items": 640, "entity": 4}
+
+
+def test_text_about_most_of_the_tested_is_refused(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("\n\n".join(f"{person.name} lives here." for person in make_world().held_out[:81]))
+    with pytest.raises(WorkError, match="the tuning text holds 324 of the 640 items of lab_qa"):
+        run(tmp_path, answers_of("displaced"), {**VALUES, "tuning_data": str(text)})
+
+
+def test_it_is_undetermined_without_controls(tmp_path: Path) -> None:
+    metrics, _ = run(tmp_path, answers_of("displaced"), {**VALUES, "controls": ""})
+    assert metrics["verdict"] == "undetermined"
+    assert "no controls" in metrics["sentences"][0]
+    assert metrics["tasks"]["lab_qa"]["displacement_index"] is None
+
+
+def test_the_same_test_is_made_again_from_its_options(tmp_path: Path) -> None:
+    stage = conjecture_stage({**VALUES, "lengths": "4,6", "rank": "4", "limit": "7"})
+    again = make_stage("conjecture", json.loads(json.dumps(stage.options())))
+    assert isinstance(again, Conjecture)
+    assert list(again.evaluations) == list(stage.evaluations)
+    graph = Graph([stage, again], DigestCache(tmp_path / "digests"))
+    assert graph.targets[0] == graph.targets[1]
+
+
+def test_it_is_made_of_each_repair_with_each_seed() -> None:
+    stage = conjecture_stage({**VALUES, "controls": "erased,displaced"})
+    assert len(stage.inputs()) == 1 + (1 + 3 * 3) + 2 * (1 + 2 * 3)
+    assert stage.inputs()["model idp 2"].config.recovery == "idp"  # type: ignore[attr-defined]
+    repair = stage.evaluations[Role("erased", "lora", 1)].repair
+    assert repair is not None
+    assert repair.config.seed == 1
+    assert stage.evaluations[Role("dense")].compressed.config.method == "none"
+    assert conjecture_stage({"method": "rtn"}).models == ["model", "erased", "displaced", "overwritten"]
+
+
+def test_wrong_requests_are_refused() -> None:
+    with pytest.raises(RequestError, match=r"itself sets --recovery.*itself sets --seed"):
+        conjecture_stage({**VALUES, "seed": 1, "recovery": "idp"})
+    with pytest.raises(RequestError, match="nothing to test"):
+        conjecture_stage({"method": "none"})
+    with pytest.raises(RequestError) as error:
+        conjecture_stage({**VALUES, "controls": "wiped", "bits": "5"})
+    assert len(error.value.problems) == 2
+
+
+def test_the_test_imports_no_torch() -> None:
+    code = "import sys, llmrepair.stages.conjecture.run, llmrepair.cli.conjecture; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
