@@ -1,11 +1,16 @@
-# make demo: the whole chain on the embedded model. make test, make lint: what .ci/run calls. make stress: the long tests.
+# make demo: the whole chain on the embedded model. make conjecture: was what three compressions of it took forgotten, or displaced?
+# make test, make lint: what .ci/run calls. make stress: the long tests.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test stress lint clean
+.PHONY: demo conjecture test stress lint clean
 
 demo: .venv/llmrepair
 	$(BIN)/llmrepair demo --html report.html
+
+conjecture: .venv/llmrepair
+	$(BIN)/llmrepair run examples/conjecture.toml
+	$(BIN)/llmrepair report --html report.html
 
 test: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
