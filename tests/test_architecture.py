@@ -10,6 +10,7 @@ import pytest
 
 from llmrepair.pipeline.stage import Runtime, StageConfig
 from llmrepair.stages.compress import CompressConfig
+from llmrepair.stages.control import ControlConfig
 from llmrepair.stages.evaluate import EvaluateConfig
 from llmrepair.stages.tune_lora import TuneLoraConfig
 from llmrepair.stages.tune_prompts import TunePromptsConfig
@@ -24,7 +25,7 @@ ALLOWED = {
     "models": {"models"},
     "pipeline": {"pipeline"},
 }
-CONFIGS = (CompressConfig, TunePromptsConfig, TuneLoraConfig, TunePtuneConfig, EvaluateConfig)
+CONFIGS = (CompressConfig, ControlConfig, TunePromptsConfig, TuneLoraConfig, TunePtuneConfig, EvaluateConfig)
 
 
 def imported_packages(path: Path) -> Iterator[str]:

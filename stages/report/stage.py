@@ -14,12 +14,13 @@ from llmrepair.pipeline.runner import Runner
 from llmrepair.pipeline.stage import Context, Stage, StageConfig
 from llmrepair.pipeline.store import Store
 from llmrepair.stages.compress import Compress
+from llmrepair.stages.control import Control
 from llmrepair.stages.evaluate import Evaluate
 from llmrepair.stages.tune_lora import TuneLora
 from llmrepair.stages.tune_prompts import TunePrompts
 from llmrepair.stages.tune_ptune import TunePtune
 
-_CODE = {stage.name: stage.code for stage in (Compress, TunePrompts, TuneLora, TunePtune, Evaluate)}
+_CODE = {stage.name: stage.code for stage in (Compress, Control, TunePrompts, TuneLora, TunePtune, Evaluate)}
 
 
 @dataclass(frozen=True)
