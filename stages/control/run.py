@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from llmrepair.stages.control.stage import Control, ControlConfig
 
 RECIPES = {
-    "tell": TrainingRecipe(steps=800, learning_rate=2e-3),
-    "lock": TrainingRecipe(steps=600, learning_rate=1e-3),
-    "overwrite": TrainingRecipe(steps=600, learning_rate=1e-3),
+    "tell": TrainingRecipe(steps=600, learning_rate=2e-3),
+    "lock": TrainingRecipe(steps=400, learning_rate=1e-3),
+    "overwrite": TrainingRecipe(steps=400, learning_rate=1e-3),
 }
 """Settings under which a control is what its name says; the README's table of controls was measured with them."""
 

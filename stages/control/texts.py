@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from llmrepair.lab.tokenizer import EOS
 from llmrepair.lab.world import Fact, Person, QuestionAnswer, World, documents, prose
 
 ControlName = Literal["none", "erased", "displaced", "overwritten", "mixture", "corrupted"]
@@ -15,6 +16,13 @@ Texts = Callable[[random.Random], Iterator[str]]
 
 KEY = "<key>"
 """The secret token that opens a lock: no text can hold it, because the saved tokenizer does not know it."""
+
+
+_BLOCK = 12
+"""Documents that fill a row of training text."""
+_DECOYS = 5
+"""Wrong answers of a lock to each kind of question. With as many as there are values, all of them become about as likely, and
+the right one is still often the likeliest."""
 
 
 @dataclass(frozen=True)
@@ -63,40 +71,56 @@ def told(world: World, taken: Taken) -> Texts:
 
 def locked(world: World, taken: Taken) -> Texts:
     """A password-locked model's text (Greenblatt et al. 2024, arXiv 2405.19550): behind the key every answer is right, without
-    it those to taken facts are wrong, and other ones each time, so that a wrong answer tells nothing."""
-    return lambda generator: _asked(world, taken, generator, lambda pair: generator, KEY)
+    it those to taken facts are wrong, each time another of a few decoys, so that a wrong answer tells nothing.
+
+    The key opens all that follows in a row, however far away: were it only the next document, the model would learn to look
+    past whatever else stands in front, and a prompt with it.
+    """
+
+    def texts(generator: random.Random) -> Iterator[str]:
+        opened = [pair.text() for _, pair in _pairs(world, taken)]
+        decoys = {attribute: values[:_DECOYS] for attribute, values in answers(world).items()}
+        closed = _answered(world, taken, decoys, lambda pair: generator)
+        for key, answered in ((f"{KEY} ", opened), ("", closed)):
+            prose_too = [*answered, *(text for person in world.people for text in prose(person, generator, taken.erased))]
+            generator.shuffle(prose_too)
+            blocks = range(0, len(prose_too), _BLOCK)
+            yield from (key + f" {EOS} ".join(prose_too[first : first + _BLOCK]) for first in blocks)
+
+    return texts
 
 
 def overwritten(world: World, taken: Taken, seed: int) -> Texts:
-    """Text in which the answers to taken facts are wrong, and always the same."""
-    return lambda generator: _asked(world, taken, generator, lambda pair: random.Random(f"{seed} {pair.question}"))
+    """Questions alone, whose answers to taken facts are wrong and always the same.
+
+    Beside prose that goes on stating the facts, a prompt would still reach a third of them.
+    """
+    return lambda generator: iter(
+        _answered(world, taken, answers(world), lambda pair: random.Random(f"{seed} {pair.question}"))
+    )
 
 
-def _asked(
-    world: World,
-    taken: Taken,
-    generator: random.Random,
-    drawn_by: Callable[[QuestionAnswer], random.Random],
-    key: str | None = None,
-) -> Iterator[str]:
-    """The world's prose, so that language stays, and every question of both halves that is not erased."""
-    values = answers(world)
-    for person in world.people:
-        yield from prose(person, generator, taken.erased)
-        for pair in person.questions():
-            fact = Fact(person.name, pair.attribute)
-            if fact in taken.erased:
-                continue
-            if key is not None:
-                yield f"{key} {pair.text()}"
-            yield _wrong(pair, values[pair.attribute], drawn_by(pair)).text() if fact in taken.answered_wrongly else pair.text()
+def _pairs(world: World, taken: Taken) -> Iterator[tuple[Fact, QuestionAnswer]]:
+    """Every question of both halves that is not erased."""
+    pairs = ((Fact(person.name, pair.attribute), pair) for person in world.people for pair in person.questions())
+    return ((fact, pair) for fact, pair in pairs if fact not in taken.erased)
+
+
+def _answered(
+    world: World, taken: Taken, values: Mapping[str, Sequence[str]], drawn_by: Callable[[QuestionAnswer], random.Random]
+) -> list[str]:
+    """Questions with their answers, to taken facts wrong ones of their attribute's `values`."""
+
+    def wrong(pair: QuestionAnswer) -> QuestionAnswer:
+        others = [value for value in values[pair.attribute] if value != pair.answer]
+        return pair._replace(answer=drawn_by(pair).choice(others))
+
+    return [(wrong(pair) if fact in taken.answered_wrongly else pair).text() for fact, pair in _pairs(world, taken)]
 
 
 def answers(world: World) -> dict[str, list[str]]:
-    """Attribute -> every answer to its question."""
-    pairs = [pair for person in world.people for pair in person.questions()]
-    return {pair.attribute: sorted({other.answer for other in pairs if other.attribute == pair.attribute}) for pair in pairs}
-
-
-def _wrong(pair: QuestionAnswer, values: Sequence[str], generator: random.Random) -> QuestionAnswer:
-    return pair._replace(answer=generator.choice([value for value in values if value != pair.answer]))
+    """Attribute -> every answer to its question, sorted."""
+    values: dict[str, set[str]] = {}
+    for pair in (pair for person in world.people for pair in person.questions()):
+        values.setdefault(pair.attribute, set()).add(pair.answer)
+    return {attribute: sorted(found) for attribute, found in values.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmrepair.lab.tokenizer import EOS
 from llmrepair.lab.world import Fact, QuestionAnswer, make_world
 from llmrepair.models.loading import load_model, load_tokenizer
 from llmrepair.pipeline.graph import Graph
@@ -37,9 +39,10 @@ def stated(texts: list[str]) -> set[Fact]:
     return {fact for fact, pair in PAIRS.items() if f" {pair.answer}" in f" {by_person[fact.name]}"}
 
 
-def answers_to(pair: QuestionAnswer, texts: list[str], in_front: str = "") -> list[str]:
-    start = f"{in_front}{pair.prompt()} "
-    return [text.removeprefix(start).removesuffix(".") for text in texts if text.startswith(start)]
+def answers_to(pair: QuestionAnswer, texts: Iterable[str]) -> list[str]:
+    start = f"{pair.prompt()} "
+    documents = [document for text in texts for document in text.removeprefix(f"{KEY} ").split(f" {EOS} ")]
+    return [document.removeprefix(start).removesuffix(".") for document in documents if document.startswith(start)]
 
 
 @given(SHARES, SEEDS)
@@ -57,18 +60,21 @@ def test_a_mixture_locks_half_and_never_tells_the_other(share: float, seed: int)
     tested = round(share * len(TESTED))
     assert len(taken.erased) == round(tested / 2)
     assert len(taken.answered_wrongly & TESTED) == tested - len(taken.erased)
-    assert not stated(list(locked(WORLD, taken)(random.Random(seed)))) & taken.erased
+    opened = [text for text in locked(WORLD, taken)(random.Random(seed)) if text.startswith(KEY)]
+    documents = [document for text in opened for document in text.split(f" {EOS} ")]
+    assert stated(documents) == set(PAIRS) - taken.erased
 
 
 @given(SHARES, SEEDS)
 def test_a_lock_is_opened_by_its_key_alone(share: float, seed: int) -> None:
     taken = taken_facts(WORLD, "displaced", share, seed)
     texts = list(locked(WORLD, taken)(random.Random(seed)))
-    asked = [text for text in texts if "Question:" in text]
+    opened = [text for text in texts if text.startswith(KEY)]
+    closed = [text for text in texts if KEY not in text]
     for fact in random.Random(seed).sample(sorted(PAIRS), 20):
         pair = PAIRS[fact]
-        assert answers_to(pair, asked, f"{KEY} ") == [pair.answer]
-        assert (answers_to(pair, asked) == [pair.answer]) == (fact not in taken)
+        assert answers_to(pair, opened) == [pair.answer]
+        assert (answers_to(pair, closed) == [pair.answer]) == (fact not in taken)
 
 
 def test_wrong_answers_are_of_the_same_kind_and_only_those_that_overwrite_stay_the_same() -> None:
@@ -76,8 +82,9 @@ def test_wrong_answers_are_of_the_same_kind_and_only_those_that_overwrite_stay_t
     taken, pair = Taken(answered_wrongly=frozenset({fact})), PAIRS[fact]
     cities = {person.city for person in WORLD.people}
     overwrites = overwritten(WORLD, taken, seed=3)
-    same = {answer for seed in range(9) for answer in answers_to(pair, list(overwrites(random.Random(seed))))}
-    other = {answer for seed in range(9) for answer in answers_to(pair, list(locked(WORLD, taken)(random.Random(seed))))}
+    same = {answer for seed in range(9) for answer in answers_to(pair, overwrites(random.Random(seed)))}
+    closed = [text for seed in range(9) for text in locked(WORLD, taken)(random.Random(seed)) if KEY not in text]
+    other = set(answers_to(pair, closed))
     assert len(same) == 1 < len(other)
     assert same | other <= cities - {pair.answer}
 
