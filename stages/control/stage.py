@@ -12,7 +12,7 @@ from llmrepair.pipeline.keys import DigestCache
 from llmrepair.pipeline.stage import Context, Needs, Runtime
 from llmrepair.stages.control.texts import ControlName
 from llmrepair.stages.fields import ModelConfig
-from llmrepair.stages.sources import LAB_ERASED, ModelSource, resolve_model, roughly_needed
+from llmrepair.stages.sources import LAB_ERASED, ModelSource, load_config, resolve_model, roughly_needed
 from llmrepair.stages.weights import Weights
 
 _TRAINED = ("erased", "displaced", "overwritten", "mixture")
@@ -63,15 +63,19 @@ class Control(Weights):
 
     def check(self) -> list[Problem]:
         control, model = self.config.control, self.config.model
-        if control not in _TRAINED or model in LAB_ERASED:
-            return []
-        if control in _FROM_ERASED:
-            message = f"nobody knows what `{model}` was never told, so there is no control `{control}` of it"
-            hint = "give --model lab or lab-opt; of another model, items that it never knew stand for what is erased"
-        else:
-            message = f"the control `{control}` retells the lab's facts, of which `{model}` knows none"
-            hint = "give --model lab or lab-opt"
-        return [Problem(message, hint, "control")]
+        if control in _TRAINED and model not in LAB_ERASED:
+            message, hint = (
+                f"the control `{control}` is about the lab's facts, which `{model}` never read",
+                "give --model lab or lab-opt",
+            )
+            if control in _FROM_ERASED:
+                hint += "; of another model, items that it never knew stand for what is erased"
+            return [Problem(message, hint, "control")]
+        if "quantization_config" in load_config(self.model):
+            return [
+                Problem(f"`{model}` is quantised already, and a control is made of a dense model", "give that one", "model")
+            ]
+        return []
 
     def label(self) -> str:
         return f"{self.config.model} {control_label(self.config.identity())}"
