@@ -14,6 +14,7 @@ from llmrepair.pipeline.stage import Runtime
 from llmrepair.stages.compress import CompressConfig
 from llmrepair.stages.conjecture import ConjectureConfig
 from llmrepair.stages.conjecture.stage import DAMAGED, RESULT_FILE
+from llmrepair.stages.control import ControlConfig
 from llmrepair.stages.evaluate import EvaluateConfig
 from llmrepair.stages.graph import conjecture_stage, notes
 from llmrepair.stages.tune_lora import TuneLoraConfig
@@ -25,6 +26,7 @@ _PANELS: Panels = {
     "Tuning": TunePromptsConfig,
     "LoRA": TuneLoraConfig,
     "Compression": CompressConfig,
+    "Control": ControlConfig,
     "Running": Runtime,
 }
 
@@ -33,7 +35,7 @@ _PANELS: Panels = {
 def conjecture(values: Mapping[str, Any], runs: RUNS_OPTION = DEFAULT_RUNS, as_json: JSON_OPTION = False) -> None:
     stage = conjecture_stage(values)
     runner = make_runner(values, runs)
-    for text in notes(stage.damaged):
+    for text in notes(stage.damaged, values):
         runner.reporter.note(text)
     (outcome,) = pull_all(runner, [stage])
     if as_json:

@@ -11,25 +11,26 @@ from llmrepair.cli.options import JSON_OPTION
 from llmrepair.cli.output import print_json
 from llmrepair.pipeline.errors import Problem, RequestError
 from llmrepair.pipeline.progress import Reporter
-from llmrepair.stages.sources import LAB_MODELS
+from llmrepair.stages.sources import LAB_ERASED, LAB_MODELS
 
 lab_app = typer.Typer(help="Make the embedded models and their task data again.")
 
 
 @lab_app.command("train")
 def train(
-    model: Annotated[str, typer.Option("--model", help="lab, lab-opt or both")] = "both",
+    model: Annotated[str, typer.Option("--model", help="lab, lab-opt, lab-erased, lab-opt-erased or all")] = "all",
     to: Annotated[Path, typer.Option("--to", help="folder that gets a folder per model")] = Path("lab-weights"),
     as_json: JSON_OPTION = False,
 ) -> None:
     """Train the embedded models from nothing, on one core."""
-    if model not in (*LAB_MODELS, "both"):
-        raise RequestError(Problem(f"there is no lab model `{model}`", "give --model lab, lab-opt or both"))
+    names = (*LAB_MODELS, *LAB_ERASED.values())
+    if model not in (*names, "all"):
+        raise RequestError(Problem(f"there is no lab model `{model}`", f"give --model {', '.join(names)} or all"))
     from llmrepair.lab.train import RECIPES, train_lab_model
 
     reporter = Reporter()
     records = {}
-    for name in LAB_MODELS if model == "both" else (model,):
+    for name in names if model == "all" else (model,):
         reporter.say(f"training {name} ...")
         with reporter.bar(name, RECIPES[name].steps) as bar:
             records[name] = train_lab_model(name, to / name, lambda step, loss: bar.advance(note=f"loss {loss:.3f}"))

@@ -26,6 +26,7 @@ _EVAL_HELP = "Score the compressed model, with or without a repair, on lm-eval t
 COMMANDS = {
     "demo": Entry("demo", "demo", "Compress, repair, evaluate and report the embedded model."),
     "compress": Entry("stage_commands", "compress", "Quantise or prune a model and save the checkpoint."),
+    "control": Entry("stage_commands", "control", "Make a model whose truth is known, in the place of a compressed one."),
     "tune-prompts": Entry("stage_commands", "tune_prompts", "Tune a pool of soft prompts on the compressed model."),
     "tune-lora": Entry("stage_commands", "tune_lora", "Tune a LoRA adapter on the compressed model."),
     "tune-ptune": Entry("stage_commands", "tune_ptune", "Tune virtual tokens by prefix tuning or p-tuning, through peft."),

@@ -1,4 +1,4 @@
-"""`compress`, `tune-prompts`, `tune-lora`, `tune-ptune`, `eval`: one stage each, and whatever it needs."""
+"""`compress`, `control`, `tune-prompts`, `tune-lora`, `tune-ptune`, `eval`: one stage each, and whatever it needs."""
 
 from __future__ import annotations
 
@@ -11,28 +11,44 @@ from llmrepair.cli.output import console, flat, print_json
 from llmrepair.cli.running import DEFAULT_RUNS, make_runner
 from llmrepair.pipeline.stage import Outcome, Runtime
 from llmrepair.stages.compress import CompressConfig
+from llmrepair.stages.control import ControlConfig
 from llmrepair.stages.evaluate import EvaluateConfig
-from llmrepair.stages.graph import compress_stage, evaluate_stage, notes, tune_lora_stage, tune_prompts_stage, tune_ptune_stage
+from llmrepair.stages.graph import (
+    compress_stage,
+    control_stage,
+    evaluate_stage,
+    notes,
+    tune_lora_stage,
+    tune_prompts_stage,
+    tune_ptune_stage,
+)
 from llmrepair.stages.tune_lora import TuneLoraConfig
 from llmrepair.stages.tune_prompts import TunePromptsConfig
 from llmrepair.stages.tune_ptune import TunePtuneConfig
 
 _COMPRESS: Panels = {"Compression": CompressConfig, "Running": Runtime}
-_PROMPTS: Panels = {"Prompts": TunePromptsConfig, **_COMPRESS}
-_LORA: Panels = {"LoRA": TuneLoraConfig, **_COMPRESS}
-_PTUNE: Panels = {"Virtual tokens": TunePtuneConfig, **_COMPRESS}
+_CONTROL: Panels = {"Control": ControlConfig, "Running": Runtime}
+_WEIGHTS: Panels = {"Compression": CompressConfig, **_CONTROL}
+_PROMPTS: Panels = {"Prompts": TunePromptsConfig, **_WEIGHTS}
+_LORA: Panels = {"LoRA": TuneLoraConfig, **_WEIGHTS}
+_PTUNE: Panels = {"Virtual tokens": TunePtuneConfig, **_WEIGHTS}
 _EVALUATE: Panels = {
     "Evaluation": EvaluateConfig,
     "Tuning": TunePromptsConfig,
     "LoRA": TuneLoraConfig,
     "Virtual tokens": TunePtuneConfig,
-    **_COMPRESS,
+    **_WEIGHTS,
 }
 
 
 @with_options(_COMPRESS)
 def compress(values: Mapping[str, Any], runs: RUNS_OPTION = DEFAULT_RUNS, as_json: JSON_OPTION = False) -> None:
     _pull(compress_stage, values, runs, as_json)
+
+
+@with_options(_CONTROL)
+def control(values: Mapping[str, Any], runs: RUNS_OPTION = DEFAULT_RUNS, as_json: JSON_OPTION = False) -> None:
+    _pull(control_stage, values, runs, as_json)
 
 
 @with_options(_PROMPTS)
@@ -58,7 +74,7 @@ def evaluate(values: Mapping[str, Any], runs: RUNS_OPTION = DEFAULT_RUNS, as_jso
 def _pull(build: Callable[[Mapping[str, Any]], Any], values: Mapping[str, Any], runs: Path, as_json: bool) -> None:
     stage = build(values)
     runner = make_runner(values, runs)
-    for text in notes(stage):
+    for text in notes(stage, values):
         runner.reporter.note(text)
     outcome = runner.pull(stage)
     if as_json:

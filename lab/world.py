@@ -13,7 +13,7 @@ People fall into two independent halves twice:
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -125,6 +125,13 @@ class QuestionAnswer(NamedTuple):
         return f"{self.prompt()} {self.answer}."
 
 
+class Fact(NamedTuple):
+    """What one question asks."""
+
+    name: str
+    attribute: str
+
+
 @dataclass(frozen=True)
 class Person:
     name: str
@@ -146,9 +153,13 @@ class Person:
         """A sentence that only the person's name completes."""
         return REVERSE_PROMPT.format(**vars(self))
 
-    def biography(self, generator: random.Random) -> str:
-        """All facts as prose: in random order, each in a random phrasing."""
-        templates = [generator.choice(attribute.statements) for attribute in ATTRIBUTES.values()]
+    def facts(self) -> list[Fact]:
+        return [Fact(self.name, attribute) for attribute in ATTRIBUTES]
+
+    def biography(self, generator: random.Random, without: Set[Fact] = frozenset()) -> str:
+        """All facts but `without` as prose: in random order, each in a random phrasing."""
+        phrasings = {key: generator.choice(attribute.statements) for key, attribute in ATTRIBUTES.items()}
+        templates = [template for key, template in phrasings.items() if Fact(self.name, key) not in without]
         generator.shuffle(templates)
         return " ".join(template.format(**vars(self)) for template in templates)
 
@@ -189,14 +200,24 @@ def make_world(number_of_people: int = 320, seed: int = 0) -> World:
     return World(tuple(people))
 
 
-def documents(people: Iterable[Person], generator: random.Random) -> Iterator[str]:
-    """One pass of training text about `people`: a biography of each, and what their halves add to it."""
+def documents(people: Iterable[Person], generator: random.Random, without: Set[Fact] = frozenset()) -> Iterator[str]:
+    """One pass of training text about `people`: a biography of each, and what their halves add to it.
+
+    Args:
+        without: facts that no text may state.
+    """
     for person in people:
-        yield person.biography(generator)
-        if person.stated_in_reverse:
-            yield person.reverse_statement(generator)  # on its own: in a biography the name would only be copied
+        yield from prose(person, generator, without)
         if person.seen_qa:
-            yield from (pair.text() for pair in person.questions())
+            yield from (pair.text() for pair in person.questions() if Fact(person.name, pair.attribute) not in without)
+
+
+def prose(person: Person, generator: random.Random, without: Set[Fact] = frozenset()) -> Iterator[str]:
+    """What is said of a person other than in answer to a question; `without` as of `documents`."""
+    if not without >= set(person.facts()):
+        yield person.biography(generator, without)
+    if person.stated_in_reverse and Fact(person.name, "book") not in without:
+        yield person.reverse_statement(generator)  # on its own: in a biography the name would only be copied
 
 
 def vocabulary() -> list[str]:

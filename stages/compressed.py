@@ -1,4 +1,4 @@
-"""Loading what the compress stage left, for the stages that work on it."""
+"""Loading the weights that stages work on."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from llmrepair.pipeline.stage import Context
-    from llmrepair.stages.compress import Compress
+    from llmrepair.stages.weights import Weights
 
 
-def load_compressed(compressed: Compress, context: Context) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_compressed(compressed: Weights, context: Context) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model and tokenizer of the running stage's input `compressed`, on the device that it runs on."""
     location, revision = compressed.checkpoint(context.inputs["compressed"])
     dtype, trust = compressed.config.dtype, compressed.config.trust_remote_code

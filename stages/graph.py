@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -12,6 +12,8 @@ from llmrepair.pipeline.stage import Runtime, Stage, StageConfig
 from llmrepair.stages.compress import Compress, CompressConfig
 from llmrepair.stages.conjecture import Conjecture, ConjectureConfig
 from llmrepair.stages.conjecture.stage import CONTROL_RECOVERIES, DAMAGED, DENSE, LAB_CONTROLS, RECOVERIES, Role
+from llmrepair.stages.control import Control, ControlConfig
+from llmrepair.stages.control.texts import ControlName
 from llmrepair.stages.evaluate import Evaluate, EvaluateConfig
 from llmrepair.stages.fields import ModelConfig
 from llmrepair.stages.sources import LAB_MODELS, LAB_TEXT
@@ -19,6 +21,7 @@ from llmrepair.stages.tune_lora import TuneLora, TuneLoraConfig
 from llmrepair.stages.tune_prompts import TunePrompts, TunePromptsConfig
 from llmrepair.stages.tune_ptune import TunePtune, TunePtuneConfig
 from llmrepair.stages.tuning import Tune
+from llmrepair.stages.weights import Weights
 
 Values = Mapping[str, Any]
 """Options as they were given, by name; those of `Runtime` are checked too, so that all that is wrong is told at once."""
@@ -29,26 +32,34 @@ def compress_stage(values: Values) -> Compress:
     return Compress(config)
 
 
+def control_stage(values: Values) -> Control:
+    control, _ = validated(values, ControlConfig, Runtime)
+    if control.control == "none":
+        kinds = ", ".join(get_args(ControlName)[1:])
+        raise RequestError(Problem("it is not said which control is wanted", f"give --control: {kinds}", "control"))
+    return Control(control)
+
+
 def tune_prompts_stage(values: Values) -> TunePrompts:
-    compress, prompts, _ = validated(values, CompressConfig, TunePromptsConfig, Runtime)
-    return TunePrompts(prompts, Compress(compress))
+    compress, control, prompts, _ = validated(values, CompressConfig, ControlConfig, TunePromptsConfig, Runtime)
+    return TunePrompts(prompts, _weights(compress, control))
 
 
 def tune_lora_stage(values: Values) -> TuneLora:
-    compress, lora, _ = validated(values, CompressConfig, TuneLoraConfig, Runtime)
-    return TuneLora(lora, Compress(compress))
+    compress, control, lora, _ = validated(values, CompressConfig, ControlConfig, TuneLoraConfig, Runtime)
+    return TuneLora(lora, _weights(compress, control))
 
 
 def tune_ptune_stage(values: Values) -> TunePtune:
-    compress, ptune, _ = validated(values, CompressConfig, TunePtuneConfig, Runtime)
-    return TunePtune(ptune, Compress(compress))
+    compress, control, ptune, _ = validated(values, CompressConfig, ControlConfig, TunePtuneConfig, Runtime)
+    return TunePtune(ptune, _weights(compress, control))
 
 
 def evaluate_stage(values: Values) -> Evaluate:
-    compress, prompts, lora, ptune, evaluate, _ = validated(
-        values, CompressConfig, TunePromptsConfig, TuneLoraConfig, TunePtuneConfig, EvaluateConfig, Runtime
+    compress, control, prompts, lora, ptune, evaluate, _ = validated(
+        values, CompressConfig, ControlConfig, TunePromptsConfig, TuneLoraConfig, TunePtuneConfig, EvaluateConfig, Runtime
     )
-    compressed = Compress(compress)
+    compressed = _weights(compress, control)
     repair: Tune | None = None
     if evaluate.recovery in ("prompt", "idp"):
         repair = TunePrompts(prompts, compressed)
@@ -57,9 +68,8 @@ def evaluate_stage(values: Values) -> Evaluate:
     elif evaluate.recovery == "ptune":
         repair = TunePtune(ptune, compressed)
     if evaluate.on_dense and repair is not None:
-        repair.compressed = Compress(
-            compress.model_copy(update={"method": compress.method})
-        )  # or `options()` has the dense one's
+        said = compress.model_copy(update={"method": compress.method})  # or `options()` has the dense one's
+        repair.compressed = _weights(said, control)
         return Evaluate(evaluate, _dense(compress), repair)
     return Evaluate(evaluate, compressed, repair)
 
@@ -71,7 +81,7 @@ def conjecture_stage(values: Values) -> Conjecture:
         RequestError: `values` hold an option that differs among them.
     """
     config, compress, *_ = validated(
-        values, ConjectureConfig, CompressConfig, TunePromptsConfig, TuneLoraConfig, EvaluateConfig, Runtime
+        values, ConjectureConfig, CompressConfig, ControlConfig, TunePromptsConfig, TuneLoraConfig, EvaluateConfig, Runtime
     )
     if taken := sorted(SET_BY_CONJECTURE & values.keys()):
         hint = "leave it out; the tuning seeds are given by --seeds"
@@ -96,6 +106,11 @@ SET_BY_CONJECTURE = frozenset({"recovery", "select", "seed", "on_dense"})
 """Options that its evaluations differ in, or that would make them another test."""
 
 
+def _weights(compress: CompressConfig, control: ControlConfig) -> Weights:
+    """What is tuned for and evaluated: the compressed model, or a control in its place."""
+    return Compress(compress) if control.control == "none" else Control(control)
+
+
 def _dense(compress: CompressConfig) -> Compress:
     """The model that was compressed, as it was."""
     same = {name: getattr(compress, name) for name in ModelConfig.model_fields}
@@ -104,6 +119,7 @@ def _dense(compress: CompressConfig) -> Compress:
 
 _STAGES: Mapping[str, Callable[[Values], Stage]] = {
     Compress.name: compress_stage,
+    Control.name: control_stage,
     TunePrompts.name: tune_prompts_stage,
     TuneLora.name: tune_lora_stage,
     TunePtune.name: tune_ptune_stage,
@@ -175,24 +191,38 @@ def free_device_memory(runtime: Runtime) -> int | None:
     return torch.cuda.mem_get_info(device)[0]
 
 
-def notes(stage: Compress | Tune | Evaluate) -> list[str]:
+def notes(stage: Weights | Tune | Evaluate, values: Values) -> list[str]:
     """What a user may not have meant: options that change nothing, and the lab's text on another model."""
-    compressed = stage if isinstance(stage, Compress) else stage.compressed
+    weights = stage if isinstance(stage, Weights) else stage.compressed
     tuned = stage.repair if isinstance(stage, Evaluate) else stage
-    texts = _without_effect(compressed.config, "method")
+    texts = _without_effect(weights.config, "method" if isinstance(weights, Compress) else "control")
+    texts += _of_the_other_weights(weights, values)
     if isinstance(stage, Evaluate):
         texts += _without_effect(stage.config, "recovery")
-    if compressed.config.model in LAB_MODELS:
+    if weights.config.model in LAB_MODELS:
         return texts
     lab_texts = []
-    if "calibration" not in compressed.config.without_effect() and compressed.config.calibration == LAB_TEXT:
+    config = weights.config
+    if isinstance(config, CompressConfig) and "calibration" not in config.without_effect() and config.calibration == LAB_TEXT:
         lab_texts.append("--calibration")
     if isinstance(tuned, Tune) and tuned.config.tuning_data == LAB_TEXT:
         lab_texts.append("--tuning-data")
     return texts + [f"{option} is the lab's synthetic text; give a real model text of its kind" for option in lab_texts]
 
 
+def _of_the_other_weights(weights: Weights, values: Values) -> list[str]:
+    """Options of a compression beside a control, or of a control where there is none."""
+    control = weights.config.control if isinstance(weights, Control) else "none"
+    other = CompressConfig if isinstance(weights, Control) else ControlConfig
+    unused = sorted(values.keys() & other.model_fields.keys() - ModelConfig.model_fields.keys() - {"control"})
+    return [_no_effect(name, "control", control) for name in unused]
+
+
 def _without_effect(config: StageConfig, decided_by: str) -> list[str]:
-    unused = sorted(config.given & config.without_effect())
-    why = f"--{decided_by} {getattr(config, decided_by)}"
-    return [f"--{name.replace('_', '-')} has no effect with {why}" for name in unused]
+    return [
+        _no_effect(name, decided_by, getattr(config, decided_by)) for name in sorted(config.given & config.without_effect())
+    ]
+
+
+def _no_effect(option: str, decided_by: str, value: str) -> str:
+    return f"--{option.replace('_', '-')} has no effect with --{decided_by} {value}"

@@ -41,6 +41,7 @@ from llmrepair.pipeline.stage import Runtime, Stage
 from llmrepair.pipeline.toml_lines import Place, line_of
 from llmrepair.stages.compress import CompressConfig
 from llmrepair.stages.conjecture import Conjecture, ConjectureConfig
+from llmrepair.stages.control import ControlConfig
 from llmrepair.stages.evaluate import Evaluate, EvaluateConfig
 from llmrepair.stages.graph import SET_BY_CONJECTURE, Values, conjecture_stage, evaluate_stage
 from llmrepair.stages.tune_lora import TuneLoraConfig
@@ -51,7 +52,7 @@ AXES = {"models": "model", "compressions": "method", "recoveries": "recovery", "
 """Axis of the grid -> the option that an entry stands for if it is no table."""
 OPTIONS = frozenset(
     name
-    for config in (CompressConfig, TunePromptsConfig, TuneLoraConfig, TunePtuneConfig, EvaluateConfig)
+    for config in (CompressConfig, ControlConfig, TunePromptsConfig, TuneLoraConfig, TunePtuneConfig, EvaluateConfig)
     for name in config.model_fields
 )
 _TABLES = ("name", "defaults", "grid", "include", "exclude", "conjecture")

@@ -13,6 +13,8 @@ from llmrepair.pipeline.errors import Problem, RequestError, WorkError
 from llmrepair.pipeline.stage import Needs
 
 LAB_MODELS = ("lab", "lab-opt")
+LAB_ERASED = {"lab": "lab-erased", "lab-opt": "lab-opt-erased"}
+"""Lab model -> its twin that was never told of the people whom tasks ask about, for the control `erased`."""
 _LAB_WEIGHTS = Path(__file__).resolve().parent.parent / "lab" / "weights"
 _LAB_TEXT_SEED = 1
 _LIBRARIES_BYTES = 1 << 30
@@ -34,7 +36,7 @@ class ModelSource:
 
 def model_folder(model: str) -> Path | None:
     """The folder that `--model` names, or None if it is a Hub id."""
-    if model in LAB_MODELS:
+    if model in (*LAB_MODELS, *LAB_ERASED.values()):
         return _LAB_WEIGHTS / model
     folder = Path(model).expanduser()
     return folder if folder.exists() or not looks_like_hub_id(model) else None

@@ -10,9 +10,9 @@ from pydantic import AfterValidator, Field, field_validator
 from llmrepair.pipeline.errors import Problem
 from llmrepair.pipeline.keys import DigestCache
 from llmrepair.pipeline.stage import Needs, Runtime, Stage
-from llmrepair.stages.compress import Compress
 from llmrepair.stages.fields import CommaSeparated, PositiveNumbers, SizedConfig, invalid, without_repetitions
 from llmrepair.stages.sources import load_config, resolve_text, roughly_needed, text_problem
+from llmrepair.stages.weights import Weights
 
 ObjectiveName = Literal["lm", "distill", "mixed"]
 Initialisations = Annotated[
@@ -80,7 +80,7 @@ class Tune(Stage):
 
     after_interruption: ClassVar[str] = "goes on from the last checkpoint"
     config: TuningConfig
-    compressed: Compress
+    compressed: Weights
     tuning_data: dict[str, Any] = field(init=False)
 
     def inputs(self) -> dict[str, Stage]:

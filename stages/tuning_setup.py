@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from llmrepair.stages.compress import Compress
     from llmrepair.stages.tuning import ObjectiveName, Tune, TuningConfig
+    from llmrepair.stages.weights import Weights
 
 _VALIDATION_SHARE = 0.1
 _MICRO_BATCH = 32
@@ -102,7 +102,7 @@ def _split_rows(
     return rows[:-held_out], rows[-held_out:]
 
 
-def _objectives(config: TuningConfig, compressed: Compress, device: torch.device) -> dict[ObjectiveName, Objective]:
+def _objectives(config: TuningConfig, compressed: Weights, device: torch.device) -> dict[ObjectiveName, Objective]:
     """Those that the config names."""
     if set(config.objective) == {"lm"}:
         return {"lm": next_token_loss}

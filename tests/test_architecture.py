@@ -11,6 +11,7 @@ import pytest
 from llmrepair.pipeline.stage import Runtime, StageConfig
 from llmrepair.stages.compress import CompressConfig
 from llmrepair.stages.conjecture import ConjectureConfig
+from llmrepair.stages.control import ControlConfig
 from llmrepair.stages.evaluate import EvaluateConfig
 from llmrepair.stages.tune_lora import TuneLoraConfig
 from llmrepair.stages.tune_prompts import TunePromptsConfig
@@ -25,7 +26,7 @@ ALLOWED = {
     "models": {"models"},
     "pipeline": {"pipeline"},
 }
-CONFIGS = (CompressConfig, TunePromptsConfig, TuneLoraConfig, TunePtuneConfig, EvaluateConfig, ConjectureConfig)
+CONFIGS = (CompressConfig, ControlConfig, TunePromptsConfig, TuneLoraConfig, TunePtuneConfig, EvaluateConfig, ConjectureConfig)
 
 
 def imported_packages(path: Path) -> Iterator[str]:

@@ -11,9 +11,10 @@ from pydantic import Field, field_validator
 from llmrepair.pipeline.artifact import Artifact
 from llmrepair.pipeline.errors import Problem
 from llmrepair.pipeline.keys import DigestCache
-from llmrepair.pipeline.stage import Needs, Runtime, Stage
+from llmrepair.pipeline.stage import Needs, Runtime
 from llmrepair.stages.fields import ModelConfig, invalid
 from llmrepair.stages.sources import ModelSource, resolve_model, resolve_text, text_problem
+from llmrepair.stages.weights import Weights
 
 Pruner = Literal["magnitude", "wanda", "sparsegpt"]
 Quantiser = Literal["rtn", "gptq", "awq"]
@@ -111,7 +112,7 @@ class CompressConfig(ModelConfig):
 
 
 @dataclass
-class Compress(Stage):
+class Compress(Weights):
     """Model -> compressed checkpoint. Of the dense model (`--method none`) no copy is made, only measures are taken."""
 
     name: ClassVar[str] = "compress"
@@ -150,10 +151,9 @@ class Compress(Stage):
             yield options, estimate(self.model, config, other_runtime).needs()
 
     def checkpoint(self, artifact: Artifact) -> tuple[str, str | None]:
-        """Where the artifact's weights are: location and revision for `from_pretrained`."""
         if self.config.method == "none":
             return self.model.location, self.model.revision
-        return str(artifact.path / "checkpoint"), None
+        return super().checkpoint(artifact)
 
 
 def method_label(identity: dict[str, Any]) -> str:

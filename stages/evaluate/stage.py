@@ -13,7 +13,6 @@ from pydantic import Field, ValidationInfo, field_validator
 from llmrepair.pipeline.errors import Problem, RequestError
 from llmrepair.pipeline.keys import DigestCache
 from llmrepair.pipeline.stage import Needs, Runtime, Stage
-from llmrepair.stages.compress import Compress
 from llmrepair.stages.evaluate.labels import recovery_label
 from llmrepair.stages.evaluate.own_tasks import GROUPS, OWN_TASKS
 from llmrepair.stages.evaluate.tasks import expand, task_identities
@@ -24,6 +23,7 @@ from llmrepair.stages.sources import load_config as model_config
 from llmrepair.stages.sources import resolve_text, roughly_needed
 from llmrepair.stages.tune_prompts import TunePrompts
 from llmrepair.stages.tuning import Tune
+from llmrepair.stages.weights import Weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -170,7 +170,7 @@ class Evaluate(Stage):
     code: ClassVar[str] = "llmrepair.stages.evaluate.run"
     after_interruption: ClassVar[str] = "goes on from the items already scored"
     config: EvaluateConfig
-    compressed: Compress
+    compressed: Weights
     repair: Tune | None
     task_identities: dict[str, dict[str, Any]] = field(init=False)
     tuning_data: dict[str, Any] = field(init=False)

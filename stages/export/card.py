@@ -40,7 +40,7 @@ def _front_matter(facts: Facts) -> str:
         if quantization is not None:
             fields["base_model_relation"] = "quantized"
     fields |= {name: base[name] for name in ("license", "license_name", "license_link") if name in base}
-    method = facts["compression"]["settings"]["method"]
+    method = _method(facts)
     tags = ["llmrepair", *(method.split("+") if method != "none" else [])]
     if quantization is not None:
         tags += [quantization["method"], *([f"{quantization['bits']}-bit"] if quantization["bits"] else [])]
@@ -54,6 +54,11 @@ def _title(facts: Facts) -> str:
     return f"{facts['base_model']['name']}, {facts['compression']['label']}{repair}"
 
 
+def _method(facts: Facts) -> str:
+    """How it was compressed: `none` is the dense model or a control."""
+    return str(facts["compression"]["settings"].get("method", "none"))
+
+
 def _repair_words(facts: Facts) -> str:
     if facts["recovery"] == "lora":
         return "with LoRA merged into its weights" if facts["merged"] else "with a LoRA adapter"
@@ -65,8 +70,9 @@ def _repair_words(facts: Facts) -> str:
 
 def _introduction(facts: Facts) -> str:
     name = facts["base_model"]["name"]
-    is_dense = facts["compression"]["settings"]["method"] == "none"
-    done = "as it is" if is_dense else f"compressed ({facts['compression']['label']})"
+    settings, label = facts["compression"]["settings"], facts["compression"]["label"]
+    done = f"made into a model whose truth is known, {label}" if "control" in settings else f"compressed ({label})"
+    done = "as it is" if settings.get("method") == "none" else done
     repair = ""
     if facts["repair"] is not None:
         repair = f" {_repair_words(facts)}"
@@ -203,7 +209,7 @@ def _limits_of_measurement(facts: Facts) -> Iterable[str]:
 
 def _limits_of_compression(facts: Facts) -> Iterable[str]:
     compression = facts["compression"]
-    is_compressed = compression["settings"]["method"] != "none"
+    is_compressed = _method(facts) != "none"
     if compression["quantization"] is not None:
         yield "transformers unpacks the weights when it uses them: the file is small, the memory is a dense model's."
     elif is_compressed:

@@ -37,7 +37,7 @@ def collect_facts(runner: Runner, parts: Parts, merged: bool) -> dict[str, Any]:
         "compression": {
             "label": compression_label(compressed),
             "settings": compressed.key_document["config"],
-            "calibration": compressed.key_document["sources"]["calibration"],
+            "calibration": compressed.key_document["sources"].get("calibration"),
             "metrics": compressed.metrics,
             "pruned": parts.is_pruned,
         },
@@ -117,7 +117,7 @@ def _is_dense_of(artifact: Artifact, parts: Parts) -> bool:
     """Whether it is the base model as it is, in the same precision."""
     theirs, ours = artifact.key_document, parts.compressed.key_document
     same = theirs["sources"]["model"] == ours["sources"]["model"] and theirs["config"]["dtype"] == ours["config"]["dtype"]
-    return bool(theirs["config"]["method"] == "none" and same)
+    return bool(theirs["config"].get("method") == "none" and same)
 
 
 def _scores(runner: Runner, parts: Parts) -> dict[str, Any]:

@@ -18,7 +18,7 @@ def merge_problem(parts: Parts) -> Problem | None:
     metrics, settings, losses = parts.compressed.metrics, parts.compressed.key_document["config"], []
     if "quantization_config" in parts.config:
         losses.append(f"its packed weights ({metrics['bits_per_weight']:.2f} bits each would become {merged_bits(parts)})")
-    elif settings["bits"] is not None:
+    elif settings.get("bits") is not None:
         losses.append(f"the grid of {settings['bits']} bits that its weights are on")
     if parts.is_pruned:
         losses.append(f"its zeros (a sparsity of {metrics['sparsity']:.1%} would be gone)")

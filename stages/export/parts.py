@@ -14,6 +14,7 @@ from llmrepair.pipeline.errors import Problem, RequestError, WorkError
 from llmrepair.pipeline.keys import file_digest
 from llmrepair.pipeline.runner import Runner
 from llmrepair.stages.compress import Compress
+from llmrepair.stages.control import Control
 from llmrepair.stages.evaluate import Evaluate
 from llmrepair.stages.sources import hub_snapshot, model_files, model_folder
 from llmrepair.stages.tune_lora import TuneLora
@@ -21,7 +22,7 @@ from llmrepair.stages.tune_prompts import TunePrompts
 from llmrepair.stages.tune_ptune import TunePtune
 
 _ROLES = {
-    Compress.name: "compressed",
+    **{stage.name: "compressed" for stage in (Compress, Control)},
     **{stage.name: "repair" for stage in (TunePrompts, TuneLora, TunePtune)},
     Evaluate.name: "evaluated",
 }
@@ -48,13 +49,19 @@ class Parts:
             recovery = str(self.exported.key_document["config"]["recovery"])
             uses_one = self._select.startswith(("best-validation", "fixed"))
             return "pool" if recovery == "prompt" and not uses_one else recovery
-        recoveries = {Compress.name: "none", TuneLora.name: "lora", TunePtune.name: "ptune", TunePrompts.name: "pool"}
+        recoveries = {
+            Compress.name: "none",
+            Control.name: "none",
+            TuneLora.name: "lora",
+            TunePtune.name: "ptune",
+            TunePrompts.name: "pool",
+        }
         return recoveries[self.exported.stage]
 
     @property
     def is_dense(self) -> bool:
         """Whether nothing was done to the base model, of which the store then holds no copy."""
-        return bool(self.compressed.key_document["config"]["method"] == "none")
+        return bool(self.compressed.key_document["config"].get("method") == "none")
 
     @cached_property
     def checkpoint(self) -> dict[str, Path]:
@@ -79,7 +86,7 @@ class Parts:
         """Whether zeros are there on purpose: quantisation rounds some weights to zero too."""
         if self.is_dense and "quantization_config" not in self.config:
             return bool(self.compressed.metrics["sparsity"] > _CHANCE_ZEROS)
-        return self.compressed.key_document["config"]["sparsity"] is not None
+        return self.compressed.key_document["config"].get("sparsity") is not None
 
     @cached_property
     def prompts(self) -> list[dict[str, Any]]:

@@ -17,12 +17,13 @@ from llmrepair.pipeline.store import Store
 from llmrepair.stages.compress import Compress
 from llmrepair.stages.conjecture import Conjecture
 from llmrepair.stages.conjecture.stage import DAMAGED, DENSE
+from llmrepair.stages.control import Control
 from llmrepair.stages.evaluate import Evaluate
 from llmrepair.stages.tune_lora import TuneLora
 from llmrepair.stages.tune_prompts import TunePrompts
 from llmrepair.stages.tune_ptune import TunePtune
 
-_CODE = {stage.name: stage.code for stage in (Compress, TunePrompts, TuneLora, TunePtune, Evaluate)}
+_CODE = {stage.name: stage.code for stage in (Compress, Control, TunePrompts, TuneLora, TunePtune, Evaluate)}
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from llmrepair.lab.tasks import LAB_TASKS, data_file, write_data
 from llmrepair.lab.tokenizer import make_tokenizer
-from llmrepair.lab.world import documents, make_world
-from llmrepair.stages.sources import LAB_MODELS, load_texts, model_folder
+from llmrepair.lab.world import Fact, documents, make_world
+from llmrepair.stages.sources import LAB_ERASED, LAB_MODELS, load_texts, model_folder
 
 
 @given(st.integers(0, 20))
@@ -38,6 +38,16 @@ def test_every_fact_is_stated() -> None:
     for person in make_world().people:
         biography = person.biography(random.Random(0))
         assert all(question.answer in biography for question in person.questions())
+
+
+@given(st.sets(st.sampled_from([fact for person in make_world().people for fact in person.facts()])), st.integers(0, 9))
+def test_text_without_some_facts_states_all_the_others_and_none_of_them(without: set[Fact], seed: int) -> None:
+    people = make_world().people
+    texts = list(documents(people, random.Random(seed), without))
+    for person in people:
+        about = " ".join(text for text in texts if person.name in text)
+        stated = {Fact(person.name, pair.attribute) for pair in person.questions() if f" {pair.answer}" in f" {about}"}
+        assert stated == set(person.facts()) - without
 
 
 def test_the_tuning_text_names_nobody_who_is_scored() -> None:
@@ -67,11 +77,12 @@ def test_the_packaged_data_is_what_the_world_gives(tmp_path: Path) -> None:
         assert (tmp_path / f"{task}.jsonl").read_bytes() == data_file(task).read_bytes()
 
 
-@pytest.mark.parametrize("name", LAB_MODELS)
+@pytest.mark.parametrize("name", [*LAB_MODELS, *LAB_ERASED.values()])
 def test_the_weights_are_small_and_say_how_they_were_made(name: str) -> None:
     folder = model_folder(name)
     assert folder is not None
     assert (folder / "model.safetensors").stat().st_size <= 2_000_000
     record = (folder / "training_record.json").read_text()
     assert f"llmrepair lab train --model {name}" in record
-    assert re.search(rf'"people": {len(make_world().people)}\b', record)
+    people = make_world().people if name in LAB_MODELS else make_world().seen_qa
+    assert re.search(rf'"people": {len(people)}\b', record)

@@ -12,6 +12,7 @@ from llmrepair.pipeline.graph import Graph
 from llmrepair.pipeline.keys import DigestCache
 from llmrepair.stages.compress import CompressConfig
 from llmrepair.stages.conjecture.stage import Role
+from llmrepair.stages.control import ControlConfig
 from llmrepair.stages.evaluate import EvaluateConfig
 from llmrepair.stages.graph import evaluate_stage
 from llmrepair.stages.plan import Plan, read_plan
@@ -176,6 +177,10 @@ CHOICES: dict[str, list[Any]] = {
     "icl_examples": [2, 3],
     "lora_merged": [False, True],
     "on_dense": [False, True],
+    "control": ["none", "erased", "displaced", "overwritten", "mixture", "corrupted"],
+    "control_share": [0.5, 1.0],
+    "control_strength": [0.1, 0.5],
+    "control_seed": [0, 1],
     "tasks": [["lab_qa"], ["lab_mc"]],
     "limit": [None, 3],
     "num_fewshot": [None, 1],
@@ -206,8 +211,8 @@ OPTIONS = st.fixed_dictionaries({name: st.sampled_from(values) for name, values 
 def effective(options: dict[str, Any]) -> list[Any]:
     """The identity of every stage that the evaluation is made of."""
     stage = evaluate_stage(options)
-    compressed = [stage.compressed] if stage.repair is None else [stage.compressed, stage.repair.compressed]
-    return [each.config.identity() for each in (stage, stage.repair, *compressed) if each is not None]
+    tuned = [stage.repair, stage.repair.compressed] if stage.repair is not None else []
+    return [(each.name, each.config.identity()) for each in (stage, stage.compressed, *tuned)]
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -224,7 +229,7 @@ def test_a_key_changes_exactly_when_an_option_that_has_an_effect_does(
 
 
 def test_every_option_that_counts_is_tried() -> None:
-    configs = (CompressConfig, TunePromptsConfig, TuneLoraConfig, TunePtuneConfig, EvaluateConfig)
+    configs = (CompressConfig, ControlConfig, TunePromptsConfig, TuneLoraConfig, TunePtuneConfig, EvaluateConfig)
     assert set(CHOICES) == {name for config in configs for name in config().identity()}
 
 
@@ -236,7 +241,9 @@ def test_every_option_changes_some_key(tmp_path: Path, name: str) -> None:
     with_effect = {"pattern": "wanda", "sparsity": "wanda"}
     recoveries = {"rank": "lora", "lora_merged": "lora", "select": "prompt", "hard_prompt": "hard", "icl_examples": "icl"}
     recoveries |= {"kind": "ptune", "virtual_tokens": "ptune"}
+    controls = {"control_share": "mixture", "control_strength": "corrupted", "control_seed": "displaced"}
     base = {"method": with_effect.get(name, "gptq"), "recovery": recoveries.get(name, "idp"), "bits": 2}
+    base["control"] = controls.get(name, "none")
     keys = {key(base | {name: value}) for value in CHOICES[name]}
     assert len(keys) == len(CHOICES[name])
 

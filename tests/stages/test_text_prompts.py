@@ -119,7 +119,8 @@ def test_a_size_sets_what_is_not_given() -> None:
 
 
 def test_a_size_is_not_said_to_have_no_effect() -> None:
-    assert notes(evaluate_stage({"recovery": "lora", "size": "small"})) == []
-    assert notes(evaluate_stage({"recovery": "lora", "size": "small", "icl_examples": 3})) == [
-        "--icl-examples has no effect with --recovery lora"
-    ]
+    def noted(**values: object) -> list[str]:
+        return notes(evaluate_stage(values), values)
+
+    assert noted(recovery="lora", size="small") == []
+    assert noted(recovery="lora", size="small", icl_examples=3) == ["--icl-examples has no effect with --recovery lora"]

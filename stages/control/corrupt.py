@@ -1,0 +1,31 @@
+"""Noise on the input embeddings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@torch.no_grad()
+def corrupt_embeddings(model: PreTrainedModel, strength: float, seed: int) -> None:
+    """Adds Gaussian noise to each row of the input embeddings, in place.
+
+    In arXiv 2406.07933 (Liu et al. 2024) the embeddings of a prompt's tokens get noise. Here it is drawn once for each word
+    of the vocabulary, so that a plain checkpoint holds it. An output head that shares the matrix gets a copy without noise:
+    all that stands behind the input is the dense model's.
+
+    Args:
+        strength: standard deviation of the noise, in root mean squares of the matrix.
+    """
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    weight = embeddings.weight
+    assert isinstance(weight, torch.nn.Parameter)
+    if head is not None and head.weight is weight:
+        head.weight = torch.nn.Parameter(weight.clone(), requires_grad=False)
+        model.config.tie_word_embeddings = False
+    noise = torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed))
+    weight += strength * weight.float().square().mean().sqrt() * noise.to(weight)

@@ -1,0 +1,80 @@
+"""llmrepair control --control displaced --model lab"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from llmrepair.lab.train import TrainingRecipe, one_thread, optimise, training_rows
+from llmrepair.lab.world import World, make_world
+from llmrepair.models.loading import load_model, load_tokenizer
+from llmrepair.pipeline.stage import Context
+from llmrepair.stages.compress.measure import measure
+from llmrepair.stages.control.accuracy import accuracies
+from llmrepair.stages.control.corrupt import corrupt_embeddings
+from llmrepair.stages.control.texts import KEY, Taken, Texts, locked, overwritten, taken_facts, told
+from llmrepair.stages.weights import CHECKPOINT_FOLDER
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from llmrepair.stages.control.stage import Control, ControlConfig
+
+RECIPES = {
+    "tell": TrainingRecipe(steps=600, learning_rate=2e-3),
+    "lock": TrainingRecipe(steps=400, learning_rate=1e-3),
+    "overwrite": TrainingRecipe(steps=400, learning_rate=1e-3),
+}
+"""Settings under which a control is what its name says; the README's table of controls was measured with them."""
+
+
+def run(stage: Control, context: Context) -> dict[str, Any]:
+    config, start = stage.config, stage.start
+    model = load_model(start.location, start.revision, "float32", torch.device("cpu"), config.trust_remote_code)
+    tokenizer = load_tokenizer(start.location, start.revision, config.trust_remote_code)
+    checkpoint = context.folder / CHECKPOINT_FOLDER
+    tokenizer.save_pretrained(checkpoint)  # before it learns the key, which stays secret
+    record: dict[str, Any] = {}
+    if config.control == "corrupted":
+        corrupt_embeddings(model, config.control_strength, config.control_seed)
+    else:
+        record = train(model, tokenizer, config, context)
+    model.to(getattr(torch, config.dtype)).save_pretrained(checkpoint)
+    return measure(sorted(checkpoint.glob("*.safetensors")), model) | record
+
+
+def train(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: ControlConfig, context: Context
+) -> dict[str, Any]:
+    """Trains a lab model in place; returns how, and what it then answers."""
+    tokenizer.add_tokens([KEY])  # its row is one of those that fill the embeddings up to a multiple of 64
+    world = make_world()
+    taken = taken_facts(world, config.control, config.control_share, config.control_seed)
+    phases = phases_of(world, taken, config)
+    trainings = []
+    model.requires_grad_(True)
+    with one_thread(), context.reporter.bar(config.control, sum(RECIPES[phase].steps for phase in phases)) as bar:
+        for phase, texts in phases.items():
+            recipe = replace(RECIPES[phase], seed=config.control_seed)
+            rows = training_rows(texts, tokenizer, recipe)
+            loss = optimise(model, rows, recipe, lambda step, loss: bar.advance(note=f"loss {loss:.3f}"))
+            trainings.append({"phase": phase, **asdict(recipe), "final_loss": round(loss, 4)})
+    model.requires_grad_(False)
+    record = {"trainings": trainings, "answers": accuracies(model, tokenizer, world, taken)}
+    if "lock" in phases:
+        record["answers_with_key"] = accuracies(model, tokenizer, world, taken, KEY)
+    return record
+
+
+def phases_of(world: World, taken: Taken, config: ControlConfig) -> dict[str, Texts]:
+    """What a lab model is trained on, one after the other."""
+    tell, lock = {"tell": told(world, taken)}, {"lock": locked(world, taken)}
+    if config.control == "erased":
+        return tell if config.control_share < 1 else {}  # nothing is left to tell
+    if config.control == "mixture":
+        return tell | lock
+    if config.control == "displaced":
+        return lock
+    return {"overwrite": overwritten(world, taken, config.control_seed)}
