@@ -125,7 +125,7 @@ def _scores(runner: Runner, parts: Parts) -> dict[str, Any]:
     found = _comparable(list(_evaluations(runner, parts)), parts)
     table = build_table(found)
     ours = {each.artifact.name for each in found if _is_exported(each, parts)}
-    rows = [{**row, "exported": not ours.isdisjoint(each["name"] for each in row["evaluations"])} for row in table["rows"]]
+    rows = [{**row, "exported": not ours.isdisjoint(row["keys"])} for row in table["rows"]]
     return {**table, "rows": rows}
 
 
