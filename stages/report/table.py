@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmrepair.pipeline.keys import document_key
+from llmrepair.stages.conjecture.resampling import Part, Resampling
 from llmrepair.stages.conjecture.significance import LEVEL, holm, mcnemar
 from llmrepair.stages.evaluate.files import RESULTS_FILE, samples_file
 from llmrepair.stages.evaluate.labels import RECOVERIES, headline, higher_is_better, placing, recovery_label
-from llmrepair.stages.report.comparison import crossed_mean, paired_difference, rates
+from llmrepair.stages.report.comparison import paired_difference, rates
 
 if TYPE_CHECKING:
     from llmrepair.pipeline.artifact import Artifact
@@ -115,8 +116,10 @@ def _mean_scores(of_seeds: Sequence[_Answers], headline_metric: str) -> dict[str
     }
     correct = [each.correct for each in of_seeds]
     if correct[0] and all(each.keys() == correct[0].keys() for each in correct):
-        of_items, score = crossed_mean(np.stack([_array(each, correct[0]) for each in correct])), means[headline_metric]
-        score["low"], score["high"] = (score["value"] + bound - of_items.value for bound in (of_items.low, of_items.high))
+        answers = np.stack([_array(each, correct[0]) for each in correct])
+        share = Resampling(answers.shape[1]).rate(Part(answers, np.ones(answers.shape[1], dtype=bool)))
+        assert share is not None  # there are items
+        means[headline_metric] |= {"low": share.low, "high": share.high}
     return means
 
 
