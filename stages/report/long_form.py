@@ -33,12 +33,11 @@ def _lines(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         for column in document["columns"]:
             if (measured := row["measured"].get(column["name"])) is None:
                 continue
-            of_row = {
+            of_row = {name: row[name] for name in COLUMNS if name in row} | {
                 "model": document["model"],
                 "task": column["title"],
                 "seeds": " ".join(str(seeds[name]) for name in measured["evaluations"] if seeds[name] is not None),
                 "keys": " ".join(measured["evaluations"]),
-                **{name: row[name] for name in COLUMNS if name in row and name != "seeds"},
             }
             for metric, score in measured["metrics"].items():
                 line = of_row | {"metric": metric} | {name: score[name] for name in ("value", "low", "high", "n")}

@@ -41,6 +41,7 @@ def build_table(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     for evaluation in sorted(evaluations, key=_row_order):
         row_name = _row_name(evaluation)
         row = rows.setdefault(row_name, _row(evaluation))
+        row["keys"].append(evaluation.artifact.name)
         row["evaluations"].append(_recorded(evaluation))
         for column_name, column in _columns(evaluation).items():
             columns[column_name] = column
@@ -135,6 +136,7 @@ def _row(evaluation: Evaluation) -> dict[str, Any]:
         "extra_parameters": evaluation.artifact.metrics["extra_parameters"],
         **{name: metrics[name] for name in ("size_bytes", "bits_per_weight", "sparsity")},
         "seeds": [],
+        "keys": [],
         "evaluations": [],
         "scores": {},
         "measured": {},

@@ -74,7 +74,7 @@ def model_with(folder: Path, **config: Any) -> Path:
         (["eval", "--device", "cuda:99"], "`cuda:99` cannot be used"),
         (["report"], "no evaluation"),
         (["report", "--html", "nowhere/report.html"], "no folder"),
-        (["report", "--csv", "-", "--json"], "--csv - and --json cannot share standard output"),
+        (["report", "--csv", "-", "--latex", "-"], "--latex - and --csv - cannot share standard output"),
         (["show", "abc"], "no folder `runs`"),
         (["ls", "--runs", "nowhere"], "no folder `nowhere`"),
         (["lab", "train", "--model", "gpt"], "no lab model"),

@@ -35,6 +35,7 @@ def row(name: str, compression: str, kind: str, recovery: str, seeds: list[int],
         "settings": {"bits": 3, "odd": ODD},
         **{"extra_parameters": 1024 * (kind != "none"), "size_bytes": 2000, "bits_per_weight": 3.25, "sparsity": 0.5},
         "seeds": seeds,
+        "keys": names,
         "evaluations": evaluations,
         "scores": scores,
         "measured": {
