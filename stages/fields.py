@@ -40,7 +40,7 @@ class SizedConfig(StageConfig):
 
     size: Literal["small", "medium", "large"] = Field(
         "medium",
-        description="sets what is not given: 3 prompts of 4, 16 or 64 tokens (hidden size parameters each); 8, 32 or 128 "
+        description="sets what is not given: 3 prompts of 4, 16 or 64 tokens (hidden size parameters each); 8, 32 or 64 "
         "virtual tokens (a prefix of a Llama: two fifths of LoRA's parameters); LoRA of rank 2, 8 or 32; a phrase, two "
         "sentences or a paragraph; 1, 4 or 16 examples",
     )

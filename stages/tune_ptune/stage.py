@@ -19,7 +19,7 @@ class TunePtuneConfig(TuningConfig):
     sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "small": {"virtual_tokens": 8},
         "medium": {"virtual_tokens": 32},
-        "large": {"virtual_tokens": 128},
+        "large": {"virtual_tokens": 64},
     }
     kind: Literal["prefix", "p-tuning"] = Field(
         "prefix",

@@ -179,13 +179,6 @@ def test_a_size_and_what_it_stands_for_are_one_artifact(llmrepair: CommandLine, 
         assert again["key"] == key
 
 
-def test_virtual_tokens_are_not_exported(llmrepair: CommandLine, runs: Path, tmp_path: Path) -> None:
-    key = evaluate(llmrepair, runs, "--recovery", "ptune")["key"]
-    answer = llmrepair("export", key, "--runs", runs, "--to", tmp_path / "export")
-    assert answer.code == 2
-    assert "virtual tokens, which are not exported" in answer.err
-
-
 def test_tuning_goes_on_where_it_was_killed(llmrepair: CommandLine, runs: Path, tmp_path: Path) -> None:
     from llmrepair.models import training
 
