@@ -1,4 +1,4 @@
-"""`compress`, `tune-prompts`, `tune-lora`, `tune-ptune`, `eval`: one stage each, and whatever it needs."""
+"""`compress`, `tune-prompts`, `tune-lora`, `tune-ptune`, `eval`, `probe`: one stage each, and whatever it needs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ from llmrepair.cli.running import DEFAULT_RUNS, make_runner
 from llmrepair.pipeline.stage import Outcome, Runtime
 from llmrepair.stages.compress import CompressConfig
 from llmrepair.stages.evaluate import EvaluateConfig
-from llmrepair.stages.graph import compress_stage, evaluate_stage, notes, tune_lora_stage, tune_prompts_stage, tune_ptune_stage
+from llmrepair.stages.graph import (
+    compress_stage,
+    evaluate_stage,
+    notes,
+    probe_stage,
+    tune_lora_stage,
+    tune_prompts_stage,
+    tune_ptune_stage,
+)
+from llmrepair.stages.probe import ProbesConfig
 from llmrepair.stages.tune_lora import TuneLoraConfig
 from llmrepair.stages.tune_prompts import TunePromptsConfig
 from llmrepair.stages.tune_ptune import TunePtuneConfig
@@ -21,6 +30,7 @@ _COMPRESS: Panels = {"Compression": CompressConfig, "Running": Runtime}
 _PROMPTS: Panels = {"Prompts": TunePromptsConfig, **_COMPRESS}
 _LORA: Panels = {"LoRA": TuneLoraConfig, **_COMPRESS}
 _PTUNE: Panels = {"Virtual tokens": TunePtuneConfig, **_COMPRESS}
+_PROBE: Panels = {"Probes": ProbesConfig, **_COMPRESS}
 _EVALUATE: Panels = {
     "Evaluation": EvaluateConfig,
     "Tuning": TunePromptsConfig,
@@ -53,6 +63,11 @@ def tune_ptune(values: Mapping[str, Any], runs: RUNS_OPTION = DEFAULT_RUNS, as_j
 @with_options(_EVALUATE)
 def evaluate(values: Mapping[str, Any], runs: RUNS_OPTION = DEFAULT_RUNS, as_json: JSON_OPTION = False) -> None:
     _pull(evaluate_stage, values, runs, as_json)
+
+
+@with_options(_PROBE)
+def probe(values: Mapping[str, Any], runs: RUNS_OPTION = DEFAULT_RUNS, as_json: JSON_OPTION = False) -> None:
+    _pull(probe_stage, values, runs, as_json)
 
 
 def _pull(build: Callable[[Mapping[str, Any]], Any], values: Mapping[str, Any], runs: Path, as_json: bool) -> None:

@@ -14,6 +14,7 @@ from llmrepair.stages.conjecture import Conjecture, ConjectureConfig
 from llmrepair.stages.conjecture.stage import CONTROL_RECOVERIES, DAMAGED, DENSE, LAB_CONTROLS, RECOVERIES, Role
 from llmrepair.stages.evaluate import Evaluate, EvaluateConfig
 from llmrepair.stages.fields import ModelConfig
+from llmrepair.stages.probe import Probes, ProbesConfig
 from llmrepair.stages.sources import LAB_MODELS, LAB_TEXT
 from llmrepair.stages.tune_lora import TuneLora, TuneLoraConfig
 from llmrepair.stages.tune_prompts import TunePrompts, TunePromptsConfig
@@ -64,6 +65,11 @@ def evaluate_stage(values: Values) -> Evaluate:
     return Evaluate(evaluate, compressed, repair)
 
 
+def probe_stage(values: Values) -> Probes:
+    compress, probes, _ = validated(values, CompressConfig, ProbesConfig, Runtime)
+    return Probes(probes, Compress(compress))
+
+
 def conjecture_stage(values: Values) -> Conjecture:
     """The evaluations of a model, of each control, and of every repair of theirs with every seed.
 
@@ -109,6 +115,7 @@ _STAGES: Mapping[str, Callable[[Values], Stage]] = {
     TunePtune.name: tune_ptune_stage,
     Evaluate.name: evaluate_stage,
     Conjecture.name: conjecture_stage,
+    Probes.name: probe_stage,
 }
 
 
@@ -175,7 +182,7 @@ def free_device_memory(runtime: Runtime) -> int | None:
     return torch.cuda.mem_get_info(device)[0]
 
 
-def notes(stage: Compress | Tune | Evaluate) -> list[str]:
+def notes(stage: Compress | Tune | Evaluate | Probes) -> list[str]:
     """What a user may not have meant: options that change nothing, and the lab's text on another model."""
     compressed = stage if isinstance(stage, Compress) else stage.compressed
     tuned = stage.repair if isinstance(stage, Evaluate) else stage

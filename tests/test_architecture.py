@@ -12,6 +12,7 @@ from llmrepair.pipeline.stage import Runtime, StageConfig
 from llmrepair.stages.compress import CompressConfig
 from llmrepair.stages.conjecture import ConjectureConfig
 from llmrepair.stages.evaluate import EvaluateConfig
+from llmrepair.stages.probe import ProbesConfig
 from llmrepair.stages.tune_lora import TuneLoraConfig
 from llmrepair.stages.tune_prompts import TunePromptsConfig
 from llmrepair.stages.tune_ptune import TunePtuneConfig
@@ -25,7 +26,7 @@ ALLOWED = {
     "models": {"models"},
     "pipeline": {"pipeline"},
 }
-CONFIGS = (CompressConfig, TunePromptsConfig, TuneLoraConfig, TunePtuneConfig, EvaluateConfig, ConjectureConfig)
+CONFIGS = (CompressConfig, TunePromptsConfig, TuneLoraConfig, TunePtuneConfig, EvaluateConfig, ConjectureConfig, ProbesConfig)
 
 
 def imported_packages(path: Path) -> Iterator[str]:
