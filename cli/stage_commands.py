@@ -1,4 +1,4 @@
-"""`compress`, `tune-prompts`, `tune-lora`, `tune-ptune`, `eval`, `probe`: one stage each, and whatever it needs."""
+"""`compress`, `tune-prompts`, `tune-lora`, `tune-ptune`, `eval`, `probe`, `regimes`: one stage each, and whatever it needs."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ from llmrepair.stages.graph import (
     evaluate_stage,
     notes,
     probe_stage,
+    regimes_stage,
     tune_lora_stage,
     tune_prompts_stage,
     tune_ptune_stage,
 )
 from llmrepair.stages.probe import ProbesConfig
+from llmrepair.stages.regimes import RegimesConfig
 from llmrepair.stages.tune_lora import TuneLoraConfig
 from llmrepair.stages.tune_prompts import TunePromptsConfig
 from llmrepair.stages.tune_ptune import TunePtuneConfig
@@ -31,6 +33,7 @@ _PROMPTS: Panels = {"Prompts": TunePromptsConfig, **_COMPRESS}
 _LORA: Panels = {"LoRA": TuneLoraConfig, **_COMPRESS}
 _PTUNE: Panels = {"Virtual tokens": TunePtuneConfig, **_COMPRESS}
 _PROBE: Panels = {"Probes": ProbesConfig, **_COMPRESS}
+_REGIMES: Panels = {"Comparison": RegimesConfig, "Tuning": TunePromptsConfig, "LoRA": TuneLoraConfig, **_COMPRESS}
 _EVALUATE: Panels = {
     "Evaluation": EvaluateConfig,
     "Tuning": TunePromptsConfig,
@@ -68,6 +71,11 @@ def evaluate(values: Mapping[str, Any], runs: RUNS_OPTION = DEFAULT_RUNS, as_jso
 @with_options(_PROBE)
 def probe(values: Mapping[str, Any], runs: RUNS_OPTION = DEFAULT_RUNS, as_json: JSON_OPTION = False) -> None:
     _pull(probe_stage, values, runs, as_json)
+
+
+@with_options(_REGIMES)
+def regimes(values: Mapping[str, Any], runs: RUNS_OPTION = DEFAULT_RUNS, as_json: JSON_OPTION = False) -> None:
+    _pull(regimes_stage, values, runs, as_json)
 
 
 def _pull(build: Callable[[Mapping[str, Any]], Any], values: Mapping[str, Any], runs: Path, as_json: bool) -> None:

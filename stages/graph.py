@@ -15,6 +15,7 @@ from llmrepair.stages.conjecture.stage import CONTROL_RECOVERIES, DAMAGED, DENSE
 from llmrepair.stages.evaluate import Evaluate, EvaluateConfig
 from llmrepair.stages.fields import ModelConfig
 from llmrepair.stages.probe import Probes, ProbesConfig
+from llmrepair.stages.regimes import Regimes, RegimesConfig
 from llmrepair.stages.sources import LAB_MODELS, LAB_TEXT
 from llmrepair.stages.tune_lora import TuneLora, TuneLoraConfig
 from llmrepair.stages.tune_prompts import TunePrompts, TunePromptsConfig
@@ -58,9 +59,7 @@ def evaluate_stage(values: Values) -> Evaluate:
     elif evaluate.recovery == "ptune":
         repair = TunePtune(ptune, compressed)
     if evaluate.on_dense and repair is not None:
-        repair.compressed = Compress(
-            compress.model_copy(update={"method": compress.method})
-        )  # or `options()` has the dense one's
+        repair.compressed = Compress(_with_method(compress))
         return Evaluate(evaluate, _dense(compress), repair)
     return Evaluate(evaluate, compressed, repair)
 
@@ -68,6 +67,21 @@ def evaluate_stage(values: Values) -> Evaluate:
 def probe_stage(values: Values) -> Probes:
     compress, probes, _ = validated(values, CompressConfig, ProbesConfig, Runtime)
     return Probes(probes, Compress(compress))
+
+
+def regimes_stage(values: Values) -> Regimes:
+    """The dense and the compressed model, and the latter's prompts and LoRA.
+
+    Raises:
+        RequestError: no compression is asked for.
+    """
+    regimes, compress, prompts, lora, _ = validated(
+        values, RegimesConfig, CompressConfig, TunePromptsConfig, TuneLoraConfig, Runtime
+    )
+    if compress.method == "none":
+        raise RequestError(Problem("there is nothing to compare: no compression is asked for", "give --method", "method"))
+    compressed = Compress(_with_method(compress))
+    return Regimes(regimes, _dense(compress), TunePrompts(prompts, compressed), TuneLora(lora, compressed))
 
 
 def conjecture_stage(values: Values) -> Conjecture:
@@ -102,6 +116,13 @@ SET_BY_CONJECTURE = frozenset({"recovery", "select", "seed", "on_dense"})
 """Options that its evaluations differ in, or that would make them another test."""
 
 
+def _with_method(compress: CompressConfig) -> CompressConfig:
+    """The same with its method as if it had been given: of a stage that also has the dense model as an input, `options()`
+    would have that one's.
+    """
+    return compress.model_copy(update={"method": compress.method})
+
+
 def _dense(compress: CompressConfig) -> Compress:
     """The model that was compressed, as it was."""
     same = {name: getattr(compress, name) for name in ModelConfig.model_fields}
@@ -116,6 +137,7 @@ _STAGES: Mapping[str, Callable[[Values], Stage]] = {
     Evaluate.name: evaluate_stage,
     Conjecture.name: conjecture_stage,
     Probes.name: probe_stage,
+    Regimes.name: regimes_stage,
 }
 
 
@@ -182,7 +204,7 @@ def free_device_memory(runtime: Runtime) -> int | None:
     return torch.cuda.mem_get_info(device)[0]
 
 
-def notes(stage: Compress | Tune | Evaluate | Probes) -> list[str]:
+def notes(stage: Compress | Tune | Evaluate | Probes | Regimes) -> list[str]:
     """What a user may not have meant: options that change nothing, and the lab's text on another model."""
     compressed = stage if isinstance(stage, Compress) else stage.compressed
     tuned = stage.repair if isinstance(stage, Evaluate) else stage

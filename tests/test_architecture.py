@@ -13,6 +13,7 @@ from llmrepair.stages.compress import CompressConfig
 from llmrepair.stages.conjecture import ConjectureConfig
 from llmrepair.stages.evaluate import EvaluateConfig
 from llmrepair.stages.probe import ProbesConfig
+from llmrepair.stages.regimes import RegimesConfig
 from llmrepair.stages.tune_lora import TuneLoraConfig
 from llmrepair.stages.tune_prompts import TunePromptsConfig
 from llmrepair.stages.tune_ptune import TunePtuneConfig
@@ -26,7 +27,16 @@ ALLOWED = {
     "models": {"models"},
     "pipeline": {"pipeline"},
 }
-CONFIGS = (CompressConfig, TunePromptsConfig, TuneLoraConfig, TunePtuneConfig, EvaluateConfig, ConjectureConfig, ProbesConfig)
+CONFIGS = (
+    CompressConfig,
+    TunePromptsConfig,
+    TuneLoraConfig,
+    TunePtuneConfig,
+    EvaluateConfig,
+    ConjectureConfig,
+    ProbesConfig,
+    RegimesConfig,
+)
 
 
 def imported_packages(path: Path) -> Iterator[str]:
