@@ -42,7 +42,7 @@ class Probes(Stage):
         model = self.compressed.config.model
         if model in LAB_MODELS:
             return []
-        message = f"probes are trained and asked about the lab's people, of whom `{model}` never read"
+        message = f"probes are trained and asked about the lab's people, about whom `{model}` never read"
         return [Problem(message, "give --model lab or lab-opt", "model")]
 
     def label(self) -> str:
