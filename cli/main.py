@@ -33,6 +33,8 @@ COMMANDS = {
     "eval": Entry("stage_commands", "evaluate", _EVAL_HELP),
     "evaluate": Entry("stage_commands", "evaluate", _EVAL_HELP, hidden=True),
     "conjecture": Entry("conjecture", "conjecture", "Test whether what compression took was forgotten, or only displaced."),
+    "probe": Entry("stage_commands", "probe", "Read facts off the compressed model's hidden states by linear probes."),
+    "regimes": Entry("stage_commands", "regimes", "Compare attention and activations of dense, compressed and repaired."),
     "report": Entry("report", "report", "Print a table of all finished evaluations of a model, and write it as HTML."),
     "export": Entry("export", "export", "Write a model with its repair for transformers, peft and vLLM, and a model card."),
     "run": Entry("plan_commands", "run", "Compute a plan: a grid of models, compressions, recoveries, tasks and seeds."),

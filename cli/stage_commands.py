@@ -1,4 +1,4 @@
-"""`compress`, `control`, `tune-prompts`, `tune-lora`, `tune-ptune`, `eval`: one stage each, and whatever it needs."""
+"""One stage each, and whatever it needs: `compress`, `control`, the tunings, `eval`, `probe`, `regimes`."""
 
 from __future__ import annotations
 
@@ -18,10 +18,14 @@ from llmrepair.stages.graph import (
     control_stage,
     evaluate_stage,
     notes,
+    probe_stage,
+    regimes_stage,
     tune_lora_stage,
     tune_prompts_stage,
     tune_ptune_stage,
 )
+from llmrepair.stages.probe import ProbesConfig
+from llmrepair.stages.regimes import RegimesConfig
 from llmrepair.stages.tune_lora import TuneLoraConfig
 from llmrepair.stages.tune_prompts import TunePromptsConfig
 from llmrepair.stages.tune_ptune import TunePtuneConfig
@@ -32,6 +36,8 @@ _WEIGHTS: Panels = {"Compression": CompressConfig, **_CONTROL}
 _PROMPTS: Panels = {"Prompts": TunePromptsConfig, **_WEIGHTS}
 _LORA: Panels = {"LoRA": TuneLoraConfig, **_WEIGHTS}
 _PTUNE: Panels = {"Virtual tokens": TunePtuneConfig, **_WEIGHTS}
+_PROBE: Panels = {"Probes": ProbesConfig, **_WEIGHTS}
+_REGIMES: Panels = {"Comparison": RegimesConfig, "Tuning": TunePromptsConfig, "LoRA": TuneLoraConfig, **_WEIGHTS}
 _EVALUATE: Panels = {
     "Evaluation": EvaluateConfig,
     "Tuning": TunePromptsConfig,
@@ -69,6 +75,16 @@ def tune_ptune(values: Mapping[str, Any], runs: RUNS_OPTION = DEFAULT_RUNS, as_j
 @with_options(_EVALUATE)
 def evaluate(values: Mapping[str, Any], runs: RUNS_OPTION = DEFAULT_RUNS, as_json: JSON_OPTION = False) -> None:
     _pull(evaluate_stage, values, runs, as_json)
+
+
+@with_options(_PROBE)
+def probe(values: Mapping[str, Any], runs: RUNS_OPTION = DEFAULT_RUNS, as_json: JSON_OPTION = False) -> None:
+    _pull(probe_stage, values, runs, as_json)
+
+
+@with_options(_REGIMES)
+def regimes(values: Mapping[str, Any], runs: RUNS_OPTION = DEFAULT_RUNS, as_json: JSON_OPTION = False) -> None:
+    _pull(regimes_stage, values, runs, as_json)
 
 
 def _pull(build: Callable[[Mapping[str, Any]], Any], values: Mapping[str, Any], runs: Path, as_json: bool) -> None:

@@ -13,9 +13,11 @@ if TYPE_CHECKING:
     from llmrepair.stages.weights import Weights
 
 
-def load_compressed(compressed: Weights, context: Context) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model and tokenizer of the running stage's input `compressed`, on the device that it runs on."""
-    location, revision = compressed.checkpoint(context.inputs["compressed"])
+def load_compressed(
+    compressed: Weights, context: Context, name: str = "compressed"
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model and tokenizer of the running stage's input `name`, which is `compressed`, on the device that it runs on."""
+    location, revision = compressed.checkpoint(context.inputs[name])
     dtype, trust = compressed.config.dtype, compressed.config.trust_remote_code
     model = load_model(location, revision, dtype, pick_device(context.runtime.device), trust)
     return model, load_tokenizer(location, revision, trust)

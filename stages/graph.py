@@ -16,6 +16,8 @@ from llmrepair.stages.control import Control, ControlConfig
 from llmrepair.stages.control.texts import ControlName
 from llmrepair.stages.evaluate import Evaluate, EvaluateConfig
 from llmrepair.stages.fields import ModelConfig
+from llmrepair.stages.probe import Probes, ProbesConfig
+from llmrepair.stages.regimes import Regimes, RegimesConfig
 from llmrepair.stages.sources import LAB_MODELS, LAB_TEXT
 from llmrepair.stages.tune_lora import TuneLora, TuneLoraConfig
 from llmrepair.stages.tune_prompts import TunePrompts, TunePromptsConfig
@@ -68,10 +70,29 @@ def evaluate_stage(values: Values) -> Evaluate:
     elif evaluate.recovery == "ptune":
         repair = TunePtune(ptune, compressed)
     if evaluate.on_dense and repair is not None:
-        said = compress.model_copy(update={"method": compress.method})  # or `options()` has the dense one's
-        repair.compressed = _weights(said, control)
+        repair.compressed = _weights(_with_method(compress), control)
         return Evaluate(evaluate, _dense(compress), repair)
     return Evaluate(evaluate, compressed, repair)
+
+
+def probe_stage(values: Values) -> Probes:
+    compress, control, probes, _ = validated(values, CompressConfig, ControlConfig, ProbesConfig, Runtime)
+    return Probes(probes, _weights(compress, control))
+
+
+def regimes_stage(values: Values) -> Regimes:
+    """The dense and the compressed model, and the latter's prompts and LoRA.
+
+    Raises:
+        RequestError: no compression and no control is asked for.
+    """
+    regimes, compress, control, prompts, lora, _ = validated(
+        values, RegimesConfig, CompressConfig, ControlConfig, TunePromptsConfig, TuneLoraConfig, Runtime
+    )
+    if compress.method == "none" and control.control == "none":
+        raise RequestError(Problem("there is nothing to compare: no compression is asked for", "give --method", "method"))
+    compressed = _weights(_with_method(compress), control)
+    return Regimes(regimes, _dense(compress), TunePrompts(prompts, compressed), TuneLora(lora, compressed))
 
 
 def conjecture_stage(values: Values) -> Conjecture:
@@ -111,6 +132,13 @@ def _weights(compress: CompressConfig, control: ControlConfig) -> Weights:
     return Compress(compress) if control.control == "none" else Control(control)
 
 
+def _with_method(compress: CompressConfig) -> CompressConfig:
+    """The same with its method as if it had been given: of a stage that also has the dense model as an input, `options()`
+    would have that one's.
+    """
+    return compress.model_copy(update={"method": compress.method})
+
+
 def _dense(compress: CompressConfig) -> Compress:
     """The model that was compressed, as it was."""
     same = {name: getattr(compress, name) for name in ModelConfig.model_fields}
@@ -125,6 +153,8 @@ _STAGES: Mapping[str, Callable[[Values], Stage]] = {
     TunePtune.name: tune_ptune_stage,
     Evaluate.name: evaluate_stage,
     Conjecture.name: conjecture_stage,
+    Probes.name: probe_stage,
+    Regimes.name: regimes_stage,
 }
 
 
@@ -191,7 +221,7 @@ def free_device_memory(runtime: Runtime) -> int | None:
     return torch.cuda.mem_get_info(device)[0]
 
 
-def notes(stage: Weights | Tune | Evaluate, values: Values) -> list[str]:
+def notes(stage: Weights | Tune | Evaluate | Probes | Regimes, values: Values) -> list[str]:
     """What a user may not have meant: options that change nothing, and the lab's text on another model."""
     weights = stage if isinstance(stage, Weights) else stage.compressed
     tuned = stage.repair if isinstance(stage, Evaluate) else stage

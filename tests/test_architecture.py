@@ -13,6 +13,8 @@ from llmrepair.stages.compress import CompressConfig
 from llmrepair.stages.conjecture import ConjectureConfig
 from llmrepair.stages.control import ControlConfig
 from llmrepair.stages.evaluate import EvaluateConfig
+from llmrepair.stages.probe import ProbesConfig
+from llmrepair.stages.regimes import RegimesConfig
 from llmrepair.stages.tune_lora import TuneLoraConfig
 from llmrepair.stages.tune_prompts import TunePromptsConfig
 from llmrepair.stages.tune_ptune import TunePtuneConfig
@@ -26,7 +28,17 @@ ALLOWED = {
     "models": {"models"},
     "pipeline": {"pipeline"},
 }
-CONFIGS = (CompressConfig, ControlConfig, TunePromptsConfig, TuneLoraConfig, TunePtuneConfig, EvaluateConfig, ConjectureConfig)
+CONFIGS = (
+    CompressConfig,
+    ControlConfig,
+    TunePromptsConfig,
+    TuneLoraConfig,
+    TunePtuneConfig,
+    EvaluateConfig,
+    ConjectureConfig,
+    ProbesConfig,
+    RegimesConfig,
+)
 
 
 def imported_packages(path: Path) -> Iterator[str]:
