@@ -292,9 +292,9 @@ def test_report_ls_and_show(llmrepair: CommandLine, runs: Path, tmp_path: Path) 
     assert table.out.startswith("## lab: compressed and repaired\n\n| compression |")
     assert "\\toprule" in (tmp_path / "t.tex").read_text()
     lines = list(csv.DictReader((tmp_path / "t.csv").open()))
-    idp = next(line for line in lines if line["recovery"] == "IDP" and line["metric"] == "exact_match")
     repaired = evaluate(llmrepair, runs, "--recovery", "idp")
-    assert idp["keys"] == f"evaluate/{repaired['key']}"
+    (idp,) = (line for line in lines if line["keys"] == f"evaluate/{repaired['key']}" and line["metric"] == "exact_match")
+    assert idp["recovery"] == "IDP"
     assert float(idp["value"]) == repaired["metrics"]["tasks"]["lab_qa"]["exact_match"]["value"]
 
     report = llmrepair("report", "--runs", runs, "--json").json
