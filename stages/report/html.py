@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 from statistics import median
 from string import Template
 from typing import Any
@@ -16,9 +15,9 @@ from urllib.parse import quote
 from llmrepair.pipeline.units import bytes_text
 from llmrepair.stages.evaluate.labels import RECOVERIES
 from llmrepair.stages.report.figure import Point, cost_panel, flow, score_panel
+from llmrepair.stages.report.files import TEMPLATE
 from llmrepair.stages.report.text import count_text, difference_text, footnotes, repair_text, score_text, significant
 
-_TEMPLATE = Path(__file__).with_name("template.html")
 _SECONDS = "seconds per item"
 _NO_CASES = "No task has right and wrong answers of the dense model, of a compressed one and of its repair"
 
@@ -29,7 +28,7 @@ def render_html(document: Mapping[str, Any], store: str) -> str:
         document: what report.json holds.
         store: the folder of artifacts as seen from the file, for links.
     """
-    return Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
+    return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         title=escape(document["title"]),
         verdicts="".join(_verdict(verdict, store) for verdict in document["verdicts"]),
         findings="".join(f"<li>{escape(sentence)}</li>" for sentence in document["findings"]),

@@ -19,6 +19,7 @@ from llmrepair.stages.conjecture import Conjecture
 from llmrepair.stages.conjecture.stage import DAMAGED, DENSE
 from llmrepair.stages.control import Control
 from llmrepair.stages.evaluate import Evaluate
+from llmrepair.stages.report.files import TEMPLATE
 from llmrepair.stages.tune_lora import TuneLora
 from llmrepair.stages.tune_prompts import TunePrompts
 from llmrepair.stages.tune_ptune import TunePtune
@@ -91,7 +92,8 @@ class Report(Stage):
 
     def sources(self, digests: DigestCache) -> dict[str, Any]:
         names = sorted(evaluation.artifact.name for evaluation in self.evaluations)
-        return {"evaluations": names, "verdicts": [artifact.name for artifact in self.verdicts]}
+        verdicts = [artifact.name for artifact in self.verdicts]
+        return {"evaluations": names, "verdicts": verdicts, "page": digests.digest(TEMPLATE)}
 
     def label(self) -> str:
         return f"{self.config.model}: {len(self.evaluations)} evaluations"
