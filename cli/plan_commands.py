@@ -14,14 +14,14 @@ import typer
 from llmrepair.cli.options import JSON_OPTION, RUNS_OPTION, with_options
 from llmrepair.cli.output import print_json, print_table
 from llmrepair.cli.running import DEFAULT_RUNS, make_runner
-from llmrepair.cli.side_by_side import job, make_executor
+from llmrepair.cli.side_by_side import compute, make_executor
 from llmrepair.pipeline.errors import Problem, RequestError, WorkError
 from llmrepair.pipeline.executors.base import Executor
 from llmrepair.pipeline.garbage import NamedRun
 from llmrepair.pipeline.graph import Graph, Node
 from llmrepair.pipeline.reasons import Reasons
 from llmrepair.pipeline.runner import Runner
-from llmrepair.pipeline.schedule import Result, Schedule
+from llmrepair.pipeline.schedule import Result
 from llmrepair.pipeline.stage import Runtime
 from llmrepair.stages.plan import Plan, read_plan
 
@@ -122,7 +122,7 @@ def _compute(runner: Runner, name: str, graph: Graph, missing: Sequence[Node], e
         if runner.store.find(node.name) is not None:
             on_end(node, Result("cached"))
     if executor is not None:
-        Schedule(missing, executor, runner.store, runner.reporter, lambda node: job(node, runner), on_end).run()
+        compute(runner, missing, executor, on_end)
     return results
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from llmrepair.cli.worker import answer
@@ -11,7 +11,7 @@ from llmrepair.pipeline.errors import WorkError
 from llmrepair.pipeline.executors.base import Executor, Job
 from llmrepair.pipeline.graph import Node
 from llmrepair.pipeline.runner import Runner
-from llmrepair.pipeline.schedule import Schedule
+from llmrepair.pipeline.schedule import Result, Schedule
 from llmrepair.pipeline.stage import Outcome, Stage
 
 
@@ -25,16 +25,28 @@ def pull_all(runner: Runner, targets: Sequence[Stage]) -> list[Outcome]:
     graph = runner.graph(targets)
     missing = graph.missing(runner.find_intact)
     runner.check(missing)
+    results: Mapping[str, Result] = {}
     if missing:
-        executor = make_executor("local", None, "", runner, missing)
-        schedule = Schedule(
-            missing, executor, runner.store, runner.reporter, lambda node: job(node, runner), lambda node, result: None
-        )
-        if failed := [
-            problem for result in schedule.run().values() if result.outcome == "failed" for problem in result.problems
-        ]:
-            raise WorkError(*failed)
-    return [runner.pull(target) for target in targets]
+        results = compute(runner, missing, make_executor("local", None, "", runner, missing), lambda node, result: None)
+    failed = [problem for result in results.values() if result.outcome == "failed" for problem in result.problems]
+    if failed:
+        raise WorkError(*failed)
+    return [_outcome(runner, target, name, results.get(name)) for target, name in zip(targets, graph.targets, strict=True)]
+
+
+def _outcome(runner: Runner, target: Stage, name: str, result: Result | None) -> Outcome:
+    """What became of a target; of one that was there before there is no result."""
+    artifact = runner.store.find(name)
+    if result is None or artifact is None:
+        return runner.pull(target)
+    return Outcome(artifact, result.outcome == "cached", result.seconds or 0.0)
+
+
+def compute(
+    runner: Runner, missing: Sequence[Node], executor: Executor, on_end: Callable[[Node, Result], None]
+) -> Mapping[str, Result]:
+    """Computes what is missing; results by name, of which `on_end` is told at once."""
+    return Schedule(missing, executor, runner.store, runner.reporter, lambda node: _job(node, runner), on_end).run()
 
 
 def make_executor(name: str, jobs: int | None, ray_address: str, runner: Runner, missing: Sequence[Node]) -> Executor:
@@ -54,7 +66,7 @@ def _uses_gpu(runner: Runner) -> bool:
     return runner.runtime.device not in ("cpu", "mps")
 
 
-def job(node: Node, runner: Runner) -> Job:
+def _job(node: Node, runner: Runner) -> Job:
     log = runner.store.work_folder(node.name) / LOG_FILE
     request = {
         "name": node.name,

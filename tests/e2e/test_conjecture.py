@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -52,6 +53,15 @@ def test_it_makes_all_that_it_needs(finished: Path) -> None:
 def test_a_plan_asks_for_the_same(folder: Path, llmrepair: CommandLine) -> None:
     answer = llmrepair("plan", "study.toml", "--json").json
     assert (len(answer["stages"]), answer["to_do"]) == (10, 0)
+
+
+def test_what_was_just_computed_is_not_called_cached(finished: Path, tmp_path: Path, llmrepair: CommandLine) -> None:
+    shutil.copytree(finished / "runs", tmp_path / "runs")
+    shutil.rmtree(tmp_path / "runs" / "conjecture")
+    answers = [llmrepair(*ASKED, "--runs", tmp_path / "runs", "--json").json for _ in range(2)]
+    assert [answer["cached"] for answer in answers] == [False, True]
+    assert answers[0]["seconds"] > 0
+    assert answers[0]["metrics"] == answers[1]["metrics"]
 
 
 def test_the_verdict_and_its_numbers_are_in_the_answer(folder: Path, llmrepair: CommandLine) -> None:
