@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from llmrepair.pipeline.errors import Problem
 from llmrepair.pipeline.stage import StageConfig
-from llmrepair.stages.sources import folder_problem, model_folder
+from llmrepair.stages.sources import folder_problem, model_folder, text_problem
 
 
 def invalid(problem: Problem) -> PydanticCustomError:
@@ -26,6 +26,14 @@ def without_repetitions(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(dict.fromkeys(values))
 
 
+def _text_exists(text: str, info: ValidationInfo) -> str:
+    problem = text_problem(text, f"--{str(info.field_name).replace('_', '-')}")
+    if problem:
+        raise invalid(problem)
+    return text
+
+
+TextSource = Annotated[str, AfterValidator(_text_exists)]
 CommaSeparated = BeforeValidator(_split)
 PositiveIntegers = Annotated[tuple[Annotated[int, Field(ge=1)], ...], CommaSeparated, Field(min_length=1)]
 PositiveNumbers = Annotated[tuple[Annotated[float, Field(gt=0)], ...], CommaSeparated, Field(min_length=1)]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field
 
 from llmrepair.pipeline.errors import Problem
 from llmrepair.pipeline.keys import DigestCache
 from llmrepair.pipeline.stage import Needs, Runtime, Stage
-from llmrepair.stages.fields import CommaSeparated, PositiveNumbers, SizedConfig, invalid, without_repetitions
-from llmrepair.stages.sources import load_config, resolve_text, roughly_needed, text_problem
+from llmrepair.stages.fields import CommaSeparated, PositiveNumbers, SizedConfig, TextSource, without_repetitions
+from llmrepair.stages.sources import load_config, resolve_text, roughly_needed
 from llmrepair.stages.weights import Weights
 
 ObjectiveName = Literal["lm", "distill", "mixed"]
@@ -29,7 +29,7 @@ class TuningConfig(SizedConfig):
     """What a repair is tuned on, and for how long."""
 
     references: ClassVar[frozenset[str]] = frozenset({"tuning_data"})
-    tuning_data: str = Field(
+    tuning_data: TextSource = Field(
         "lab", description="text to tune on: lab, a .txt or .jsonl file, a Hub data set (name or name:config)"
     )
     tuning_samples: int = Field(
@@ -64,14 +64,6 @@ class TuningConfig(SizedConfig):
     def steps(self) -> int:
         """Optimiser steps of each trial, as far as it is not stopped early."""
         return self.budget // (self.trials * self.step_tokens)
-
-    @field_validator("tuning_data")
-    @classmethod
-    def _tuning_data_exists(cls, tuning_data: str) -> str:
-        problem = text_problem(tuning_data, "--tuning-data")
-        if problem:
-            raise invalid(problem)
-        return tuning_data
 
 
 @dataclass

@@ -12,8 +12,8 @@ from llmrepair.pipeline.artifact import Artifact
 from llmrepair.pipeline.errors import Problem
 from llmrepair.pipeline.keys import DigestCache
 from llmrepair.pipeline.stage import Needs, Runtime
-from llmrepair.stages.fields import ModelConfig, invalid
-from llmrepair.stages.sources import ModelSource, resolve_model, resolve_text, text_problem
+from llmrepair.stages.fields import ModelConfig, TextSource, invalid
+from llmrepair.stages.sources import ModelSource, resolve_model, resolve_text
 from llmrepair.stages.weights import Weights
 
 Pruner = Literal["magnitude", "wanda", "sparsegpt"]
@@ -52,7 +52,7 @@ class CompressConfig(ModelConfig):
     )
     sparsity: float = Field(0.5, ge=0.0, le=0.95, description="share of weights that pruning sets to zero, up to 0.95")
     pattern: Literal["unstructured", "2:4", "4:8"] = Field("unstructured", description="where a pruned layer's zeros may be")
-    calibration: str = Field(
+    calibration: TextSource = Field(
         "lab",
         description="text that shows the layers' inputs: lab, c4, wikitext2, a .txt or .jsonl file, a Hub data set",
     )
@@ -76,14 +76,6 @@ class CompressConfig(ModelConfig):
         if group_size < 1 and group_size != -1:
             raise invalid(Problem(f"{group_size} is no group size", "give --group-size -1 for a whole row, or 32, 64, 128"))
         return group_size
-
-    @field_validator("calibration")
-    @classmethod
-    def _calibration_exists(cls, calibration: str) -> str:
-        problem = text_problem(calibration, "--calibration")
-        if problem:
-            raise invalid(problem)
-        return calibration
 
     @property
     def compensates(self) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from llmrepair.lab.world import Fact, Person, World
+from llmrepair.models.selection import pad_rows
 from llmrepair.stages.control.texts import Taken
 
 if TYPE_CHECKING:
@@ -53,11 +54,8 @@ def answered(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: 
     for first in range(0, len(texts), _BATCH):
         batch = texts[first : first + _BATCH]
         prompts, answers = (tokenizer([pair[part] for pair in batch]).input_ids for part in (0, 1))
-        longest = max(len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True))
-        rows = torch.zeros(len(batch), longest, dtype=torch.long)  # what stands to the right of a text cannot change it
-        for row, prompt, answer in zip(rows, prompts, answers, strict=True):
-            row[: len(prompt) + len(answer)] = torch.tensor(prompt + answer)
-        likeliest = model(input_ids=rows.to(model.device)).logits.argmax(-1).cpu()
+        rows, _ = pad_rows([prompt + answer for prompt, answer in zip(prompts, answers, strict=True)], model.device)
+        likeliest = model(input_ids=rows).logits.argmax(-1).cpu()  # what stands to the right of a text cannot change it
         for row, prompt, answer in zip(likeliest, prompts, answers, strict=True):
             right.append(row[len(prompt) - 1 : len(prompt) + len(answer) - 1].tolist() == answer)
     return right

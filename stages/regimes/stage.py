@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from llmrepair.pipeline.errors import Problem
 from llmrepair.pipeline.keys import DigestCache
 from llmrepair.pipeline.stage import Needs, Runtime, Stage, StageConfig
 from llmrepair.stages.compress import Compress
-from llmrepair.stages.fields import invalid
-from llmrepair.stages.sources import LAB_MODELS, LAB_TEXT, resolve_text, roughly_needed, text_problem
+from llmrepair.stages.fields import TextSource
+from llmrepair.stages.sources import LAB_MODELS, LAB_TEXT, resolve_text, roughly_needed
 from llmrepair.stages.tune_lora import TuneLora
 from llmrepair.stages.tune_prompts import TunePrompts
 from llmrepair.stages.weights import Weights
@@ -27,20 +27,12 @@ class RegimesConfig(StageConfig):
 
     references: ClassVar[frozenset[str]] = frozenset({"compared_text"})
 
-    compared_text: str = Field(
+    compared_text: TextSource = Field(
         LAB_TEXT,
         description="what the models read: lab (questions about held-out people), a .txt or .jsonl file, a Hub data set",
     )
     compared_items: int = Field(320, ge=16, description="texts that the models read")
     compared_tokens: int = Field(64, ge=4, description="tokens of each text, from its start")
-
-    @field_validator("compared_text")
-    @classmethod
-    def _text_exists(cls, text: str) -> str:
-        problem = text_problem(text, "--compared-text")
-        if problem:
-            raise invalid(problem)
-        return text
 
 
 @dataclass
