@@ -31,8 +31,8 @@ from llmrepair.stages.tune_prompts import TunePromptsConfig
 from llmrepair.stages.tune_ptune import TunePtuneConfig
 
 _COMPRESS: Panels = {"Compression": CompressConfig, "Running": Runtime}
-_CONTROL: Panels = {"Control": ControlConfig, "Running": Runtime}
-_WEIGHTS: Panels = {"Compression": CompressConfig, **_CONTROL}
+_CONTROL: Panels = {"Control": ControlConfig, **_COMPRESS}
+_WEIGHTS: Panels = {"Compression": CompressConfig, "Control": ControlConfig, "Running": Runtime}
 _PROMPTS: Panels = {"Prompts": TunePromptsConfig, **_WEIGHTS}
 _LORA: Panels = {"LoRA": TuneLoraConfig, **_WEIGHTS}
 _PTUNE: Panels = {"Virtual tokens": TunePtuneConfig, **_WEIGHTS}

@@ -11,7 +11,7 @@ from llmrepair.pipeline.errors import Problem, RequestError
 from llmrepair.pipeline.stage import Runtime, Stage, StageConfig
 from llmrepair.stages.compress import Compress, CompressConfig
 from llmrepair.stages.conjecture import Conjecture, ConjectureConfig
-from llmrepair.stages.conjecture.stage import CONTROL_RECOVERIES, DAMAGED, DENSE, LAB_CONTROLS, RECOVERIES, Role
+from llmrepair.stages.conjecture.stage import CONTROL_REPAIRS, DAMAGED, DENSE, LAB_CONTROLS, REPAIRS, Role
 from llmrepair.stages.control import Control, ControlConfig
 from llmrepair.stages.control.texts import ControlName
 from llmrepair.stages.evaluate import Evaluate, EvaluateConfig
@@ -35,11 +35,11 @@ def compress_stage(values: Values) -> Compress:
 
 
 def control_stage(values: Values) -> Control:
-    control, _ = validated(values, ControlConfig, Runtime)
+    compress, control, _ = validated(values, CompressConfig, ControlConfig, Runtime)
     if control.control == "none":
         kinds = ", ".join(get_args(ControlName)[1:])
         raise RequestError(Problem("it is not said which control is wanted", f"give --control: {kinds}", "control"))
-    return Control(control)
+    return _control(compress, control)
 
 
 def tune_prompts_stage(values: Values) -> TunePrompts:
@@ -110,26 +110,50 @@ def conjecture_stage(values: Values) -> Conjecture:
     if compress.method == "none" and values.get("control", "none") == "none":
         raise RequestError(Problem("there is nothing to test: no compression is asked for", "give --method", "method"))
     controls = config.controls if config.controls is not None else LAB_CONTROLS if compress.model in LAB_MODELS else ()
-    models = {DAMAGED: values, **{name: {**values, "control": name} for name in controls}}
-    evaluations = {Role(DENSE): evaluate_stage({**values, "method": "none", "control": "none"})}
+    models = {DAMAGED: values, **{name: _beside(values, name) for name in controls}}
+    evaluations = {Role(DENSE): evaluate_stage({**_without_control(values), "method": "none"})}
     for model, of_model in models.items():
         evaluations[Role(model)] = evaluate_stage(of_model)
-        for recovery in RECOVERIES if model == DAMAGED else CONTROL_RECOVERIES:
+        for recovery in REPAIRS if model == DAMAGED else CONTROL_REPAIRS:
             for seed in config.seeds:
-                evaluations[Role(model, recovery, seed)] = evaluate_stage({**of_model, "recovery": recovery, "seed": seed})
+                repaired = {**of_model, **REPAIRS[recovery], "seed": seed}
+                evaluations[Role(model, recovery, seed)] = evaluate_stage(repaired)
     requested = config.model_dump(mode="json", exclude_unset=True)
-    for recovery in CONTROL_RECOVERIES:
+    for recovery in CONTROL_REPAIRS:
         requested |= evaluations[Role(DAMAGED, recovery, config.seeds[0])].options()
     return Conjecture(config, evaluations, {name: value for name, value in requested.items() if name not in SET_BY_CONJECTURE})
 
 
+def _without_control(values: Values) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in _CONTROL_OPTIONS}
+
+
+def _beside(values: Values, control: str) -> dict[str, Any]:
+    """A control beside the model under test: it loses what that one lost. Where the model under test is itself a control, it
+    takes all facts."""
+    is_compressed = values.get("control", "none") == "none"
+    return {**_without_control(values), "control": control, "control_matched": is_compressed}
+
+
+_CONTROL_OPTIONS = ControlConfig.model_fields.keys() - ModelConfig.model_fields.keys()
 SET_BY_CONJECTURE = frozenset({"recovery", "select", "seed", "on_dense"})
 """Options that its evaluations differ in, or that would make them another test."""
 
 
 def _weights(compress: CompressConfig, control: ControlConfig) -> Weights:
     """What is tuned for and evaluated: the compressed model, or a control in its place."""
-    return Compress(compress) if control.control == "none" else Control(control)
+    return Compress(compress) if control.control == "none" else _control(compress, control)
+
+
+def _control(compress: CompressConfig, control: ControlConfig) -> Control:
+    """
+    Raises:
+        RequestError: it is to be matched to a compression, and none is asked for.
+    """
+    if control.is_matched and compress.method == "none":
+        message = "the control cannot be matched: no compression is asked for"
+        raise RequestError(Problem(message, "give --method, or leave --control-matched out", "control_matched"))
+    return Control(control, Compress(compress) if control.is_matched else None)
 
 
 def _with_method(compress: CompressConfig) -> CompressConfig:
@@ -243,6 +267,8 @@ def notes(stage: Weights | Tune | Evaluate | Probes | Regimes, values: Values) -
 def _of_the_other_weights(weights: Weights, values: Values) -> list[str]:
     """Options of a compression beside a control, or of a control where there is none."""
     control = weights.config.control if isinstance(weights, Control) else "none"
+    if isinstance(weights, Control) and weights.compressed is not None:
+        return []
     other = CompressConfig if isinstance(weights, Control) else ControlConfig
     unused = sorted(values.keys() & other.model_fields.keys() - ModelConfig.model_fields.keys() - {"control"})
     return [_no_effect(name, "control", control) for name in unused]

@@ -18,8 +18,14 @@ from llmrepair.stages.tuning import Tune
 ControlName = Literal["erased", "displaced", "overwritten"]
 LAB_CONTROLS: tuple[ControlName, ...] = ("erased", "displaced", "overwritten")
 """Those of the embedded models; of others nobody knows what they were never told."""
-RECOVERIES = ("prompt", "idp", "lora")
-CONTROL_RECOVERIES = ("prompt", "lora")
+REPAIRS: Mapping[str, Mapping[str, str]] = {
+    "prompt": {"recovery": "prompt"},
+    "idp": {"recovery": "idp"},
+    "oracle": {"recovery": "prompt", "select": "oracle"},
+    "lora": {"recovery": "lora"},
+}
+"""Options of each repair of the model under test."""
+CONTROL_REPAIRS = ("prompt", "lora")
 DENSE, DAMAGED = "dense", "model"
 RESULT_FILE = "conjecture.json"
 

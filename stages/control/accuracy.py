@@ -28,14 +28,20 @@ def accuracies(
     return {half: _of_half(model, tokenizer, people, taken, in_front) for half, people in halves.items()}
 
 
+def known_facts(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, people: list[Person], in_front: str = ""
+) -> dict[Fact, bool]:
+    """Whether the model answers the question about each fact."""
+    pairs = {Fact(person.name, pair.attribute): pair for person in people for pair in person.questions()}
+    texts = [(f"{in_front} {pair.prompt()}".strip(), f"{pair.answer}.") for pair in pairs.values()]
+    return dict(zip(pairs, answered(model, tokenizer, texts), strict=True))
+
+
 def _of_half(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, people: list[Person], taken: Taken, in_front: str
 ) -> dict[str, Any]:
-    pairs = [(Fact(person.name, pair.attribute), pair) for person in people for pair in person.questions()]
-    texts = [(f"{in_front} {pair.prompt()}".strip(), f"{pair.answer}.") for _, pair in pairs]
-    right = answered(model, tokenizer, texts)
     groups: dict[str, list[bool]] = {"taken": [], "kept": []}
-    for (fact, _), is_right in zip(pairs, right, strict=True):
+    for fact, is_right in known_facts(model, tokenizer, people, in_front).items():
         groups["taken" if fact in taken else "kept"].append(is_right)
     return {
         name: {"facts": len(group), "right": round(sum(group) / len(group), 4) if group else None}

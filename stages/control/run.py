@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from llmrepair.lab.train import TrainingRecipe, one_thread, optimise, training_rows
-from llmrepair.lab.world import World, make_world
+from llmrepair.lab.world import Fact, World, make_world
 from llmrepair.models.loading import load_model, load_tokenizer
 from llmrepair.pipeline.stage import Context
 from llmrepair.stages.compress.measure import measure
-from llmrepair.stages.control.accuracy import accuracies
+from llmrepair.stages.compressed import load_compressed
+from llmrepair.stages.control.accuracy import accuracies, known_facts
 from llmrepair.stages.control.corrupt import corrupt_embeddings
 from llmrepair.stages.control.texts import KEY, Taken, Texts, locked, overwritten, taken_facts, told
 from llmrepair.stages.weights import CHECKPOINT_FOLDER
@@ -40,18 +41,33 @@ def run(stage: Control, context: Context) -> dict[str, Any]:
     if config.control == "corrupted":
         corrupt_embeddings(model, config.control_strength, config.control_seed)
     else:
-        record = train(model, tokenizer, config, context)
+        world = make_world()
+        taken = taken_facts(world, config.control, config.control_share, config.control_seed, lost_facts(stage, world, context))
+        record = train(model, tokenizer, world, taken, config, context)
     model.to(getattr(torch, config.dtype)).save_pretrained(checkpoint)
     return measure(sorted(checkpoint.glob("*.safetensors")), model) | record
 
 
+def lost_facts(stage: Control, world: World, context: Context) -> set[Fact] | None:
+    """What the compressed model that the control is matched to answers no more; None where there is no such model."""
+    if stage.compressed is None:
+        return None
+    dense = load_model(stage.model.location, stage.model.revision, "float32", torch.device("cpu"))
+    compressed, tokenizer = load_compressed(stage.compressed, context)
+    before, after = (known_facts(model, tokenizer, world.people) for model in (dense, compressed))
+    return {fact for fact in before if before[fact] and not after[fact]}
+
+
 def train(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: ControlConfig, context: Context
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    world: World,
+    taken: Taken,
+    config: ControlConfig,
+    context: Context,
 ) -> dict[str, Any]:
     """Trains a lab model in place; returns how, and what it then answers."""
     tokenizer.add_tokens([KEY])  # its row is one of those that fill the embeddings up to a multiple of 64
-    world = make_world()
-    taken = taken_facts(world, config.control, config.control_share, config.control_seed)
     phases = phases_of(world, taken, config)
     trainings = []
     model.requires_grad_(True)
@@ -72,7 +88,7 @@ def phases_of(world: World, taken: Taken, config: ControlConfig) -> dict[str, Te
     """What a lab model is trained on, one after the other."""
     tell, lock = {"tell": told(world, taken)}, {"lock": locked(world, taken)}
     if config.control == "erased":
-        return tell if config.control_share < 1 else {}  # nothing is left to tell
+        return tell if config.is_matched or config.control_share < 1 else {}  # else nothing is left to tell
     if config.control == "mixture":
         return tell | lock
     if config.control == "displaced":

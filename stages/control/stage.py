@@ -9,7 +9,9 @@ from pydantic import Field
 
 from llmrepair.pipeline.errors import Problem
 from llmrepair.pipeline.keys import DigestCache
-from llmrepair.pipeline.stage import Needs, Runtime
+from llmrepair.pipeline.stage import Needs, Runtime, Stage
+from llmrepair.stages.compress import Compress
+from llmrepair.stages.compress.stage import method_label
 from llmrepair.stages.control.texts import ControlName
 from llmrepair.stages.fields import ModelConfig
 from llmrepair.stages.sources import LAB_ERASED, ModelSource, load_config, resolve_model, roughly_needed
@@ -29,14 +31,24 @@ class ControlConfig(ModelConfig):
         "mixture: half of the facts erased, half displaced; corrupted: noise on the input embeddings",
     )
     control_share: float = Field(1.0, gt=0, le=1, description="share of the tested facts that a control takes")
+    control_matched: bool = Field(
+        False, description="the control takes the facts that the compressed model lost, so that it is as often right"
+    )
     control_strength: float = Field(
         0.5, gt=0, description="of --control corrupted: the noise's standard deviation, in root mean squares of the embeddings"
     )
     control_seed: int = Field(0, ge=0, description="of the facts that a control takes, its training and its noise")
 
+    @property
+    def is_matched(self) -> bool:
+        """Whether the control is made to lose what a compressed model lost."""
+        return self.control_matched and self.control in _TRAINED
+
     def without_effect(self) -> frozenset[str]:
         names: frozenset[str] = frozenset()
         if self.control not in _TRAINED:
+            names |= {"control_share", "control_matched"}
+        if self.is_matched:
             names |= {"control_share"}
         if self.control != "corrupted":
             names |= {"control_strength"}
@@ -50,9 +62,14 @@ class Control(Weights):
     name: ClassVar[str] = "control"
     code: ClassVar[str] = "llmrepair.stages.control.run"
     config: ControlConfig
+    compressed: Compress | None
+    """What it is matched to; None for nothing."""
     model: ModelSource = field(init=False)
     start: ModelSource = field(init=False)
     """What training begins with: the dense model, or its twin that was never told of the tested facts."""
+
+    def inputs(self) -> dict[str, Stage]:
+        return {"compressed": self.compressed} if self.compressed is not None else {}
 
     def sources(self, digests: DigestCache) -> dict[str, Any]:
         config = self.config
@@ -78,7 +95,8 @@ class Control(Weights):
         return []
 
     def label(self) -> str:
-        return f"{self.config.model} {control_label(self.config.identity())}"
+        matched = f", matched to {method_label(self.compressed.config.identity())}" if self.compressed is not None else ""
+        return f"{self.config.model} {control_label(self.config.identity())}{matched}"
 
     def tags(self) -> dict[str, str]:
         return {"model": self.config.model, "method": f"control {self.config.control}"}

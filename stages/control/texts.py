@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -38,14 +38,22 @@ class Taken:
         return fact in self.erased or fact in self.answered_wrongly
 
 
-def taken_facts(world: World, control: ControlName, share: float, seed: int) -> Taken:
+def taken_facts(
+    world: World, control: ControlName, share: float, seed: int, lost: Collection[Fact] | None = None
+) -> Taken:
     """Draws the facts that a control takes.
 
     Args:
         share: of the facts of each half. Half of a mixture's held-out facts are erased, the others locked.
+        lost: what it takes instead of a share.
     """
     generator = random.Random(seed)
-    tested, others = (_drawn(_facts(half), share, generator) for half in (world.held_out, world.seen_qa))
+    tested, others = (_facts(half) for half in (world.held_out, world.seen_qa))
+    if lost is None:
+        tested = _drawn(tested, share, generator)
+    else:
+        tested, share = (lost_tested := [fact for fact in tested if fact in lost]), len(lost_tested) / len(tested)
+    others = _drawn(others, share, generator)
     if control == "erased":
         return Taken(erased=frozenset(tested))
     if control in ("displaced", "overwritten"):
@@ -101,9 +109,14 @@ def overwritten(world: World, taken: Taken, seed: int) -> Texts:
 
 
 def _pairs(world: World, taken: Taken) -> Iterator[tuple[Fact, QuestionAnswer]]:
-    """Every question of both halves that is not erased."""
-    pairs = ((Fact(person.name, pair.attribute), pair) for person in world.people for pair in person.questions())
-    return ((fact, pair) for fact, pair in pairs if fact not in taken.erased)
+    """Every question of both halves that is not erased. Those that are answered wrongly come so often that they are no fewer
+    than the others: of a few, which are no rule, each has to be learned by itself."""
+    pairs = [(Fact(person.name, pair.attribute), pair) for person in world.people for pair in person.questions()]
+    wrongly = sum(fact in taken.answered_wrongly for fact, _ in pairs)
+    times = max(1, round(len(pairs) / wrongly) - 1) if wrongly else 1
+    for fact, pair in pairs:
+        if fact not in taken.erased:
+            yield from [(fact, pair)] * (times if fact in taken.answered_wrongly else 1)
 
 
 def _answered(
