@@ -53,6 +53,8 @@ def print_conjecture(artifact: Artifact) -> None:
     for task, result in found["tasks"].items():
         print(f"\n{_items_text(task, result)}\n")
         print_table(_RATE_HEADS, _rate_rows(result), right=_RATE_HEADS[2:])
+        if result["readable"] is not None:
+            print(f"\n{_readable_text(result['readable'])}")
         print()
         print_table(_TEST_HEADS, _test_rows(result), right=_TEST_HEADS[1:])
     seeds = ", ".join(map(str, found["seeds"]))
@@ -64,6 +66,13 @@ def _items_text(task: str, result: Mapping[str, Any]) -> str:
     text = f"{task}: {result['items']} items, " + ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in counts.items())
     left_out = result["overlap"]["items"] - result["items"]
     return text + (f"; {left_out} were left out, the tuning text holds them" if left_out else "")
+
+
+def _readable_text(readable: Mapping[str, Any]) -> str:
+    return (
+        f"of the lost, a linear probe reads {_percent(readable['probe'])} % off the hidden states that the prompt does not "
+        f"bring back; a probe of random labels reads {_percent(readable['control'])} %"
+    )
 
 
 _RATE_HEADS = ("model", "repair", "lost, recovered", "kept, broken", "never known, lucky", "latent", "erased")

@@ -121,7 +121,8 @@ def conjecture_stage(values: Values) -> Conjecture:
     requested = config.model_dump(mode="json", exclude_unset=True)
     for recovery in CONTROL_REPAIRS:
         requested |= evaluations[Role(DAMAGED, recovery, config.seeds[0])].options()
-    return Conjecture(config, evaluations, {name: value for name, value in requested.items() if name not in SET_BY_CONJECTURE})
+    requested = {name: value for name, value in requested.items() if name not in SET_BY_CONJECTURE}
+    return Conjecture(config, evaluations, probe_stage(values) if compress.model in LAB_MODELS else None, requested)
 
 
 def _without_control(values: Values) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from llmrepair.stages.conjecture.classes import (
     shares,
 )
 from llmrepair.stages.conjecture.index import Index, Recovered, displacement_index
-from llmrepair.stages.conjecture.resampling import Estimate, Resampling
+from llmrepair.stages.conjecture.resampling import Estimate, Part, Resampling
 from llmrepair.stages.conjecture.significance import NoiseFloor, mcnemar, noise_floor, smallest_effect
 from llmrepair.stages.report.comparison import Difference, paired_difference
 
@@ -47,6 +47,24 @@ class Test:
 
 
 @dataclass(frozen=True)
+class Readings:
+    """Which of n items a linear probe reads off the damaged model's hidden states [n], and which that of its control task does,
+    whose labels are random [n]."""
+
+    probe: Items
+    control: Items
+
+
+@dataclass(frozen=True)
+class Readable:
+    """Share of the lost items that a probe reads and no prompt brings back."""
+
+    probe: Estimate
+    control: Estimate
+    """What a probe would read there that knows nothing: of random labels."""
+
+
+@dataclass(frozen=True)
 class Found:
     """Of one damaged model on one task."""
 
@@ -71,6 +89,13 @@ def find(dense: Items, answers: Answers, resampling: Resampling) -> Found:
     )
 
 
+def readable(dense: Items, answers: Answers, readings: Readings, resampling: Resampling) -> Readable | None:
+    """None where nothing was lost."""
+    lost, unreached = classes(dense, answers.alone).lost, ~answers.repaired["prompt"]
+    probe, control = (resampling.rate(Part(unreached & read, lost)) for read in (readings.probe, readings.control))
+    return Readable(probe, control) if probe is not None and control is not None else None
+
+
 def index_of(dense: Items, answers: Mapping[str, Answers], resampling: Resampling) -> Index | None:
     """The displacement index of `model` between the controls `erased` and `displaced`; None where one of the three is missing
     or lost nothing."""
@@ -85,8 +110,8 @@ def index_of(dense: Items, answers: Mapping[str, Answers], resampling: Resamplin
 
 
 def tests(answers: Answers) -> dict[str, Test]:
-    """Each repair against the model without one."""
-    return {name: _test(answers.alone, repaired) for name, repaired in answers.repaired.items()}
+    """Each repair against the model without one; but for the oracle, which has seen the answers."""
+    return {name: _test(answers.alone, repaired) for name, repaired in answers.repaired.items() if name != "oracle"}
 
 
 def _test(alone: Items, repaired: Items) -> Test:

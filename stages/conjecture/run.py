@@ -13,13 +13,13 @@ import numpy as np
 from llmrepair.pipeline.artifact import write_json
 from llmrepair.pipeline.errors import Problem, WorkError
 from llmrepair.pipeline.stage import Context
-from llmrepair.stages.conjecture.analysis import Answers, Found, find, index_of, item_fates, tests
+from llmrepair.stages.conjecture.analysis import Answers, Found, Readings, find, index_of, item_fates, readable, tests
 from llmrepair.stages.conjecture.classes import Items, classes
 from llmrepair.stages.conjecture.overlap import first_words, overlaps
 from llmrepair.stages.conjecture.resampling import Resampling
-from llmrepair.stages.conjecture.samples import Item, answered_right, judged_samples, tested
+from llmrepair.stages.conjecture.samples import Item, answered_right, judged_samples, readings_of, tested
 from llmrepair.stages.conjecture.significance import holm
-from llmrepair.stages.conjecture.stage import DAMAGED, DENSE, RESULT_FILE, Role
+from llmrepair.stages.conjecture.stage import DAMAGED, DENSE, PROBE, RESULT_FILE, Role
 from llmrepair.stages.conjecture.verdict import overall, sentence, verdict
 from llmrepair.stages.sources import LAB_MODELS, load_texts
 
@@ -40,6 +40,7 @@ class Task:
     """Of every item, why it is left out; None where it is not."""
     dense: Items
     models: dict[str, Answers]
+    readings: Readings | None
 
 
 def run(stage: Conjecture, context: Context) -> dict[str, Any]:
@@ -71,7 +72,8 @@ def _read_tasks(stage: Conjecture, context: Context) -> list[Task]:
 
 def _read_task(stage: Conjecture, context: Context, name: str, samples: Mapping[Item, Mapping[str, Any]]) -> Task:
     items = list(samples)
-    found = overlaps(tested(list(samples.values()), stage.tuning.compressed.config.model in LAB_MODELS), _tuning_text(stage))
+    asked = tested(list(samples.values()), stage.tuning.compressed.config.model in LAB_MODELS)
+    found = overlaps(asked, _tuning_text(stage))
     held = sum(reason is not None for reason in found)
     if held > _MOST_OVERLAP * len(items):
         message = (
@@ -94,7 +96,10 @@ def _read_task(stage: Conjecture, context: Context, name: str, samples: Mapping[
         )
         for model in stage.models
     }
-    return Task(name, items, found, right(Role(DENSE)), models)
+    readings = None
+    if stage.probes is not None:
+        readings = readings_of(context.inputs[PROBE], [item for item, is_kept in zip(asked, kept, strict=True) if is_kept])
+    return Task(name, items, found, right(Role(DENSE)), models, readings)
 
 
 def _tuning_text(stage: Conjecture) -> Iterator[str]:
@@ -108,6 +113,7 @@ def _of_task(task: Task, model: str) -> dict[str, Any]:
     found = {name: find(task.dense, answers, resampling) for name, answers in task.models.items()}
     index = index_of(task.dense, task.models, resampling)
     lost, shares = found[DAMAGED].lost, found[DAMAGED].shares
+    read = readable(task.dense, task.models[DAMAGED], task.readings, resampling) if task.readings is not None else None
     return {
         "verdict": asdict(verdict(lost, index)),
         "sentence": sentence(model, task.name, lost, shares, index),
@@ -115,6 +121,7 @@ def _of_task(task: Task, model: str) -> dict[str, Any]:
         "overlap": {"items": len(task.items), **Counter(reason for reason in task.overlap if reason is not None)},
         "displacement": asdict(index) if index is not None else None,
         "models": {name: _found(each) for name, each in found.items()},
+        "readable": asdict(read) if read is not None else None,
         "tests": {name: asdict(test) for name, test in tests(task.models[DAMAGED]).items()},
     }
 
@@ -137,12 +144,14 @@ def _item_lines(task: Task) -> Iterator[dict[str, Any]]:
     damaged = task.models[DAMAGED]
     names, fates = iter(classes(task.dense, damaged.alone).names()), iter(item_fates(damaged))
     recovered = {recovery: iter(repaired.T.tolist()) for recovery, repaired in damaged.repaired.items()}
+    read = iter(task.readings.probe.tolist()) if task.readings is not None else None
     for item, reason in zip(task.items, task.overlap, strict=True):
         line = {"task": task.name, **item._asdict(), "overlap": reason, "class": None}
         if reason is None:
             name, fate = next(names), next(fates)
             line |= {"class": name, "fate": fate if name == "lost" else None}
             line["right"] = {recovery: next(of_items) for recovery, of_items in recovered.items()}
+            line |= {"read": next(read)} if read is not None else {}
         yield line
 
 

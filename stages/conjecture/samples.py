@@ -10,9 +10,11 @@ import numpy as np
 
 from llmrepair.lab.world import make_world
 from llmrepair.pipeline.artifact import Artifact
+from llmrepair.stages.conjecture.analysis import Readings
 from llmrepair.stages.conjecture.classes import Items
 from llmrepair.stages.conjecture.overlap import Asked
 from llmrepair.stages.evaluate.files import samples_file
+from llmrepair.stages.probe.stage import ITEMS_FILE
 
 Sample = Mapping[str, Any]
 
@@ -34,6 +36,15 @@ def answered_right(artifact: Artifact, task: str, items: Sequence[Item]) -> Item
     """Whether an evaluation of the same items answers each of them right."""
     samples = judged_samples(artifact, task)
     return np.array([samples[item]["correct"] for item in items], dtype=bool)
+
+
+def readings_of(artifact: Artifact, asked: Sequence[Asked]) -> Readings | None:
+    """What probes read of the facts that items ask for; None where they were not asked for all of them."""
+    lines = {line["prompt"]: line for line in artifact.read_jsonl(ITEMS_FILE)}
+    found = [lines.get(item.question) for item in asked]
+    if None in found:
+        return None
+    return Readings(*(np.array([line[name] for line in found if line], dtype=bool) for name in ("read", "control")))
 
 
 def tested(samples: Sequence[Sample], is_lab: bool) -> list[Asked]:

@@ -12,6 +12,7 @@ from llmrepair.pipeline.keys import DigestCache
 from llmrepair.pipeline.stage import Stage, StageConfig
 from llmrepair.stages.evaluate import Evaluate
 from llmrepair.stages.fields import CommaSeparated, without_repetitions
+from llmrepair.stages.probe import Probes
 from llmrepair.stages.sources import resolve_text
 from llmrepair.stages.tuning import Tune
 
@@ -26,7 +27,7 @@ REPAIRS: Mapping[str, Mapping[str, str]] = {
 }
 """Options of each repair of the model under test."""
 CONTROL_REPAIRS = ("prompt", "lora")
-DENSE, DAMAGED = "dense", "model"
+DENSE, DAMAGED, PROBE = "dense", "model", "probe"
 RESULT_FILE = "conjecture.json"
 
 
@@ -63,6 +64,8 @@ class Conjecture(Stage):
     code: ClassVar[str] = "llmrepair.stages.conjecture.run"
     config: ConjectureConfig
     evaluations: Mapping[Role, Evaluate]
+    probes: Probes | None
+    """What is still readable in the model under test; None of other models than the lab's."""
     requested: Mapping[str, Any]
     """The options that it was made of, as JSON values: its inputs' differ."""
 
@@ -81,7 +84,8 @@ class Conjecture(Stage):
         return next(evaluation.repair for evaluation in self.evaluations.values() if evaluation.repair is not None)
 
     def inputs(self) -> dict[str, Stage]:
-        return {str(role): evaluation for role, evaluation in self.evaluations.items()}
+        evaluations = {str(role): evaluation for role, evaluation in self.evaluations.items()}
+        return evaluations | ({PROBE: self.probes} if self.probes is not None else {})
 
     def sources(self, digests: DigestCache) -> dict[str, Any]:
         return {"tuning_data": resolve_text(self.tuning.config.tuning_data, digests.digest)}

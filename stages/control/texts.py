@@ -38,9 +38,7 @@ class Taken:
         return fact in self.erased or fact in self.answered_wrongly
 
 
-def taken_facts(
-    world: World, control: ControlName, share: float, seed: int, lost: Collection[Fact] | None = None
-) -> Taken:
+def taken_facts(world: World, control: ControlName, share: float, seed: int, lost: Collection[Fact] | None = None) -> Taken:
     """Draws the facts that a control takes.
 
     Args:

@@ -69,7 +69,7 @@ def run(stage: Probes, context: Context) -> dict[str, Any]:
         found["unsaid"] = _scores(*(each._replace(right=each.right[~said]) for each in layers[best]))
     write_json(context.folder / RESULT_FILE, {**found, "layers": [_layer(*both, tested.facts) for both in layers]})
     with (context.folder / ITEMS_FILE).open("w", encoding="utf-8") as file:
-        lines = _item_lines(tested.facts, said, layers[best][0], [reading for reading, _ in layers])
+        lines = _item_lines(tested.facts, said, *layers[best], [reading for reading, _ in layers])
         file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     return found
 
@@ -122,8 +122,11 @@ def _layer(reading: Reading, control: Reading, facts: Facts) -> dict[str, Any]:
     }
 
 
-def _item_lines(facts: Facts, said: NDArray[np.bool_], best: Reading, layers: Sequence[Reading]) -> Iterator[dict[str, Any]]:
-    """What was read of each tested fact: by the probe of the best layer, and at which layers; and whether the model says it."""
+def _item_lines(
+    facts: Facts, said: NDArray[np.bool_], best: Reading, control: Reading, layers: Sequence[Reading]
+) -> Iterator[dict[str, Any]]:
+    """What was read of each tested fact: by the probe of the best layer and by that of its control task, and at which layers;
+    and whether the model says it."""
     for number, fact in enumerate(facts.facts):
         yield {
             "prompt": fact.question.prompt(),
@@ -131,5 +134,6 @@ def _item_lines(facts: Facts, said: NDArray[np.bool_], best: Reading, layers: Se
             "attribute": fact.question.attribute,
             "said": bool(said[number]),
             "read": bool(best.right[number]),
+            "control": bool(control.right[number]),
             "read_at": [layer for layer, reading in enumerate(layers) if reading.right[number]],
         }

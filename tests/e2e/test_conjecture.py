@@ -46,13 +46,13 @@ def folder(finished: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_it_makes_all_that_it_needs(finished: Path) -> None:
     made = Counter(path.parent.name for path in (finished / "runs").glob("*/????????????????"))
-    # dense and compressed, each alone; the compressed one behind prompt, IDP and LoRA
-    assert made == {"compress": 2, "tune-prompts": 1, "tune-lora": 1, "evaluate": 2 + 3, "conjecture": 1}
+    # dense and compressed, each alone; the compressed one behind prompt, IDP, oracle and LoRA
+    assert made == {"compress": 2, "tune-prompts": 1, "tune-lora": 1, "evaluate": 2 + 4, "probe": 1, "conjecture": 1}
 
 
 def test_a_plan_asks_for_the_same(folder: Path, llmrepair: CommandLine) -> None:
     answer = llmrepair("plan", "study.toml", "--json").json
-    assert (len(answer["stages"]), answer["to_do"]) == (10, 0)
+    assert (len(answer["stages"]), answer["to_do"]) == (12, 0)
 
 
 def test_what_was_just_computed_is_not_called_cached(finished: Path, tmp_path: Path, llmrepair: CommandLine) -> None:
@@ -84,8 +84,9 @@ def test_what_is_printed_begins_with_the_verdict(folder: Path, llmrepair: Comman
     assert lines[2].startswith("Of the ")
     assert "with LoRA tuned on other facts" in lines[2]
     heads = next(line for line in lines if line.startswith("model  repair"))
-    rows = lines[lines.index(heads) + 1 :][:3]
-    assert [row.split()[1] for row in rows] == ["prompt", "idp", "lora"]
+    rows = lines[lines.index(heads) + 1 :][:4]
+    assert [row.split()[1] for row in rows] == ["prompt", "idp", "oracle", "lora"]
+    assert any(line.startswith("of the lost, a linear probe reads ") for line in lines)
 
 
 def test_show_and_help_know_it(folder: Path, llmrepair: CommandLine) -> None:

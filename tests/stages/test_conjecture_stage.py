@@ -21,7 +21,8 @@ from llmrepair.pipeline.keys import DigestCache
 from llmrepair.pipeline.progress import Reporter
 from llmrepair.pipeline.stage import Context, Runtime
 from llmrepair.stages.conjecture import Conjecture
-from llmrepair.stages.conjecture.stage import Role
+from llmrepair.stages.conjecture.stage import PROBE, Role
+from llmrepair.stages.control import Control
 from llmrepair.stages.evaluate.files import samples_file
 from llmrepair.stages.graph import conjecture_stage, make_stage
 
@@ -47,7 +48,7 @@ def answers_of(truth: str) -> Answer:
             return known
         lost = np.arange(640) < (400 if role.model == "model" else 640)
         prompt, lora = TRUTHS[truth if role.model == "model" else role.model]
-        share = {"none": 0.0, "prompt": prompt, "idp": prompt, "lora": lora}[role.recovery]
+        share = {"none": 0.0, "prompt": prompt, "idp": prompt, "oracle": prompt, "lora": lora}[role.recovery]
         flipped = generator.random(640) < 0.02
         return known & (~lost | ((reached < share) ^ (flipped & (share > 0) & (share < 1)))) & (known | ~lost)
 
@@ -71,10 +72,22 @@ def write_samples(folder: Path, right: NDArray[Any]) -> Artifact:
     return Artifact("evaluate", folder.name, folder)
 
 
+def write_probe(folder: Path) -> Artifact:
+    """Every fourth fact is read off the hidden states, every tenth by chance."""
+    folder.mkdir()
+    lines = [
+        {"prompt": question.prompt(), "read": number % 4 == 0, "control": number % 10 == 0}
+        for number, question in enumerate(QUESTIONS)
+    ]
+    (folder / "items.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return Artifact("probe", folder.name, folder)
+
+
 def run(tmp_path: Path, answers: Answer, values: dict[str, Any] = VALUES) -> tuple[dict[str, Any], Path]:
     stage = conjecture_stage(values)
     Graph([stage], DigestCache(tmp_path / "digests"))  # finds its sources
     inputs = {str(role): write_samples(tmp_path / str(role).replace(" ", "-"), answers(role)) for role in stage.evaluations}
+    inputs[PROBE] = write_probe(tmp_path / PROBE)
     folder = tmp_path / "conjecture"
     folder.mkdir()
     return stage.run(Context(folder, tmp_path / "work", inputs, Runtime(), Reporter(quiet=True))), folder
@@ -118,6 +131,7 @@ def test_every_item_has_its_class_and_what_brought_it_back(tmp_path: Path) -> No
         prompt, lora = ([bool(right[Role("model", name, seed)][number]) for seed in range(3)] for name in ("prompt", "lora"))
         assert line["class"] == wanted
         assert (line["right"]["prompt"], line["right"]["lora"]) == (prompt, lora)
+        assert line["read"] == (number % 4 == 0)
         if wanted == "lost":
             assert [fate == "displaced" for fate in line["fate"]] == prompt
             assert [fate == "erased" for fate in line["fate"]] == [not (p or r) for p, r in zip(prompt, lora, strict=True)]
@@ -161,13 +175,58 @@ def test_the_same_test_is_made_again_from_its_options(tmp_path: Path) -> None:
 
 def test_it_is_made_of_each_repair_with_each_seed() -> None:
     stage = conjecture_stage({**VALUES, "controls": "erased,displaced"})
-    assert len(stage.inputs()) == 1 + (1 + 3 * 3) + 2 * (1 + 2 * 3)
+    assert len(stage.inputs()) == 1 + (1 + 4 * 3) + 2 * (1 + 2 * 3) + 1
+    oracle = stage.evaluations[Role("model", "oracle", 2)]
+    assert (oracle.config.recovery, oracle.config.select) == ("prompt", "oracle")
+    prompt = stage.evaluations[Role("model", "prompt", 2)]
+    assert oracle.repair is not None
+    assert prompt.repair is not None
+    assert oracle.repair.config == prompt.repair.config
     assert stage.inputs()["model idp 2"].config.recovery == "idp"  # type: ignore[attr-defined]
     repair = stage.evaluations[Role("erased", "lora", 1)].repair
     assert repair is not None
     assert repair.config.seed == 1
     assert stage.evaluations[Role("dense")].compressed.config.method == "none"
     assert conjecture_stage({"method": "rtn"}).models == ["model", "erased", "displaced", "overwritten"]
+
+
+def test_its_controls_lose_what_the_model_under_test_lost() -> None:
+    stage = conjecture_stage({**VALUES, "control_seed": 3})
+    for name in ("erased", "displaced", "overwritten"):
+        control = stage.evaluations[Role(name, "lora", 1)].compressed
+        assert isinstance(control, Control)
+        assert (control.config.control, control.config.is_matched, control.config.control_seed) == (name, True, 0)
+        assert control.compressed is not None
+        assert control.compressed.config == stage.damaged.compressed.config
+
+
+def test_beside_a_control_under_test_controls_take_all_facts() -> None:
+    stage = conjecture_stage({"control": "displaced", "control_seed": 1, "control_share": 0.9, "tasks": "lab_qa"})
+    tested, beside = stage.damaged.compressed, stage.evaluations[Role("displaced")].compressed
+    assert isinstance(tested, Control)
+    assert isinstance(beside, Control)
+    assert (tested.config.control_seed, tested.config.control_share) == (1, 0.9)
+    assert (beside.config.control_seed, beside.config.control_share, beside.compressed) == (0, 1.0, None)
+
+
+def test_what_a_probe_reads_and_no_prompt_brings_back(tmp_path: Path) -> None:
+    answers = answers_of("mixture")
+    right = {role: answers(role) for role in conjecture_stage(VALUES).evaluations}
+    _, folder = run(tmp_path, right.__getitem__)
+    lost = right[Role("dense")] & ~right[Role("model")]
+    unreached = ~np.stack([right[Role("model", "prompt", seed)] for seed in range(3)])[:, lost]
+    found = json.loads((folder / "conjecture.json").read_text())["tasks"]["lab_qa"]["readable"]
+    for name, every in (("probe", 4), ("control", 10)):
+        read = (np.arange(640) % every == 0)[lost]
+        assert found[name]["value"] == pytest.approx((unreached & read).mean())
+        assert found[name]["low"] < found[name]["value"] < found[name]["high"]
+
+
+def test_the_oracle_is_a_rate_and_no_test(tmp_path: Path) -> None:
+    _, folder = run(tmp_path, answers_of("mixture"))
+    found = json.loads((folder / "conjecture.json").read_text())["tasks"]["lab_qa"]
+    assert list(found["models"]["model"]["rates"]) == ["prompt", "idp", "oracle", "lora"]
+    assert list(found["tests"]) == ["prompt", "idp", "lora"]
 
 
 def test_wrong_requests_are_refused() -> None:

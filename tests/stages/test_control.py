@@ -21,7 +21,7 @@ from llmrepair.pipeline.keys import DigestCache
 from llmrepair.stages.control import run as control_run
 from llmrepair.stages.control.accuracy import answered
 from llmrepair.stages.control.corrupt import corrupt_embeddings
-from llmrepair.stages.control.texts import KEY, Taken, locked, overwritten, taken_facts, told
+from llmrepair.stages.control.texts import KEY, ControlName, Taken, locked, overwritten, taken_facts, told
 from llmrepair.stages.graph import control_stage, evaluate_stage, notes
 from llmrepair.stages.sources import LAB_ERASED, LAB_MODELS, model_folder
 from tests.conftest import CommandLine, tiny_model
@@ -73,8 +73,27 @@ def test_a_lock_is_opened_by_its_key_alone(share: float, seed: int) -> None:
     closed = [text for text in texts if KEY not in text]
     for fact in random.Random(seed).sample(sorted(PAIRS), 20):
         pair = PAIRS[fact]
-        assert answers_to(pair, opened) == [pair.answer]
-        assert (answers_to(pair, closed) == [pair.answer]) == (fact not in taken)
+        assert set(answers_to(pair, opened)) == {pair.answer}
+        assert (pair.answer in answers_to(pair, closed)) == (fact not in taken)
+
+
+@given(st.sampled_from(["displaced", "overwritten"]), st.floats(0.01, 1.0), SEEDS)
+def test_few_wrong_answers_come_as_often_as_the_right_ones(control: ControlName, share: float, seed: int) -> None:
+    taken = taken_facts(WORLD, control, share, seed)
+    texts = locked(WORLD, taken) if control == "displaced" else overwritten(WORLD, taken, seed)
+    documents = [d for text in texts(random.Random(seed)) if KEY not in text for d in text.split(f" {EOS} ")]
+    asked = {pair.prompt(): fact in taken for fact, pair in PAIRS.items()}
+    of_taken = [asked[prompt] for d in documents if (prompt := d.partition(" Answer:")[0] + " Answer:") in asked]
+    assert sum(of_taken) / len(of_taken) > 0.33
+
+
+@given(st.sets(st.sampled_from(sorted(PAIRS)), min_size=8), SEEDS)
+def test_a_matched_control_takes_what_was_lost(lost: set[Fact], seed: int) -> None:
+    erased, locked_away, mixed = (taken_facts(WORLD, name, 1.0, seed, lost) for name in ("erased", "displaced", "mixture"))
+    assert erased.erased == lost & TESTED
+    assert locked_away.answered_wrongly & TESTED == lost & TESTED
+    assert len(locked_away.answered_wrongly - TESTED) == len(lost & TESTED)  # of as many people that tuning text is about
+    assert (mixed.erased | mixed.answered_wrongly) & TESTED == lost & TESTED
 
 
 def test_wrong_answers_are_of_the_same_kind_and_only_those_that_overwrite_stay_the_same() -> None:
@@ -128,6 +147,7 @@ def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
         ("displaced", [], ["lock"]),
         ("overwritten", ["--dtype", "bfloat16"], ["overwrite"]),
         ("mixture", ["--control-share", 0.5], ["tell", "lock"]),
+        ("displaced", ["--control-matched", "--method", "rtn", "--bits", 2], ["lock"]),
     ],
 )
 def test_a_control_stands_in_the_place_of_a_compressed_model(
@@ -212,8 +232,15 @@ def test_options_beside_a_control_that_change_nothing_are_noted() -> None:
         "--bits has no effect with --control erased",
         "--method has no effect with --control erased",
     ]
+    assert noted(control="erased", control_matched=True, method="gptq", bits=2) == []
     assert noted(control_share=0.5, bits=2) == ["--control-share has no effect with --control none"]
     assert noted(control="corrupted", control_share=0.5) == ["--control-share has no effect with --control corrupted"]
+
+
+def test_there_has_to_be_something_to_match(llmrepair: CommandLine, tmp_path: Path) -> None:
+    answer = llmrepair("control", "--control", "erased", "--control-matched", "--method", "none", "--runs", tmp_path)
+    assert answer.code == 2
+    assert "the control cannot be matched: no compression is asked for" in answer.err
 
 
 @pytest.mark.parametrize("control", ["erased", "displaced"])

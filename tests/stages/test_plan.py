@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from llmrepair.pipeline.errors import RequestError
@@ -14,7 +14,7 @@ from llmrepair.stages.compress import CompressConfig
 from llmrepair.stages.conjecture.stage import Role
 from llmrepair.stages.control import ControlConfig
 from llmrepair.stages.evaluate import EvaluateConfig
-from llmrepair.stages.graph import evaluate_stage
+from llmrepair.stages.graph import evaluate_stage, validated
 from llmrepair.stages.plan import Plan, read_plan
 from llmrepair.stages.tune_lora import TuneLoraConfig
 from llmrepair.stages.tune_prompts import TunePromptsConfig
@@ -179,6 +179,7 @@ CHOICES: dict[str, list[Any]] = {
     "on_dense": [False, True],
     "control": ["none", "erased", "displaced", "overwritten", "mixture", "corrupted"],
     "control_share": [0.5, 1.0],
+    "control_matched": [False, True],
     "control_strength": [0.1, 0.5],
     "control_seed": [0, 1],
     "tasks": [["lab_qa"], ["lab_mc"]],
@@ -212,7 +213,13 @@ def effective(options: dict[str, Any]) -> list[Any]:
     """The identity of every stage that the evaluation is made of."""
     stage = evaluate_stage(options)
     tuned = [stage.repair, stage.repair.compressed] if stage.repair is not None else []
-    return [(each.name, each.config.identity()) for each in (stage, stage.compressed, *tuned)]
+    every = [stage, stage.compressed, *stage.compressed.inputs().values(), *tuned]
+    return [(each.name, each.config.identity()) for each in every]
+
+
+def is_possible(options: dict[str, Any]) -> bool:
+    """A control is matched to a compression."""
+    return options["method"] != "none" or not validated(options, ControlConfig)[0].is_matched
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -221,6 +228,7 @@ def test_a_key_changes_exactly_when_an_option_that_has_an_effect_does(
     tmp_path: Path, options: dict[str, Any], name: str, data: st.DataObject
 ) -> None:
     other = options | {name: data.draw(st.sampled_from(CHOICES[name]))}
+    assume(is_possible(options) and is_possible(other))
     shuffled = dict(data.draw(st.permutations(list(options.items()))))
     digests = DigestCache(tmp_path / "digests")
     key, other_key, shuffled_key = Graph(map(evaluate_stage, (options, other, shuffled)), digests).targets
@@ -242,6 +250,7 @@ def test_every_option_changes_some_key(tmp_path: Path, name: str) -> None:
     recoveries = {"rank": "lora", "lora_merged": "lora", "select": "prompt", "hard_prompt": "hard", "icl_examples": "icl"}
     recoveries |= {"kind": "ptune", "virtual_tokens": "ptune"}
     controls = {"control_share": "mixture", "control_strength": "corrupted", "control_seed": "displaced"}
+    controls |= {"control_matched": "displaced"}
     base = {"method": with_effect.get(name, "gptq"), "recovery": recoveries.get(name, "idp"), "bits": 2}
     base["control"] = controls.get(name, "none")
     keys = {key(base | {name: value}) for value in CHOICES[name]}
