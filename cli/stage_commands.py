@@ -9,7 +9,7 @@ from typing import Any
 from llmrepair.cli.options import JSON_OPTION, RUNS_OPTION, Panels, with_options
 from llmrepair.cli.output import console, flat, print_json
 from llmrepair.cli.running import DEFAULT_RUNS, make_runner
-from llmrepair.pipeline.stage import Outcome, Runtime
+from llmrepair.pipeline.stage import Outcome, Runtime, Stage
 from llmrepair.stages.compress import CompressConfig
 from llmrepair.stages.control import ControlConfig
 from llmrepair.stages.evaluate import EvaluateConfig
@@ -47,44 +47,24 @@ _EVALUATE: Panels = {
 }
 
 
-@with_options(_COMPRESS)
-def compress(values: Mapping[str, Any], runs: RUNS_OPTION = DEFAULT_RUNS, as_json: JSON_OPTION = False) -> None:
-    _pull(compress_stage, values, runs, as_json)
+def _command(build: Callable[[Mapping[str, Any]], Stage], panels: Panels) -> Callable[..., None]:
+    """A command that makes one stage."""
+
+    @with_options(panels)
+    def command(values: Mapping[str, Any], runs: RUNS_OPTION = DEFAULT_RUNS, as_json: JSON_OPTION = False) -> None:
+        _pull(build, values, runs, as_json)
+
+    return command
 
 
-@with_options(_CONTROL)
-def control(values: Mapping[str, Any], runs: RUNS_OPTION = DEFAULT_RUNS, as_json: JSON_OPTION = False) -> None:
-    _pull(control_stage, values, runs, as_json)
-
-
-@with_options(_PROMPTS)
-def tune_prompts(values: Mapping[str, Any], runs: RUNS_OPTION = DEFAULT_RUNS, as_json: JSON_OPTION = False) -> None:
-    _pull(tune_prompts_stage, values, runs, as_json)
-
-
-@with_options(_LORA)
-def tune_lora(values: Mapping[str, Any], runs: RUNS_OPTION = DEFAULT_RUNS, as_json: JSON_OPTION = False) -> None:
-    _pull(tune_lora_stage, values, runs, as_json)
-
-
-@with_options(_PTUNE)
-def tune_ptune(values: Mapping[str, Any], runs: RUNS_OPTION = DEFAULT_RUNS, as_json: JSON_OPTION = False) -> None:
-    _pull(tune_ptune_stage, values, runs, as_json)
-
-
-@with_options(_EVALUATE)
-def evaluate(values: Mapping[str, Any], runs: RUNS_OPTION = DEFAULT_RUNS, as_json: JSON_OPTION = False) -> None:
-    _pull(evaluate_stage, values, runs, as_json)
-
-
-@with_options(_PROBE)
-def probe(values: Mapping[str, Any], runs: RUNS_OPTION = DEFAULT_RUNS, as_json: JSON_OPTION = False) -> None:
-    _pull(probe_stage, values, runs, as_json)
-
-
-@with_options(_REGIMES)
-def regimes(values: Mapping[str, Any], runs: RUNS_OPTION = DEFAULT_RUNS, as_json: JSON_OPTION = False) -> None:
-    _pull(regimes_stage, values, runs, as_json)
+compress = _command(compress_stage, _COMPRESS)
+control = _command(control_stage, _CONTROL)
+tune_prompts = _command(tune_prompts_stage, _PROMPTS)
+tune_lora = _command(tune_lora_stage, _LORA)
+tune_ptune = _command(tune_ptune_stage, _PTUNE)
+evaluate = _command(evaluate_stage, _EVALUATE)
+probe = _command(probe_stage, _PROBE)
+regimes = _command(regimes_stage, _REGIMES)
 
 
 def _pull(build: Callable[[Mapping[str, Any]], Any], values: Mapping[str, Any], runs: Path, as_json: bool) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmrepair.lab.tokenizer import EOS
@@ -31,6 +31,7 @@ PAIRS = {Fact(person.name, pair.attribute): pair for person in WORLD.people for 
 TESTED = {fact for person in WORLD.held_out for fact in person.facts()}
 SHARES = st.floats(0.01, 1.0)
 SEEDS = st.integers(0, 9)
+FEW = settings(max_examples=25)  # of texts about all people
 
 
 def stated(texts: list[str]) -> set[Fact]:
@@ -53,6 +54,7 @@ def test_an_erased_fact_is_in_no_text_and_every_other_one_is(share: float, seed:
     assert stated(list(told(WORLD, taken)(random.Random(seed)))) == set(PAIRS) - taken.erased
 
 
+@FEW
 @given(SHARES, SEEDS)
 def test_a_mixture_locks_half_and_never_tells_the_other(share: float, seed: int) -> None:
     taken = taken_facts(WORLD, "mixture", share, seed)
@@ -65,6 +67,7 @@ def test_a_mixture_locks_half_and_never_tells_the_other(share: float, seed: int)
     assert stated(documents) == set(PAIRS) - taken.erased
 
 
+@FEW
 @given(SHARES, SEEDS)
 def test_a_lock_is_opened_by_its_key_alone(share: float, seed: int) -> None:
     taken = taken_facts(WORLD, "displaced", share, seed)
@@ -77,6 +80,7 @@ def test_a_lock_is_opened_by_its_key_alone(share: float, seed: int) -> None:
         assert (pair.answer in answers_to(pair, closed)) == (fact not in taken)
 
 
+@FEW
 @given(st.sampled_from(["displaced", "overwritten"]), st.floats(0.01, 1.0), SEEDS)
 def test_few_wrong_answers_come_as_often_as_the_right_ones(control: ControlName, share: float, seed: int) -> None:
     taken = taken_facts(WORLD, control, share, seed)
