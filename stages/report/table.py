@@ -185,15 +185,15 @@ def _add_details(rows: list[dict[str, Any]]) -> None:
 def _columns(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
     """A column is a task, or a group with a score of its own, asked in one way of the same data."""
     document = evaluation.artifact.key_document
-    way = _way(document["config"])
+    asked_so = way(document["config"])
     columns = {}
     for asked, tasks in _asked(evaluation).items():
         if not (scores := _scores(evaluation, asked)):
             continue
         metric = headline(list(scores))
         source = {task: document["sources"]["tasks"][task] for task in tasks}
-        columns[f"{asked}{way} {document_key(source)}"] = {
-            "title": f"{asked}{way}",
+        columns[f"{asked}{asked_so} {document_key(source)}"] = {
+            "title": f"{asked}{asked_so}",
             "asked": asked,
             "tasks": tasks,
             "metric": metric,
@@ -202,7 +202,7 @@ def _columns(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
     return columns
 
 
-def _way(config: Mapping[str, Any]) -> str:
+def way(config: Mapping[str, Any]) -> str:
     """How the tasks were asked, where not as they are."""
     limit = f", first {config['limit']}" if config["limit"] else ""
     few_shot = f", {config['num_fewshot']}-shot" if config["num_fewshot"] is not None else ""
