@@ -61,8 +61,8 @@ svg .grid { stroke: var(--line); }
 .curve { fill: none; stroke-width: 2; }
 .shade { fill-opacity: .15; stroke: none; }
 .part { stroke: var(--page); }
-.region { fill: var(--none); fill-opacity: .16; }
-.region.mixed { fill-opacity: .06; }
+.region { fill: var(--none); fill-opacity: .22; }
+.region.mixed { fill-opacity: .09; }
 .region.displaced { fill: var(--prompt); }
 .background { fill: var(--page); }
 """

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from llmrepair.pipeline.keys import document_key
 from llmrepair.stages.conjecture.resampling import Part, Resampling
 from llmrepair.stages.conjecture.significance import LEVEL, holm, mcnemar
+from llmrepair.stages.control import Control
 from llmrepair.stages.evaluate.files import RESULTS_FILE, samples_file
 from llmrepair.stages.evaluate.labels import RECOVERIES, headline, higher_is_better, placing, recovery_label
 from llmrepair.stages.report.comparison import paired_difference, rates
@@ -65,12 +66,16 @@ def build_table(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
 
 
 def _row_order(evaluation: Evaluation) -> tuple[Any, ...]:
-    is_compressed = evaluation.compressed.record["tags"]["method"] != "none"
     config = evaluation.artifact.key_document["config"]
-    label = compression_label(evaluation.compressed)
-    recovery = list(RECOVERIES).index(config["recovery"])
-    order = is_compressed, label, recovery, recovery_label(config), evaluation.artifact.metrics["extra_parameters"]
+    recovery = list(RECOVERIES).index(config["recovery"]), recovery_label(config)
+    order = *compression_order(evaluation.compressed), *recovery, evaluation.artifact.metrics["extra_parameters"]
     return *order, _seed(evaluation) or 0, evaluation.artifact.key
+
+
+def compression_order(compressed: Artifact) -> tuple[bool, bool, str]:
+    """The dense model first, controls last, the others by what they are called."""
+    is_dense, is_control = compressed.record["tags"]["method"] == "none", compressed.stage == Control.name
+    return not is_dense, is_control, compression_label(compressed)
 
 
 def compression_label(compressed: Artifact) -> str:

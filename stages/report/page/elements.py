@@ -30,7 +30,8 @@ def folded(title: str, content: str, is_open: bool = False) -> str:
 
 def grid(drawings: Iterable[object], kind: str = "grid") -> str:
     """Drawings side by side, as many as there is room for."""
-    return f"<div class={kind}>{''.join(f'<figure>{each}</figure>' for each in drawings)}</div>"
+    figures = "".join(f"<figure>{each}</figure>" for each in drawings)
+    return f'<div class="{kind}">{figures}</div>'
 
 
 def cell(words: str, number: float | None = None) -> str:

@@ -96,7 +96,7 @@ def _compared(document: Mapping[str, Any]) -> Iterator[str]:
         row, difference = rows[comparison["row"]], comparison["difference"]
         if row["kind"] == "none":
             continue
-        cells = [head(row), f"<td>{escape(titles[comparison['column']])}</td>"]
+        cells = [head(row), f"<td class=task>{escape(titles[comparison['column']])}</td>"]
         cells.append(cell(difference_text(difference), difference["value"]))
         cells += [cell(f"{p_value:.2g}", p_value) for p_value in (comparison["p_mcnemar"], comparison["p_holm"])]
         pairs = (("lost", "recovered"), ("kept", "broken"), ("never_known", "lucky"), ("gained", "unlearned"))
