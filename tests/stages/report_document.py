@@ -151,14 +151,20 @@ def task(name: str, word: str, index: dict[str, Any] | None) -> dict[str, Any]:
         "overlap": {"items": 204, "entity": 4},
         "displacement": {"index": index, "separation": estimate(0.97), "net": net} if index is not None else None,
         "models": {"model": damaged(60, 0.4, 0.2), **controls},
+        "readable": {"probe": estimate(0.12), "control": estimate(0.05)},
         "tests": {"prompt": test, "lora": {**test, "noise_floor": None}},
     }
 
 
 def unjudged(name: str) -> dict[str, Any]:
     """A task without right and wrong answers."""
-    verdict = {"word": "undetermined", "why": "no answer is right or wrong"}
-    return {"task": name, "title": name, "verdict": verdict, "sentence": f"{name} has no right or wrong answers"}
+    return {
+        "task": name,
+        "title": name,
+        "verdict": {"word": "undetermined", "why": "no answer is right or wrong"},
+        "sentence": f"{name} has no right or wrong answers",
+        "models": {"model": {"undone": {"prompt": estimate(0.25), "lora": None}}},
+    }
 
 
 def verdict(label: str, word: str, *tasks: dict[str, Any]) -> dict[str, Any]:

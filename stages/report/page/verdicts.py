@@ -36,7 +36,9 @@ def verdicts(document: Mapping[str, Any], store: str) -> str:
 
 def _verdict(verdict: Mapping[str, Any], store: str) -> str:
     heading = f"<h3>{escape(verdict['label'])}: {escape(verdict['word'])}</h3>"
-    tasks = "".join(map(_on_task, verdict["tasks"])) or "".join(f"<p>{escape(each)}</p>" for each in verdict["sentences"])
+    said = {task["sentence"] for task in verdict["tasks"]}
+    tasks = "".join(map(_on_task, verdict["tasks"]))
+    tasks += "".join(f"<p>{escape(sentence)}</p>" for sentence in verdict["sentences"] if sentence not in said)
     seeds = ", ".join(map(str, verdict["seeds"]))
     source = f"<p class=notes>Tuning seeds {seeds}; {link(verdict['name'], store, 'all numbers and every item')}</p>"
     return f"<section class=verdict>{heading}{tasks}{source}</section>"
@@ -44,18 +46,16 @@ def _verdict(verdict: Mapping[str, Any], store: str) -> str:
 
 def _on_task(task: Mapping[str, Any]) -> str:
     model = task.get("models", {}).get(DAMAGED, {})
-    shares = [
-        (name, FATES[name], share["value"], f"{share['low']:.0%} to {share['high']:.0%}")
-        for name, share in (model.get("shares") or {}).items()
-    ]
-    parts = [
-        f"<p class=sentence>{escape(task['sentence'])}</p>",
-        bar(shares) if shares else "",
-        _index(task),
-        _agreement(model),
-    ]
-    tables = "".join([_items(task), _fates(task), _rates(task), _tests(task)])
-    return "".join(parts) + (folded(f"{task['title']}: fates, rates, controls and tests", tables) if tables else "")
+    sentence = f"<p class=sentence>{escape(task['sentence'])}</p>"
+    tables = "".join([_items(task), _fates(task), _rates(task), _undone(task), _tests(task)])
+    numbers = folded(f"{task['title']}: repairs, controls and tests", tables) if tables else ""
+    return "".join([sentence, _shares(model), _index(task), _agreement(model), _readable(task), numbers])
+
+
+def _shares(model: Mapping[str, Any]) -> str:
+    shares = (model.get("shares") or {}).items()
+    parts = [(name, FATES[name], share["value"], f"{share['low']:.0%} to {share['high']:.0%}") for name, share in shares]
+    return bar(parts) if parts else ""
 
 
 def _index(task: Mapping[str, Any]) -> str:
@@ -86,6 +86,16 @@ def _agreement(model: Mapping[str, Any]) -> str:
     return (
         f"<p>Of the items that the prompt or LoRA brings back, {found['jaccard']:.0%} come back with both (Jaccard index); "
         f"were they drawn at random it would be {found['by_chance']:.0%} (p = {found['p_value']:.2g}).</p>"
+    )
+
+
+def _readable(task: Mapping[str, Any]) -> str:
+    if (found := task.get("readable")) is None:
+        return ""
+    probe, control = (_interval(found[name], 100, 0) for name in ("probe", "control"))
+    return (
+        f"<p>A linear probe reads {probe} % of the lost items off the hidden states that the prompt does not bring back; "
+        f"a probe of random labels reads {control} %.</p>"
     )
 
 
@@ -125,6 +135,16 @@ def _rates(task: Mapping[str, Any]) -> str:
     ]
     heads = ["lost, recovered", "kept, broken", "never known, lucky"]
     return table(f"{task['title']}: rates of repairs", ["model", "repair"], heads, rows) if rows else ""
+
+
+def _undone(task: Mapping[str, Any]) -> str:
+    """Where no answer is right or wrong."""
+    rows = [
+        f"<tr><th scope=row>{_model(name)}</th><td>{escape(repair)}</td>{share_cell(share)}</tr>"
+        for name, found in task.get("models", {}).items()
+        for repair, share in found.get("undone", {}).items()
+    ]
+    return table(f"{task['title']}: damage undone", ["model", "repair"], ["share of the damage"], rows) if rows else ""
 
 
 def _model(name: str) -> str:
