@@ -61,6 +61,7 @@ svg .grid { stroke: var(--line); }
 .curve { fill: none; stroke-width: 2; }
 .shade { fill-opacity: .15; stroke: none; }
 .part { stroke: var(--page); }
+.strip { fill: var(--raised); }
 .region { fill: var(--none); fill-opacity: .22; }
 .region.mixed { fill-opacity: .09; }
 .region.displaced { fill: var(--prompt); }

@@ -9,9 +9,9 @@ from html import escape
 from typing import Any
 
 from llmrepair.stages.report.text import count_text, factor, repair_text, score_text
-from llmrepair.stages.svg import Drawing, Scale, drawing, line, linear, mark, text, ticks
+from llmrepair.stages.svg import Drawing, Scale, drawing, line, linear, mark, rectangle, text, ticks
 
-_LABELS, _WIDTH, _ROW = 300, 750, 22
+_WIDTH, _ROW, _STRIP, _MOST_LETTERS = 400, 38, 16, 38
 _PANEL = (360, 250)
 _FLOW = (340, 190)
 
@@ -23,29 +23,40 @@ def score_panel(document: Mapping[str, Any], column: Mapping[str, Any]) -> Drawi
     bounds = [bound for bounds in scores for bound in bounds if bound is not None]
     margin = (max(bounds) - min(bounds)) * 0.04 or 0.01
     low, high = min(bounds) - margin, max(bounds) + margin
-    x = linear(low, high, _LABELS, _WIDTH - 10)
+    x, numbers = linear(low, high, 0, _WIDTH), ticks(low, high)
+    dense = scores[0][0] if rows[0]["compression"] == "dense" and rows[0]["kind"] == "none" else None
     title = f"{column['title']}: {column['metric']}{' in per cent' * (factor(column) == 100)}"
-    marks, y, compression = [text(_LABELS, 12, title, kind="head")], 10.0, None
-    for row, (value, least, most) in zip(rows, scores, strict=True):
+    marks, y, compression = [text(0, 12, title, kind="head")], 16.0, None
+    for row, score in zip(rows, scores, strict=True):
         if row["compression"] != compression:
             compression = row["compression"]
-            y += _ROW
-            marks.append(text(0, y + 4, compression, kind="head"))
+            y += 20
+            marks.append(text(0, y, compression, kind="head"))
+        said = score_text(row["scores"][column["name"]], column)
+        marks += [_repair(row, y + 16), text(_WIDTH, y + 16, said, "end", "soft"), *_strip(x, y + 28, numbers, dense)]
+        marks += _score(x, y + 28, score, row["kind"], f"{compression}, {repair_text(row)}: {said}")
         y += _ROW
-        label = repair_text(row)
-        said = f"{compression}, {label}: {score_text(row['scores'][column['name']], column)}"
-        shown = label if len(label) <= 46 else f"{label[:45]}…"
-        marks.append(f"<g><title>{escape(said)}</title>{text(_LABELS - 12, y + 4, shown, 'end')}</g>")
-        if least is not None and most is not None:
-            marks.append(line(x(least), y, x(most), y, f"interval {row['kind']}"))
-        marks.append(mark(x(value), y, row["kind"], said))
-    bottom = y + _ROW
-    grid = [
-        each for tick in ticks(low, high) for each in (line(x(tick), 20, x(tick), bottom, "grid"), _tick(x(tick), bottom, tick))
-    ]
-    if rows[0]["compression"] == "dense" and rows[0]["kind"] == "none":
-        grid.append(line(x(scores[0][0]), 20, x(scores[0][0]), bottom, "dense"))
-    return drawing(_WIDTH, bottom + 26, f"{title} of each repair; the table above has the numbers", grid + marks)
+    marks += [_tick(x(number), y, number) for number in numbers if x(number) < _WIDTH - 10]
+    return drawing(_WIDTH, y + 22, f"{title} of each repair; the table above has the numbers", marks)
+
+
+def _repair(row: Mapping[str, Any], y: float) -> str:
+    """What the row is called, cut off where its score begins."""
+    name = repair_text(row)
+    return text(0, y, name if len(name) <= _MOST_LETTERS else f"{name[: _MOST_LETTERS - 1]}…")
+
+
+def _strip(x: Scale, y: float, numbers: Sequence[float], dense: float | None) -> list[str]:
+    """What a score lies on."""
+    lines = [line(x(number), y - _STRIP / 2, x(number), y + _STRIP / 2, "grid") for number in numbers]
+    lines += [] if dense is None else [line(x(dense), y - _STRIP / 2, x(dense), y + _STRIP / 2, "dense")]
+    return [rectangle(0, y - _STRIP / 2, _WIDTH, _STRIP, "strip"), *lines]
+
+
+def _score(x: Scale, y: float, score: tuple[float, float | None, float | None], kind: str, said: str) -> list[str]:
+    value, low, high = score
+    interval = [] if low is None or high is None else [line(x(low), y, x(high), y, f"interval {kind}")]
+    return [*interval, mark(x(value), y, kind, said)]
 
 
 def _in_units(score: Mapping[str, Any], unit: int) -> tuple[float, float | None, float | None]:

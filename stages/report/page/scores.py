@@ -9,7 +9,7 @@ from typing import Any
 from llmrepair.pipeline.units import bytes_text
 from llmrepair.stages.evaluate.labels import RECOVERIES
 from llmrepair.stages.report.figure import score_panel
-from llmrepair.stages.report.page.elements import box, cell, head, table
+from llmrepair.stages.report.page.elements import cell, grid, head, table
 from llmrepair.stages.report.text import count_text, score_text, significant
 from llmrepair.stages.svg import drawing, mark
 
@@ -38,7 +38,7 @@ def _row(row: Mapping[str, Any], columns: Iterable[Mapping[str, Any]], marked: s
 
 
 def score_plots(document: Mapping[str, Any]) -> str:
-    return "".join(box(score_panel(document, column), f"plot of {column['title']}") for column in document["columns"])
+    return grid([score_panel(document, column) for column in document["columns"]], "grid wide")
 
 
 def repairs_legend(document: Mapping[str, Any]) -> str:
