@@ -10,7 +10,7 @@ demo: .venv/llmrepair
 
 conjecture: .venv/llmrepair
 	$(BIN)/llmrepair run examples/conjecture.toml
-	$(BIN)/llmrepair report --html report.html
+	$(BIN)/llmrepair report --html report.html --figure conjecture.svg
 
 test: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)

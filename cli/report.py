@@ -18,9 +18,10 @@ from llmrepair.pipeline.errors import Problem, RequestError
 from llmrepair.pipeline.progress import Reporter
 from llmrepair.pipeline.runner import Runner
 from llmrepair.pipeline.stage import Outcome
+from llmrepair.stages.conjecture import Conjecture
 from llmrepair.stages.fields import ModelConfig
 from llmrepair.stages.graph import validated
-from llmrepair.stages.report import Report, ReportConfig, collect_evaluations, collect_verdicts
+from llmrepair.stages.report import Report, ReportConfig, collect_evaluations, collect_examined
 from llmrepair.stages.report.files import DOCUMENT_FILE
 from llmrepair.stages.sources import resolve_model
 
@@ -40,10 +41,13 @@ def report(
     markdown: Annotated[Path | None, typer.Option("--markdown", help=f"also write its table in Markdown{_FILE}")] = None,
     latex: Annotated[Path | None, typer.Option("--latex", help=f"also write its table in LaTeX, for booktabs{_FILE}")] = None,
     csv: Annotated[Path | None, typer.Option("--csv", help=f"also write all metrics as CSV, one number a line{_FILE}")] = None,
+    figure: Annotated[
+        Path | None, typer.Option("--figure", help=f"also draw the verdicts of conjecture tests as SVG{_FILE}")
+    ] = None,
     runs: RUNS_OPTION = DEFAULT_RUNS,
     as_json: JSON_OPTION = False,
 ) -> None:
-    given = {"html": html, "markdown": markdown, "latex": latex, "csv": csv}
+    given = {"html": html, "markdown": markdown, "latex": latex, "csv": csv, "figure": figure}
     files = {name: path for name, path in given.items() if path is not None}
     to_output = [f"--{name} -" for name, path in files.items() if path == STANDARD_OUTPUT] + ["--json"] * as_json
     if len(to_output) > 1:
@@ -58,7 +62,7 @@ def report(
 
 
 def make_report(runner: Runner, model: str, revision: str | None, files: Mapping[str, Path]) -> Outcome:
-    """Computes the report, and writes it to `files`: by `html`, `markdown`, `latex`, `csv`."""
+    """Computes the report, and writes it to `files`: by `html`, `markdown`, `latex`, `csv`, `figure`."""
     _check_places(files)
     validated({"model": model}, ModelConfig)
     identity = resolve_model(model, revision, runner.store.digests.digest).identity
@@ -68,7 +72,13 @@ def make_report(runner: Runner, model: str, revision: str | None, files: Mapping
     if not evaluations:
         hint = "run `llmrepair eval` for it first, or `llmrepair demo` for the embedded model"
         raise RequestError(Problem(f"no evaluation of `{model}` is in `{runner.store.root}`", hint))
-    outcome = runner.pull(Report(ReportConfig(model=model), evaluations, collect_verdicts(runner, evaluations)))
+    examined = collect_examined(runner, evaluations)
+    if "figure" in files and not examined[Conjecture.name]:
+        hint = "run `llmrepair conjecture` for it first"
+        raise RequestError(
+            Problem(f"no conjecture test of `{model}` is in `{runner.store.root}`, so there is nothing to draw", hint)
+        )
+    outcome = runner.pull(Report(ReportConfig(model=model), evaluations, examined))
     document = outcome.artifact.read_json(DOCUMENT_FILE)
     for name, path in files.items():
         _write(_rendered(name, document, _relative(runner.store.root, path)), path, runner.reporter)
@@ -89,8 +99,11 @@ def _rendered(name: str, document: Mapping[str, Any], store: str) -> str:
     from llmrepair.stages.report.html import render_html
     from llmrepair.stages.report.long_form import csv_text
     from llmrepair.stages.report.paper import latex, markdown
+    from llmrepair.stages.report.verdict_figure import verdict_figure
 
-    return {"html": lambda it: render_html(it, store), "markdown": markdown, "latex": latex, "csv": csv_text}[name](document)
+    if name == "html":
+        return render_html(document, store)
+    return {"markdown": markdown, "latex": latex, "csv": csv_text, "figure": verdict_figure}[name](document)
 
 
 def _relative(root: Path, path: Path) -> str:

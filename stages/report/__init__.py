@@ -1,5 +1,5 @@
 """Report: what every finished evaluation of a model found, side by side."""
 
-from llmrepair.stages.report.stage import Report, ReportConfig, collect_evaluations, collect_verdicts
+from llmrepair.stages.report.stage import Report, ReportConfig, collect_evaluations, collect_examined
 
-__all__ = ["Report", "ReportConfig", "collect_evaluations", "collect_verdicts"]
+__all__ = ["Report", "ReportConfig", "collect_evaluations", "collect_examined"]

@@ -1,80 +1,62 @@
-"""The report's plots: SVG whose colours are the page's (`class` names one), and whose `<title>`s say what a mark stands for."""
+"""The report's plots of scores, costs and where items went."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 from llmrepair.stages.report.text import count_text, factor, repair_text, score_text
+from llmrepair.stages.svg import Drawing, Scale, drawing, line, linear, mark, rectangle, text, ticks
 
-Scale = Callable[[float], float]
-
-_LABELS, _WIDTH, _ROW = 300, 750, 22
+_WIDTH, _ROW, _STRIP, _MOST_LETTERS = 400, 38, 16, 38
 _PANEL = (360, 250)
 _FLOW = (340, 190)
 
 
-def svg(width: float, height: float, label: str, marks: Iterable[str]) -> str:
-    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">{"".join(marks)}</svg>'
-
-
-def text(x: float, y: float, words: str, anchor: str = "start", kind: str = "") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{kind}">{escape(words)}</text>'
-
-
-def line(x1: float, y1: float, x2: float, y2: float, kind: str = "axis") -> str:
-    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{kind}"/>'
-
-
-def dot(x: float, y: float, kind: str, said: str) -> str:
-    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" class="{kind}"><title>{escape(said)}</title></circle>'
-
-
-def linear(low: float, high: float, start: float, end: float) -> Scale:
-    return lambda value: start + (value - low) / (high - low) * (end - start)
-
-
-def ticks(low: float, high: float) -> list[float]:
-    """About five round numbers from `low` to `high`."""
-    rough = (high - low) / 5
-    power = 10 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
-    return [step * number for number in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
-
-
-def score_panel(document: Mapping[str, Any], column: Mapping[str, Any]) -> str:
+def score_panel(document: Mapping[str, Any], column: Mapping[str, Any]) -> Drawing:
     """A task's scores from top to bottom, a point and its interval each; a dashed line is the dense model."""
     rows = [row for row in document["rows"] if column["name"] in row["scores"]]
     scores = [_in_units(row["scores"][column["name"]], factor(column)) for row in rows]
     bounds = [bound for bounds in scores for bound in bounds if bound is not None]
     margin = (max(bounds) - min(bounds)) * 0.04 or 0.01
     low, high = min(bounds) - margin, max(bounds) + margin
-    x = linear(low, high, _LABELS, _WIDTH - 10)
+    x, numbers = linear(low, high, 0, _WIDTH), ticks(low, high)
+    dense = scores[0][0] if rows[0]["compression"] == "dense" and rows[0]["kind"] == "none" else None
     title = f"{column['title']}: {column['metric']}{' in per cent' * (factor(column) == 100)}"
-    marks, y, compression = [text(_LABELS, 12, title, kind="head")], 10.0, None
-    for row, (value, least, most) in zip(rows, scores, strict=True):
+    marks, y, compression = [text(0, 12, title, kind="head")], 16.0, None
+    for row, score in zip(rows, scores, strict=True):
         if row["compression"] != compression:
             compression = row["compression"]
-            y += _ROW
-            marks.append(text(0, y + 4, compression, kind="head"))
+            y += 20
+            marks.append(text(0, y, compression, kind="head"))
+        said = score_text(row["scores"][column["name"]], column)
+        marks += [_repair(row, y + 16), text(_WIDTH, y + 16, said, "end", "soft"), *_strip(x, y + 28, numbers, dense)]
+        marks += _score(x, y + 28, score, row["kind"], f"{compression}, {repair_text(row)}: {said}")
         y += _ROW
-        label = repair_text(row)
-        said = f"{compression}, {label}: {score_text(row['scores'][column['name']], column)}"
-        shown = label if len(label) <= 46 else f"{label[:45]}…"
-        marks.append(f"<g><title>{escape(said)}</title>{text(_LABELS - 12, y + 4, shown, 'end')}</g>")
-        if least is not None and most is not None:
-            marks.append(line(x(least), y, x(most), y, f"interval {row['kind']}"))
-        marks.append(dot(x(value), y, row["kind"], said))
-    bottom = y + _ROW
-    grid = [
-        mark for tick in ticks(low, high) for mark in (line(x(tick), 20, x(tick), bottom, "grid"), _tick(x(tick), bottom, tick))
-    ]
-    if rows[0]["compression"] == "dense" and rows[0]["kind"] == "none":
-        grid.append(line(x(scores[0][0]), 20, x(scores[0][0]), bottom, "dense"))
-    return svg(_WIDTH, bottom + 26, f"{title} of each repair; the table above has the numbers", grid + marks)
+    marks += [_tick(x(number), y, number) for number in numbers if x(number) < _WIDTH - 10]
+    return drawing(_WIDTH, y + 22, f"{title} of each repair; the table above has the numbers", marks)
+
+
+def _repair(row: Mapping[str, Any], y: float) -> str:
+    """What the row is called, cut off where its score begins."""
+    name = repair_text(row)
+    return text(0, y, name if len(name) <= _MOST_LETTERS else f"{name[: _MOST_LETTERS - 1]}…")
+
+
+def _strip(x: Scale, y: float, numbers: Sequence[float], dense: float | None) -> list[str]:
+    """What a score lies on."""
+    lines = [line(x(number), y - _STRIP / 2, x(number), y + _STRIP / 2, "grid") for number in numbers]
+    lines += [] if dense is None else [line(x(dense), y - _STRIP / 2, x(dense), y + _STRIP / 2, "dense")]
+    return [rectangle(0, y - _STRIP / 2, _WIDTH, _STRIP, "strip"), *lines]
+
+
+def _score(x: Scale, y: float, score: tuple[float, float | None, float | None], kind: str, said: str) -> list[str]:
+    value, low, high = score
+    interval = [] if low is None or high is None else [line(x(low), y, x(high), y, f"interval {kind}")]
+    return [*interval, mark(x(value), y, kind, said)]
 
 
 def _in_units(score: Mapping[str, Any], unit: int) -> tuple[float, float | None, float | None]:
@@ -97,7 +79,7 @@ class Point:
     said: str
 
 
-def cost_panel(points: Sequence[Point], cost_name: str, is_logarithmic: bool) -> str:
+def cost_panel(points: Sequence[Point], cost_name: str, is_logarithmic: bool) -> Drawing:
     """What repairs cost against what they bring back. A logarithmic scale is log10(1 + cost), which holds 0."""
     shift: Scale = (lambda cost: math.log10(1 + cost)) if is_logarithmic else float
     most, best = max(point.cost for point in points) or 1, max(0.1, *(point.recovered for point in points))
@@ -108,15 +90,15 @@ def cost_panel(points: Sequence[Point], cost_name: str, is_logarithmic: bool) ->
         marks += [line(x(shift(tick)), _PANEL[1] - 44, x(shift(tick)), 26, "grid"), _tick(x(shift(tick)), _PANEL[1] - 44, tick)]
     for share in ticks(0, min(1.0, 1.1 * best)):
         marks += [line(48, y(share), _PANEL[0] - 12, y(share), "grid"), text(42, y(share) + 4, f"{share:.0%}", "end", "soft")]
-    marks += [dot(x(shift(point.cost)), y(point.recovered), point.kind, point.said) for point in points]
-    return svg(*_PANEL, f"share of lost items recovered against {cost_name}; the table below has the numbers", marks)
+    marks += [mark(x(shift(point.cost)), y(point.recovered), point.kind, point.said) for point in points]
+    return drawing(*_PANEL, f"share of lost items recovered against {cost_name}; the table below has the numbers", marks)
 
 
 CLASSES = ("kept", "gained", "lost", "never_known")
 """Items by whether the dense and the compressed model are right: both, only the compressed one, only the dense one, none."""
 
 
-def flow(rates: Mapping[str, float], label: str) -> str:
+def flow(rates: Mapping[str, float], label: str) -> Drawing:
     """Where items go: on the left as the compressed model answers them, on the right as the repaired one does."""
     right = {
         "kept": rates["kept"] - rates["broken"],
@@ -148,7 +130,7 @@ def flow(rates: Mapping[str, float], label: str) -> str:
             line(right_x + 3, y, right_x + 3, y + share * unit, "axis"),
             text(right_x + 9, y + share * unit / 2 + 4, f"{word} {round(share, 1):g}"),
         ]
-    return svg(width, height, label, marks)
+    return drawing(width, height, label, marks)
 
 
 def _starts(sizes: Sequence[float], before_gap: int, gap: float, top: float, unit: float) -> list[float]:

@@ -36,7 +36,7 @@ def _sentence(task: str, compared: Sequence[Mapping[str, Any]], rows: Mapping[st
     plain = [each for each in compared if rows[each["row"]]["kind"] == "none"]
     repaired = [each for each in compared if rows[each["row"]]["kind"] != "none"]
     clear = [each for each in repaired if each["is_significant"]]
-    parts = [f"compression changes the score by {_change(each)}" for each in plain]
+    parts = [f"the score changes by {_change(each)} from the dense model's" for each in plain]
     if clear:
         changes = ", ".join(f"{repair_text(rows[each['row']])} {difference_text(each['difference'])}" for each in clear)
         parts.append(f"repairs that change it: {changes}")

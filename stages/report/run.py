@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from llmrepair.pipeline.artifact import write_json
 from llmrepair.pipeline.stage import Context
+from llmrepair.stages.conjecture import Conjecture
+from llmrepair.stages.probe import Probes
+from llmrepair.stages.regimes import Regimes
+from llmrepair.stages.report.examined import read_probes, read_regimes, read_verdicts
 from llmrepair.stages.report.files import DOCUMENT_FILE, HTML_FILE
 from llmrepair.stages.report.findings import findings
 from llmrepair.stages.report.html import render_html
 from llmrepair.stages.report.table import build_table
-from llmrepair.stages.report.verdict import read_verdict
 
 if TYPE_CHECKING:
     from llmrepair.stages.report.stage import Report
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 
 def run(stage: Report, context: Context) -> dict[str, Any]:
     table = build_table(stage.evaluations)
-    verdicts = [read_verdict(artifact) for artifact in stage.verdicts]
+    verdicts = read_verdicts(stage.examined[Conjecture.name])
     sentences = findings(table, has_verdict=bool(verdicts))
     document = {
         "title": f"{stage.config.model}: compressed and repaired",
@@ -26,6 +29,8 @@ def run(stage: Report, context: Context) -> dict[str, Any]:
         "verdicts": verdicts,
         "findings": sentences,
         **table,
+        "probes": read_probes(stage.examined[Probes.name]),
+        "regimes": read_regimes(stage.examined[Regimes.name]),
     }
     write_json(context.folder / DOCUMENT_FILE, document)
     (context.folder / HTML_FILE).write_text(render_html(document, store="../.."), encoding="utf-8")

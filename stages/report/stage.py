@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,15 +16,20 @@ from llmrepair.pipeline.stage import Stage, StageConfig
 from llmrepair.pipeline.store import Store
 from llmrepair.stages.compress import Compress
 from llmrepair.stages.conjecture import Conjecture
-from llmrepair.stages.conjecture.stage import DAMAGED, DENSE
+from llmrepair.stages.conjecture.stage import DAMAGED
 from llmrepair.stages.control import Control
 from llmrepair.stages.evaluate import Evaluate
+from llmrepair.stages.probe import Probes
+from llmrepair.stages.regimes import Regimes
 from llmrepair.stages.report.files import TEMPLATE
 from llmrepair.stages.tune_lora import TuneLora
 from llmrepair.stages.tune_prompts import TunePrompts
 from llmrepair.stages.tune_ptune import TunePtune
 
-_CODE = {stage.name: stage.code for stage in (Compress, Control, TunePrompts, TuneLora, TunePtune, Evaluate)}
+_STAGES = (Compress, Control, TunePrompts, TuneLora, TunePtune, Evaluate, Conjecture, Regimes, Probes)
+_CODE = {stage.name: stage.code for stage in _STAGES}
+_SUBJECTS = {Conjecture.name: DAMAGED, Regimes.name: "compressed", Probes.name: "compressed"}
+"""Stage -> which of its inputs is what it looks at."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,16 @@ class Evaluation:
     """What the repair was tuned for: `compressed`, but for a control."""
 
 
+@dataclass(frozen=True)
+class Examined:
+    """A finished conjecture test, comparison of regimes or probe of what the report has evaluations of."""
+
+    artifact: Artifact
+    subject: Artifact
+    """The evaluation or the compressed model that it looks at."""
+    compressed: Artifact
+
+
 def collect_evaluations(runner: Runner, model_identity: dict[str, Any]) -> tuple[list[Evaluation], int]:
     """All intact evaluations of a model, and how many were left out because code or inputs have changed since."""
     store = runner.store
@@ -49,25 +64,32 @@ def collect_evaluations(runner: Runner, model_identity: dict[str, Any]) -> tuple
         compressed, repair = inputs["compressed"], inputs.get("repair")
         if compressed is None or compressed.key_document["sources"]["model"] != model_identity:
             continue
-        made_of = [artifact, *inputs.values()]
-        if all(each is not None and each.key_document["code"] == current_code(_CODE[each.stage]) for each in made_of):
+        if _is_current(store, artifact):
             found.append(Evaluation(artifact, compressed, repair, tuned_on(store, repair)))
         else:
             stale += 1
     return found, stale
 
 
-def collect_verdicts(runner: Runner, evaluations: Sequence[Evaluation]) -> list[Artifact]:
-    """All intact conjecture tests, by the code as it is, of what the report has evaluations of, dense and compressed."""
-    names = {evaluation.artifact.name for evaluation in evaluations}
-    return [
-        artifact
-        for artifact in runner.store.artifacts()
-        if artifact.stage == Conjecture.name
-        and runner.find_intact(artifact.name, is_read=True) is not None
-        and artifact.key_document["code"] == current_code(Conjecture.code)
-        and {artifact.inputs[DENSE], artifact.inputs[DAMAGED]} <= names
-    ]
+def collect_examined(runner: Runner, evaluations: Sequence[Evaluation]) -> dict[str, list[Examined]]:
+    """Stage -> all of its intact artifacts, by the code as it is, that look at what the report has evaluations of."""
+    compressed = {each.artifact.name: each.compressed for each in evaluations} | {
+        each.compressed.name: each.compressed for each in evaluations
+    }
+    found: dict[str, list[Examined]] = {stage: [] for stage in _SUBJECTS}
+    for artifact in runner.store.artifacts():
+        subject = artifact.inputs[_SUBJECTS[artifact.stage]] if artifact.stage in _SUBJECTS else ""
+        if subject in compressed and _is_current(runner.store, artifact) and runner.find_intact(artifact.name, is_read=True):
+            place = runner.store.find(subject)
+            assert place is not None  # it is current, so its inputs are there
+            found[artifact.stage].append(Examined(artifact, place, compressed[subject]))
+    return found
+
+
+def _is_current(store: Store, artifact: Artifact) -> bool:
+    """What it was made of is there, and all of it was made by the code as it is."""
+    made_of = [artifact, *(store.find(reference) for reference in artifact.inputs.values())]
+    return all(each is not None and each.key_document["code"] == current_code(_CODE[each.stage]) for each in made_of)
 
 
 def tuned_on(store: Store, repair: Artifact | None) -> Artifact | None:
@@ -87,13 +109,13 @@ class Report(Stage):
     code: ClassVar[str] = "llmrepair.stages.report.run"
     config: ReportConfig
     evaluations: list[Evaluation]
-    verdicts: list[Artifact]
-    """Finished conjecture tests."""
+    examined: Mapping[str, list[Examined]]
+    """By stage."""
 
     def sources(self, digests: DigestCache) -> dict[str, Any]:
         names = sorted(evaluation.artifact.name for evaluation in self.evaluations)
-        verdicts = [artifact.name for artifact in self.verdicts]
-        return {"evaluations": names, "verdicts": verdicts, "page": digests.digest(TEMPLATE)}
+        examined = {stage: [each.artifact.name for each in those] for stage, those in self.examined.items()}
+        return {"evaluations": names, **examined, "page": digests.digest(TEMPLATE)}
 
     def label(self) -> str:
         return f"{self.config.model}: {len(self.evaluations)} evaluations"

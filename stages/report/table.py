@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from llmrepair.pipeline.keys import document_key
 from llmrepair.stages.conjecture.resampling import Part, Resampling
 from llmrepair.stages.conjecture.significance import LEVEL, holm, mcnemar
+from llmrepair.stages.control import Control
 from llmrepair.stages.evaluate.files import RESULTS_FILE, samples_file
 from llmrepair.stages.evaluate.labels import RECOVERIES, headline, higher_is_better, placing, recovery_label
 from llmrepair.stages.report.comparison import paired_difference, rates
@@ -65,12 +66,16 @@ def build_table(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
 
 
 def _row_order(evaluation: Evaluation) -> tuple[Any, ...]:
-    is_compressed = evaluation.compressed.record["tags"]["method"] != "none"
     config = evaluation.artifact.key_document["config"]
-    label = compression_label(evaluation.compressed)
-    recovery = list(RECOVERIES).index(config["recovery"])
-    order = is_compressed, label, recovery, recovery_label(config), evaluation.artifact.metrics["extra_parameters"]
+    recovery = list(RECOVERIES).index(config["recovery"]), recovery_label(config)
+    order = *compression_order(evaluation.compressed), *recovery, evaluation.artifact.metrics["extra_parameters"]
     return *order, _seed(evaluation) or 0, evaluation.artifact.key
+
+
+def compression_order(compressed: Artifact) -> tuple[bool, bool, str]:
+    """The dense model first, controls last, the others by what they are called."""
+    is_dense, is_control = compressed.record["tags"]["method"] == "none", compressed.stage == Control.name
+    return not is_dense, is_control, compression_label(compressed)
 
 
 def compression_label(compressed: Artifact) -> str:
@@ -185,15 +190,15 @@ def _add_details(rows: list[dict[str, Any]]) -> None:
 def _columns(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
     """A column is a task, or a group with a score of its own, asked in one way of the same data."""
     document = evaluation.artifact.key_document
-    way = _way(document["config"])
+    asked_so = way(document["config"])
     columns = {}
     for asked, tasks in _asked(evaluation).items():
         if not (scores := _scores(evaluation, asked)):
             continue
         metric = headline(list(scores))
         source = {task: document["sources"]["tasks"][task] for task in tasks}
-        columns[f"{asked}{way} {document_key(source)}"] = {
-            "title": f"{asked}{way}",
+        columns[f"{asked}{asked_so} {document_key(source)}"] = {
+            "title": f"{asked}{asked_so}",
             "asked": asked,
             "tasks": tasks,
             "metric": metric,
@@ -202,7 +207,7 @@ def _columns(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
     return columns
 
 
-def _way(config: Mapping[str, Any]) -> str:
+def way(config: Mapping[str, Any]) -> str:
     """How the tasks were asked, where not as they are."""
     limit = f", first {config['limit']}" if config["limit"] else ""
     few_shot = f", {config['num_fewshot']}-shot" if config["num_fewshot"] is not None else ""

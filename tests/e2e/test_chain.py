@@ -19,9 +19,13 @@ from llmrepair.pipeline import graph as graph_module
 from llmrepair.pipeline.artifact import write_json
 from llmrepair.pipeline.code import current_code
 from llmrepair.pipeline.keys import document_key
+from llmrepair.pipeline.stage import Stage
 from llmrepair.pipeline.store import Store
 from llmrepair.stages.conjecture import Conjecture
+from llmrepair.stages.probe import Probes
+from llmrepair.stages.regimes import Regimes
 from tests.conftest import Answer, CommandLine
+from tests.stages import report_document
 
 TUNING = ["--budget", 8192, "--tuning-samples", 60, "--learning-rates", 0.01]
 QUICK = [*TUNING, "--lengths", "4,6", "--virtual-tokens", 5]
@@ -299,6 +303,12 @@ def test_report_ls_and_show(llmrepair: CommandLine, runs: Path, tmp_path: Path) 
     assert repaired["metrics"]["tasks"]["lab_qa"]["exact_match"]["value"] in [float(line["value"]) for line in found]
     assert all((runs / key).is_dir() for line in found for key in line["keys"].split())
 
+    drawn = llmrepair("report", "--runs", runs, "--figure", tmp_path / "figure.svg")
+    assert (drawn.code, "no conjecture test of `lab`" in drawn.err, "hint: run `llmrepair conjecture`" in drawn.err) == (
+        2,
+        1,
+        1,
+    )
     report = llmrepair("report", "--runs", runs, "--json").json
     assert set(report) == FIELDS
     assert report["cached"]
@@ -310,27 +320,40 @@ def test_report_ls_and_show(llmrepair: CommandLine, runs: Path, tmp_path: Path) 
     assert "peak_memory_bytes" in llmrepair("show", report["key"], "--runs", runs).out
 
 
-def test_the_report_begins_with_the_verdict_of_a_conjecture_test(llmrepair: CommandLine, runs: Path, tmp_path: Path) -> None:
+def publish(store: Store, stage: type[Stage], inputs: dict[str, str], file: str, found: object, **code: str) -> None:
+    """An artifact of a stage that was not run."""
+    document = {"stage": stage.name, "inputs": inputs, "code": current_code(stage.code) | code}
+    name = f"{stage.name}/{document_key(document)}"
+    with store.draft(name) as draft:
+        write_json(draft / file, found)
+        store.publish(draft, name, document, {})
+
+
+def test_the_report_begins_with_verdicts_and_holds_what_is_inside(llmrepair: CommandLine, runs: Path, tmp_path: Path) -> None:
     shutil.copytree(runs, tmp_path / "runs")
     store = Store(tmp_path / "runs")
-    made_of = {
-        role: f"evaluate/{evaluate(llmrepair, store.root, '--method', method)['key']}"
-        for role, method in (("dense", "none"), ("model", "gptq"))
-    }
-    shares = {name: {"value": 1 / 3, "low": 0.2, "high": 0.5} for name in ("displaced", "latent", "erased")}
-    task = {"sentence": "Of 60 questions a third comes back", "displacement": None, "models": {"model": {"shares": shares}}}
-    found = {"verdict": "undetermined", "sentences": [task["sentence"]], "tasks": {"lab_qa": task}}
-    document = {"stage": "conjecture", "inputs": made_of, "code": current_code(Conjecture.code)}
-    name = f"conjecture/{document_key(document)}"
-    with store.draft(name) as draft:
-        write_json(draft / "conjecture.json", found)
-        store.publish(draft, name, document, {})
-    answer = llmrepair("report", "--runs", store.root, "--html", tmp_path / "report.html")
-    assert answer.out.startswith("Of 60 questions a third comes back\n"), answer.err
+    answers = {role: evaluate(llmrepair, store.root, "--method", method) for role, method in ROLES.items()}
+    compressed = {"compressed": store.resolve(answers["model"]["key"]).inputs["compressed"]}
+    found = {"verdict": "mixed", "sentences": ["Of 60 a third"], "seeds": [0]}
+    found["tasks"] = {"lab_qa": report_document.task("lab_qa", "mixed", report_document.estimate(0.43))}
+    asked = {role: f"evaluate/{answer['key']}" for role, answer in answers.items()}
+    publish(store, Conjecture, asked, "conjecture.json", found)
+    publish(store, Conjecture, asked, "conjecture.json", {"of": "another day"}, code="old")
+    publish(store, Conjecture, {**asked, "model prompt 0": "evaluate/0123456789abcdef"}, "conjecture.json", {"input": "gone"})
+    publish(store, Regimes, compressed, "regimes.json", report_document.regimes(""))
+    publish(store, Probes, compressed, "probe.json", report_document.probe("", 0.8))
+    publish(store, Probes, {"compressed": "compress/0123456789abcdef"}, "probe.json", {"of": "another model"})
+    files = ["--html", tmp_path / "report.html", "--figure", tmp_path / "figure.svg"]
+    answer = llmrepair("report", "--runs", store.root, *files)
+    assert answer.out.startswith("Of 60 a third\n"), answer.err
     assert "do not decide" not in answer.out
     page = (tmp_path / "report.html").read_text()
-    assert page.index("Of 60 questions a third comes back") < page.index("<h2>Found</h2>")
-    assert "latent 33% <small>20% to 50%</small>" in page
+    assert page.index("gptq 3 bits: mixed") < page.index("<h2>Found</h2>") < page.index("gptq 3 bits: the model says 80%")
+    assert "<summary>gptq 3 bits</summary>" in page.partition("Does it work as before?")[2]
+    assert "gptq 3 bits, lab_qa, first 40" in (tmp_path / "figure.svg").read_text()
+
+
+ROLES = {"dense": "none", "model": "gptq"}
 
 
 def test_repairs_that_differ_in_their_seed_are_one_row(llmrepair: CommandLine, tmp_path: Path) -> None:

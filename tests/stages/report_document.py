@@ -98,8 +98,123 @@ def document() -> dict[str, Any]:
         "title": f"{ODD}: compressed and repaired",
         "model": ODD,
         "verdicts": [],
+        "probes": [],
+        "regimes": [],
         "findings": ["<b>found</b>"],
         "columns": columns,
         "rows": rows,
         "comparisons": comparisons,
+    }
+
+
+def estimate(value: float, half: float = 0.05, **more: Any) -> dict[str, Any]:
+    return {"value": value, "low": value - half, "high": value + half, **more}
+
+
+def rates(recovery: float, regression: float, luck: float | None) -> dict[str, Any]:
+    return {
+        "recovery": estimate(recovery),
+        "regression": estimate(regression),
+        "luck": None if luck is None else estimate(luck),
+    }
+
+
+def damaged(lost: int, displaced: float, latent: float) -> dict[str, Any]:
+    """What a conjecture test finds of a model with 200 items."""
+    fates = {"displaced": displaced, "latent": latent, "erased": 1 - displaced - latent}
+    return {
+        "items": {"lost": lost, "kept": 190 - lost, "never_known": 10, "gained": 0},
+        "rates": {name: rates(recovery, 0.03, None) for name, recovery in (("prompt", displaced), ("lora", latent))},
+        "shares": {name: estimate(share) for name, share in fates.items()},
+        "agreement": {"jaccard": 0.4, "by_chance": 0.1, "p_value": 0.003},
+    }
+
+
+def task(name: str, word: str, index: dict[str, Any] | None) -> dict[str, Any]:
+    """What a conjecture test finds of a task whose items are right or wrong; without controls if there is no index."""
+    controls = {"erased": damaged(190, 0.01, 0.01), "displaced": damaged(190, 0.98, 0.01)} if index is not None else {}
+    test = {
+        "difference": estimate(0.1),
+        "p_value": 0.01,
+        "p_holm": 0.02,
+        "discordance": 0.2,
+        "smallest_effect": 0.04,
+        "noise_floor": {"difference": 0.015, "significant": 0.03, "resamplings": 200},
+    }
+    net = {"model": estimate(0.4), "erased": estimate(0.01, 0.01), "displaced": estimate(0.98, 0.02)}
+    return {
+        "task": name,
+        "title": f"{name}, first 200",
+        "verdict": {"word": word, "why": "there are no controls of this model <i>"},
+        "sentence": f"40 % of {name} come back <i>",
+        "items": 200,
+        "overlap": {"items": 204, "entity": 4},
+        "displacement": {"index": index, "separation": estimate(0.97), "net": net} if index is not None else None,
+        "models": {"model": damaged(60, 0.4, 0.2), **controls},
+        "readable": {"probe": estimate(0.12), "control": estimate(0.05)},
+        "tests": {"prompt": test, "lora": {**test, "noise_floor": None}},
+    }
+
+
+def unjudged(name: str) -> dict[str, Any]:
+    """A task without right and wrong answers."""
+    return {
+        "task": name,
+        "title": name,
+        "verdict": {"word": "undetermined", "why": "no answer is right or wrong"},
+        "sentence": f"{name} has no right or wrong answers",
+        "models": {"model": {"undone": {"prompt": estimate(0.25), "lora": None}}},
+    }
+
+
+def verdict(label: str, word: str, *tasks: dict[str, Any]) -> dict[str, Any]:
+    sentences = [task["sentence"] for task in tasks]
+    return {
+        "name": f"conjecture/{label[:4]}",
+        "label": label,
+        "word": word,
+        "sentences": sentences,
+        "seeds": [0, 1],
+        "tasks": list(tasks),
+    }
+
+
+def probe(label: str, best: float) -> dict[str, Any]:
+    layers = [
+        {"accuracy": estimate(best * share, n=640), "control": estimate(0.15, n=640), "selectivity": estimate(0.1, n=640)}
+        for share in (0.05, 0.3, 1.0)
+    ]
+    return {
+        "name": f"probe/{label[:4]}",
+        "label": label,
+        "best_layer": 2,
+        "best": layers[2],
+        "said": estimate(best, 0.02, n=640),
+        "unsaid": {**layers[0], "accuracy": estimate(0.36, n=53)},
+        "chance": 0.026,
+        "layers": layers,
+    }
+
+
+def regimes(label: str) -> dict[str, Any]:
+    def layers(start: float) -> list[dict[str, float]]:
+        return [estimate(start - 0.01 * number, 0.002) for number in range(4)]
+
+    likeness = {
+        recovery: {kind: {measure: layers(start) for measure in ("cosine", "cka")} for kind in ("attention", "mlp", "residual")}
+        for recovery, start in (("none", 0.99), ("prompt", 0.96), ("idp", 0.95), ("lora", 0.985))
+    }
+    return {"name": f"regimes/{label[:4]}", "label": label, "texts": 64, "tokens": 640, "seed": 0, "likeness": likeness}
+
+
+def examined_document() -> dict[str, Any]:
+    """A document with all that a report can hold; one verdict lies far out, and one has no index."""
+    return document() | {
+        "verdicts": [
+            verdict("gptq 3 bits", "mixed", task("qa", "mixed", estimate(0.43, 0.12)), unjudged("text")),
+            verdict(ODD, "undetermined", task("qa", "undetermined", estimate(0.6, 2.0))),
+            verdict("wanda 50%", "undetermined", task("qa", "undetermined", None)),
+        ],
+        "probes": [probe("dense", 0.98), probe(ODD, 0.8)],
+        "regimes": [regimes("gptq 3 bits"), regimes(ODD)],
     }

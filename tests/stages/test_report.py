@@ -9,18 +9,24 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmrepair.stages.report.figure import flow, linear, ticks
+from llmrepair.stages.conjecture.verdict import DISPLACED_ABOVE, FORGOTTEN_BELOW
+from llmrepair.stages.layer_plot import Series, layer_plot
+from llmrepair.stages.report.figure import flow
 from llmrepair.stages.report.html import render_html
 from llmrepair.stages.report.long_form import COLUMNS, csv_text
 from llmrepair.stages.report.paper import latex, latex_text, markdown
 from llmrepair.stages.report.table import add_holm
 from llmrepair.stages.report.text import MARK_NOTE, significant
-from tests.stages.report_document import ODD, document
+from llmrepair.stages.report.verdict_figure import fates_panel, index_panel, judged, verdict_figure
+from llmrepair.stages.svg import COLOURS, linear, ticks
+from tests.stages.report_document import ODD, document, estimate, examined_document, task, unjudged, verdict
 
 
 def test_p_values_are_adjusted_for_the_tasks_of_a_row_and_not_for_other_rows() -> None:
@@ -155,26 +161,134 @@ def test_html_shows_odd_names_as_they_are() -> None:
     assert "http" not in page.replace("http-equiv", "")
 
 
-def test_a_verdict_stands_first() -> None:
-    shares = {
-        name: {"value": value, "low": value - 0.1, "high": value + 0.1} for name, value in (("displaced", 0.3), ("erased", 0.7))
-    }
-    index = {"value": 0.31, "low": 0.2, "high": 0.42}
-    task = {"task": "qa", "sentence": "30 % come back <i>", "index": index, "shares": shares}
-    found = document() | {"verdicts": [{"name": "conjecture/ab", "word": "mixed", "sentences": [], "tasks": [task]}]}
+def words_of(page: str) -> str:
+    tags = _Tags()
+    tags.feed(page)
+    assert tags.open == []
+    return " ".join(" ".join(tags.words).split())
+
+
+def test_a_verdict_stands_first_with_all_that_was_found() -> None:
+    found = document() | {"verdicts": [verdict("gptq 3 bits", "mixed", task("qa", "mixed", estimate(0.43, 0.12)))]}
     page = render_html(found, store="runs")
-    verdict, _, rest = page.partition("</section>")
-    assert "Forgotten or displaced: mixed" in verdict
-    assert "30 % come back &lt;i&gt;" in verdict
-    assert "0.31 [0.20, 0.42]" in verdict
-    assert "displaced 30% <small>20% to 40%" in verdict
+    section, _, rest = page.partition("</section>")
+    said = words_of(section[section.index("<section") :] + "</section>")
+    assert said.startswith("gptq 3 bits: mixed 40 % of qa come back <i>")
+    for words in (
+        "displaced 40% 35% to 45%",
+        "Displacement index 0.43 [0.31, 0.55]",
+        "40% come back with both (Jaccard index); were they drawn at random it would be 10% (p = 0.003)",
+        "A linear probe reads 12 [7, 17] % of the lost items",
+        "200 items: 60 lost, 130 kept, 10 never known, 0 gained; 4 were left out",
+        "displaced (control) prompt 98.0 % [93.0, 103.0] 3.0 % [-2.0, 8.0]",
+        "prompt +10.0 points [+5.0, +15.0] 0.01 0.02 4.0 1.5 3.0 %",
+        "lora +10.0 points [+5.0, +15.0] 0.01 0.02 4.0",
+        "Tuning seeds 0, 1",
+    ):
+        assert words in said
+    assert 'href="runs/conjecture/gptq/"' in section
     assert "<h2>Found</h2>" in rest
+    assert "Displacement index." not in page  # no picture of a single verdict
+
+
+def test_a_repair_or_control_of_a_later_day_is_shown_and_what_is_missing_is_left_out() -> None:
+    of_task = task("qa", "undetermined", None)
+    of_task["models"]["model"]["rates"]["oracle"] = {"recovery": estimate(0.77)}
+    of_task["readable"] = None
+    of_test = verdict("gptq 3 bits", "undetermined", of_task, unjudged("text"))
+    of_test["sentences"].append("other is left out")
+    found = document() | {"verdicts": [of_test]}
+    said = words_of(render_html(found, store="runs"))
+    assert "this model oracle 77.0 %" in said
+    assert said.count("text has no right or wrong answers") == said.count("other is left out") == 1
+    assert "this model prompt 25.0 % [20.0, 30.0] this model lora" in said
+    assert "linear probe" not in said
+    assert "Displacement index " not in said.partition("In brackets")[2]
+
+
+def test_what_is_inside_has_sections_where_it_is_known() -> None:
+    assert not {"Is it still readable inside?", "Does it work as before?"} & set(words_of(render_html(document(), "runs")))
+    said = words_of(render_html(examined_document(), "runs"))
+    assert "dense: the model says 98% [96, 100] of 640 facts, the probe of its best layer (2) reads 98% [93, 103]" in said
+    assert "of the 53 that it does not say, 36% [31, 41] (control task 15% [10, 20])" in said
+    assert f"{ODD} 1 24.0 % [19.0, 29.0] 15.0 % [10.0, 20.0] 10.0 % [5.0, 15.0]" in said
+    assert "residual stream linear CKA 4 0.960 [0.958, 0.962] 0.930 [0.928, 0.932] 0.920" in said
+    assert "640 tokens of 64 texts; repairs of tuning seed 0" in said
+
+
+def test_a_file_of_its_own_has_both_schemes_and_no_variables() -> None:
+    file = verdict_figure(examined_document())
+    ElementTree.fromstring(file)
+    assert "var(" not in file
+    light, _, dark = file.partition("prefers-color-scheme: dark")
+    for names in COLOURS["text"], COLOURS["prompt"]:
+        assert names[0] in light and names[1] in dark and names[1] not in light
+
+
+def test_the_figure_says_in_words_what_cannot_be_drawn() -> None:
+    words = " ".join(ElementTree.fromstring(verdict_figure(examined_document())).itertext())
+    for said in (
+        "mixed, 0.43 [0.31, 0.55]",
+        "undetermined: no answer is right or wrong",
+        "none of its answers is right or wrong",
+        "undetermined, 0.60 [-1.40, 2.60]",
+        "undetermined: there are no controls",
+        "60 lost: 40% displaced, 20% latent, 40% erased",
+    ):
+        assert said in words
+
+
+@given(st.floats(-9, 9), st.floats(0.001, 9), st.floats(0.001, 9))
+def test_an_index_lies_where_the_regions_say(value: float, below: float, above: float) -> None:
+    index = {"value": value, "low": value - below, "high": value + above}
+    panel = index_panel(judged([verdict("gptq 3 bits", "mixed", task("qa", "mixed", index))]))
+    edges = {
+        name: (x, x + width)
+        for x, width, name in _found(r'<rect x="(\S+)" y="\S+" width="(\S+)".*?class="region (\w+)"', panel)
+    }
+    assert edges["forgotten"][1] == pytest.approx(edges["mixed"][0], abs=0.11)
+    assert edges["mixed"][1] == pytest.approx(edges["displaced"][0], abs=0.11)
+    unit = (edges["mixed"][1] - edges["mixed"][0]) / (DISPLACED_ABOVE - FORGOTTEN_BELOW)
+
+    def place(number: float) -> float:
+        return edges["mixed"][0] + unit * (number - FORGOTTEN_BELOW)
+
+    least, most = edges["forgotten"][0], edges["displaced"][1]
+    ends = [min(max(place(index[name]), least), most) for name in ("low", "high")]
+    (found,) = _found(r'<line x1="(\S+)" y1="\S+" x2="(\S+)" y2="\S+" class="interval truth"', panel)
+    assert found == pytest.approx(ends, abs=0.5)
+    assert len(_found("(<polygon)", panel)) == (index["low"] < -0.4) + (index["high"] > 1.4)  # arrows
+    for (x,) in _found(r'translate\((\S+) \S+\) scale\(5\)" class="truth', panel):
+        assert x == pytest.approx(place(value), abs=0.5)
+
+
+def _found(pattern: str, drawing: object) -> list[tuple[Any, ...]]:
+    """Groups of each match, numbers where they are."""
+    found = [groups if isinstance(groups, tuple) else (groups,) for groups in re.findall(pattern, str(drawing))]
+    return [tuple(float(group) if re.fullmatch(r"-?[\d.]+", group) else group for group in groups) for groups in found]
+
+
+def test_a_bar_of_fates_is_as_long_as_their_shares() -> None:
+    panel = fates_panel(judged([verdict("gptq 3 bits", "mixed", task("qa", "mixed", estimate(0.43)))]))
+    widths = [width for width, height in _found(r'width="(\S+)" height="(\S+)" class="part', panel) if height == 18]
+    assert [width / sum(widths) for width in widths] == pytest.approx([0.4, 0.2, 0.4], abs=0.001)
+
+
+@given(st.lists(st.tuples(st.floats(-1, 1), st.floats(0, 0.5)), min_size=1, max_size=90))
+def test_lines_and_bands_stay_on_their_panel(layers: list[tuple[float, float]]) -> None:
+    panel = layer_plot("title", [Series("compressed", "none", [estimate(*layer) for layer in layers])])
+    points = re.findall(r'points="([^"]+)"', str(panel))
+    assert [len(each.split()) for each in points] == [2 * len(layers), len(layers)]
+    for point in " ".join(points).split():
+        x, y = map(float, point.split(","))
+        assert 0 <= x <= panel.width and 0 <= y <= panel.height
+    assert len(re.findall(r'class="soft">\d+<', str(panel))) <= 16  # numbers of layers do not crowd
 
 
 def test_flow_draws_every_item_once() -> None:
     """Heights of the bands, left and right, are the items' shares of the whole."""
     rates = document()["comparisons"][1]["rates"]
-    paths = re.findall(r'<path d="M\S+ (\S+)C.*?v(\S+?)C.*?" class="band (\S+) (\S+)">', flow(rates, "a flow"))
+    paths = re.findall(r'<path d="M\S+ (\S+)C.*?v(\S+?)C.*?" class="band (\S+) (\S+)">', str(flow(rates, "a flow")))
     unit = (190 - 2 * 8 - 14) / 100
     heights = {(name, word): float(height) for _, height, name, word in paths}
     by_hand = {"kept": (63, 7), "gained": (2, 2), "lost": (5, 15), "never_known": (1, 5)}
