@@ -75,7 +75,7 @@ class World:
         )
         resampling = Resampling(self.items, seed)
         rate = resampling.rate(Part(model.repaired, model.items.lost))
-        index = displacement_index(model, erased, displaced, resampling).index
+        index = displacement_index(model, displaced, erased, resampling).index
         assert rate is not None and index is not None
         return {"rate": rate, "index": index}
 

@@ -97,16 +97,19 @@ def readable(dense: Items, answers: Answers, readings: Readings, resampling: Res
 
 
 def index_of(dense: Items, answers: Mapping[str, Answers], resampling: Resampling) -> Index | None:
-    """The displacement index of `model` between the controls `erased` and `displaced`; None where one of the three is missing
-    or lost nothing."""
-    found = {
-        name: Recovered(classes(dense, of.alone), of.repaired["prompt"])
-        for name, of in answers.items()
-        if name in ("model", "erased", "displaced")
-    }
-    if len(found) < 3 or not all(of.items.lost.any() for of in found.values()):
+    """The displacement index of `model` between the controls `erased` and `displaced`; None where it cannot be told: one of
+    them is missing or lost nothing. Of `erased` what was never known takes the place, if luck is known."""
+    found = {name: Recovered(classes(dense, of.alone), of.repaired["prompt"]) for name, of in answers.items()}
+    model, displaced, erased = (found.get(name) for name in ("model", "displaced", "erased"))
+    if (
+        model is None
+        or displaced is None
+        or not all(of.items.lost.any() for of in (model, displaced, erased) if of is not None)
+    ):
         return None
-    return displacement_index(found["model"], found["erased"], found["displaced"], resampling)
+    if erased is None and not (model.luck_is_known and displaced.luck_is_known):
+        return None
+    return displacement_index(model, displaced, erased, resampling)
 
 
 def tests(answers: Answers) -> dict[str, Test]:

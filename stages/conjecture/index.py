@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -21,12 +22,14 @@ class Recovered:
     items: Classes
     repaired: Items
 
+    @property
+    def luck_is_known(self) -> bool:
+        return int(self.items.never_known.sum()) >= FEWEST_NEVER_KNOWN
+
     def parts(self) -> list[Part]:
         """The rate on lost items, and the luck rate where it is known."""
         lost, never_known = self.items.lost, self.items.never_known
-        return [Part(self.repaired, lost)] + (
-            [Part(self.repaired, never_known)] if never_known.sum() >= FEWEST_NEVER_KNOWN else []
-        )
+        return [Part(self.repaired, lost)] + ([Part(self.repaired, never_known)] if self.luck_is_known else [])
 
 
 def net_recovery(rates: Floats) -> Floats:
@@ -55,24 +58,28 @@ class Index:
     net: Mapping[str, Estimate]
 
 
-def displacement_index(model: Recovered, erased: Recovered, displaced: Recovered, resampling: Resampling) -> Index:
+def displacement_index(model: Recovered, displaced: Recovered, erased: Recovered | None, resampling: Resampling) -> Index:
     """(net(model) - net(erased)) / (net(displaced) - net(erased)): 0 = like erased, 1 = like displaced.
 
     All over the same items, whose resamples they share.
+
+    Args:
+        erased: None where there is no such control: what was never known then stands for what is erased, so that its net
+            recovery is 0, and luck has to be known.
     """
-    of = {"model": model.parts(), "erased": erased.parts(), "displaced": displaced.parts()}
+    of = {"model": model.parts(), "displaced": displaced.parts()} | ({"erased": erased.parts()} if erased is not None else {})
     ends = np.cumsum([len(parts) for parts in of.values()])[:-1]
 
-    def nets(rates: Floats) -> list[Floats]:
-        return [net_recovery(each) for each in np.split(rates, ends, axis=-1)]
+    def nets(rates: Floats) -> dict[str, Any]:
+        return {"erased": 0.0} | dict(zip(of, map(net_recovery, np.split(rates, ends, axis=-1)), strict=True))
 
     def span(rates: Floats) -> Floats:
-        _, low, high = nets(rates)
-        return high - low
+        found: Floats = nets(rates)["displaced"] - nets(rates)["erased"]
+        return found
 
     def index(rates: Floats) -> Floats:
-        value, low, _ = nets(rates)
-        return (value - low) / span(rates)
+        found: Floats = (nets(rates)["model"] - nets(rates)["erased"]) / span(rates)
+        return found
 
     every = [part for parts in of.values() for part in parts]
     separation = resampling.estimate(span, every)

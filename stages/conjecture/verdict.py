@@ -2,7 +2,7 @@
 
 Of one task:
 
-1. `undetermined` where there is no displacement index (no controls, or controls that cannot be told apart) or fewer than
+1. `undetermined` where there is no displacement index (controls are missing, or cannot be told apart) or fewer than
    `FEWEST_LOST` items were lost, of which no share is known to better than about 18 points.
 2. `forgotten` where the whole 95 % interval of the index lies below `FORGOTTEN_BELOW`: prompts bring back hardly more than of
    a model that was never told. This is the conjecture's word, for what prompts cannot reach; whether it is latent (a change
@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from llmrepair.stages.conjecture.index import Index
+from llmrepair.stages.conjecture.index import FEWEST_NEVER_KNOWN, Index
 from llmrepair.stages.conjecture.resampling import Estimate
 
 Word = Literal["displaced", "forgotten", "mixed", "undetermined"]
@@ -46,17 +46,23 @@ _MEANINGS: Mapping[Word, str] = {
 }
 
 
+_NO_INDEX = (
+    "a control is missing or lost nothing: one that hides what it knows, or one that was never told, whose place "
+    f"{FEWEST_NEVER_KNOWN} answers could take that the dense model does not know either"
+)
+
+
 def verdict(lost: int, index: Index | None) -> Verdict:
     """Of one task.
 
     Args:
         lost: items that the model lost.
-        index: None where a control is missing, or has no lost items.
+        index: None where it cannot be told.
     """
     if lost < FEWEST_LOST:
         return Verdict("undetermined", f"{FEWEST_LOST} lost answers are the least to judge by")
     if index is None:
-        return Verdict("undetermined", "there are no controls of this model whose truth is known, erased and displaced")
+        return Verdict("undetermined", _NO_INDEX)
     if index.index is None:
         return Verdict("undetermined", "prompts do not bring back more of the displaced control than of the erased one")
     low, high = _region(index.index.low), _region(index.index.high)

@@ -14,6 +14,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from scipy import stats
 
+from llmrepair.stages.conjecture.analysis import Answers, index_of
 from llmrepair.stages.conjecture.classes import agreement, classes, fates, rates, shares
 from llmrepair.stages.conjecture.index import FEWEST_NEVER_KNOWN, Index, Recovered, displacement_index, net_recovery
 from llmrepair.stages.conjecture.overlap import Asked, first_words, names_in, overlaps
@@ -106,7 +107,7 @@ def test_the_controls_themselves_have_index_0_and_1(low: float, high: float, luc
     generator = np.random.default_rng(seed)
     erased, displaced = (recovered(rate, generator, 300, luck, seeds) for rate in (low, high))
     for model, expected in ((erased, 0), (displaced, 1)):
-        found = displacement_index(model, erased, displaced, Resampling(360)).index
+        found = displacement_index(model, displaced, erased, Resampling(360)).index
         assert found is not None
         assert found.value == pytest.approx(expected, abs=1e-9)
         assert found.low <= expected <= found.high
@@ -119,16 +120,48 @@ def test_known_truths_get_their_word(share: float, word: str) -> None:
         generator = np.random.default_rng(seed)
         erased, displaced = recovered(0.03, generator), recovered(0.95, generator)
         model = recovered(0.03 + share * 0.92, generator, lost=150)
-        index = displacement_index(model, erased, displaced, Resampling(360))
+        index = displacement_index(model, displaced, erased, Resampling(360))
         assert index.index is not None
         right += verdict(150, index).word == word and index.index.low <= share <= index.index.high
     assert right >= 9
 
 
+@pytest.mark.parametrize(("share", "word"), [(0.0, "forgotten"), (0.5, "mixed"), (1.0, "displaced")])
+def test_what_was_never_known_stands_for_what_was_erased(share: float, word: str) -> None:
+    right = 0
+    for seed in range(10):
+        generator = np.random.default_rng(seed)
+        displaced = recovered(0.95, generator, luck=0.05)
+        model = recovered(0.05 + share * 0.9, generator, lost=200, luck=0.05)
+        index = displacement_index(model, displaced, None, Resampling(360))
+        assert index.index is not None
+        assert index.index.value == pytest.approx(index.net["model"].value / index.net["displaced"].value)
+        right += verdict(200, index).word == word and index.index.low <= share <= index.index.high
+    assert right >= 9
+
+
+def test_there_is_no_index_without_controls_or_luck() -> None:
+    generator = np.random.default_rng(0)
+
+    def answers(lost: int, never_known: int) -> Answers:
+        alone = np.arange(360) >= lost
+        alone[360 - never_known :] = False
+        return Answers(alone, {"prompt": generator.random((2, 360)) < 0.5})
+
+    def index(never_known: int, *names: str) -> Index | None:
+        dense = np.arange(360) < 360 - never_known
+        return index_of(dense, {name: answers(200, never_known) for name in names}, Resampling(360))
+
+    assert index(0, "model", "displaced", "erased") is not None
+    assert index(60, "model", "displaced") is not None
+    assert index(29, "model", "displaced") is None
+    assert index(60, "model", "erased") is None
+
+
 def test_there_is_no_index_between_controls_that_are_alike() -> None:
     generator = np.random.default_rng(0)
     alike, model = recovered(0.5, generator), recovered(0.9, generator)
-    index = displacement_index(model, alike, recovered(0.5, generator), Resampling(360))
+    index = displacement_index(model, recovered(0.5, generator), alike, Resampling(360))
     assert index.index is None
     assert verdict(300, index).word == "undetermined"
     assert "more of the displaced control" in verdict(300, index).why
@@ -308,6 +341,6 @@ def test_nothing_here_is_infinite() -> None:
     lost = np.arange(360) < 1
     items = classes(np.arange(360) < 300, ~lost & (np.arange(360) < 300))
     none, everything = np.zeros((1, 360), dtype=bool), np.ones((1, 360), dtype=bool)
-    index = displacement_index(Recovered(items, none), Recovered(items, none), Recovered(items, everything), Resampling(360))
+    index = displacement_index(Recovered(items, none), Recovered(items, everything), Recovered(items, none), Resampling(360))
     numbers = [index.separation, *index.net.values(), *([index.index] if index.index else [])]
     assert all(math.isfinite(value) for number in numbers for value in vars(number).values())

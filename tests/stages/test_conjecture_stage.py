@@ -160,7 +160,7 @@ def test_text_about_most_of_the_tested_is_refused(tmp_path: Path) -> None:
 def test_it_is_undetermined_without_controls(tmp_path: Path) -> None:
     metrics, _ = run(tmp_path, answers_of("displaced"), {**VALUES, "controls": ""})
     assert metrics["verdict"] == "undetermined"
-    assert "no controls" in metrics["sentences"][0]
+    assert "a control is missing" in metrics["sentences"][0]
     assert metrics["tasks"]["lab_qa"]["displacement_index"] is None
 
 

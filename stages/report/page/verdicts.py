@@ -69,6 +69,7 @@ def _index(task: Mapping[str, Any]) -> str:
             ("erased", "of the model that was never told"),
             ("displaced", "of the one that only hides it"),
         )
+        if name in displacement["net"]
     }
     said = ", ".join(f"{net} % {words}" for words, net in nets.items())
     index = _interval(displacement["index"], 1, 2)
