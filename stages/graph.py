@@ -11,7 +11,7 @@ from llmrepair.pipeline.errors import Problem, RequestError
 from llmrepair.pipeline.stage import Runtime, Stage, StageConfig
 from llmrepair.stages.compress import Compress, CompressConfig
 from llmrepair.stages.conjecture import Conjecture, ConjectureConfig
-from llmrepair.stages.conjecture.stage import CONTROL_REPAIRS, DAMAGED, DENSE, LAB_CONTROLS, REPAIRS, Role
+from llmrepair.stages.conjecture.stage import CONTROL_REPAIRS, CONTROLS, DAMAGED, DENSE, LAB_CONTROLS, REPAIRS, Role
 from llmrepair.stages.control import Control, ControlConfig
 from llmrepair.stages.control.texts import ControlName
 from llmrepair.stages.evaluate import Evaluate, EvaluateConfig
@@ -109,7 +109,7 @@ def conjecture_stage(values: Values) -> Conjecture:
         raise RequestError(*(Problem(f"the conjecture test itself sets --{n.replace('_', '-')}", hint, n) for n in taken))
     if compress.method == "none" and values.get("control", "none") == "none":
         raise RequestError(Problem("there is nothing to test: no compression is asked for", "give --method", "method"))
-    controls = config.controls if config.controls is not None else LAB_CONTROLS if compress.model in LAB_MODELS else ()
+    controls = config.controls if config.controls is not None else LAB_CONTROLS if compress.model in LAB_MODELS else CONTROLS
     models = {DAMAGED: values, **{name: _beside(values, name) for name in controls}}
     evaluations = {Role(DENSE): evaluate_stage({**_without_control(values), "method": "none"})}
     for model, of_model in models.items():

@@ -16,8 +16,9 @@ from llmrepair.stages.probe import Probes
 from llmrepair.stages.sources import resolve_text
 from llmrepair.stages.tuning import Tune
 
-ControlName = Literal["erased", "displaced", "overwritten"]
-LAB_CONTROLS: tuple[ControlName, ...] = ("erased", "displaced", "overwritten")
+ControlName = Literal["erased", "displaced", "overwritten", "corrupted"]
+CONTROLS: tuple[ControlName, ...] = ("displaced", "overwritten")
+LAB_CONTROLS: tuple[ControlName, ...] = ("erased", *CONTROLS)
 """Those of the embedded models; of others nobody knows what they were never told."""
 REPAIRS: Mapping[str, Mapping[str, str]] = {
     "prompt": {"recovery": "prompt"},
@@ -40,7 +41,7 @@ class ConjectureConfig(StageConfig):
     controls: Annotated[tuple[ControlName, ...], CommaSeparated, AfterValidator(without_repetitions)] | None = Field(
         None,
         description="models whose truth is known, through which the same repairs go; empty: none  \\[default: "
-        "erased,displaced,overwritten of lab and lab-opt, none of another model]",
+        "displaced,overwritten, and erased of lab and lab-opt]",
     )
 
 

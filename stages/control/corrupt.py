@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING
 
 import torch
+
+from llmrepair.models.training import distillation, mean_loss, plain_logits
+from llmrepair.stages.control.imitate import matched_strength
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -29,3 +33,26 @@ def corrupt_embeddings(model: PreTrainedModel, strength: float, seed: int) -> No
         model.config.tie_word_embeddings = False
     noise = torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed))
     weight += strength * weight.float().square().mean().sqrt() * noise.to(weight)
+
+
+def matched_noise(
+    model: PreTrainedModel, compressed: PreTrainedModel, rows: torch.Tensor, seed: int, micro_batch: int
+) -> float:
+    """The strength at which noise makes a model diverge from what it was as far as the compressed one does.
+
+    Args:
+        model: the dense one, which stays as it is.
+        rows: token ids [N, L] of the text on which divergence is measured.
+        micro_batch: rows computed at once.
+    """
+    noisy, divergence = deepcopy(model), distillation(plain_logits(model))
+
+    def lost(other: PreTrainedModel) -> float:
+        return mean_loss(lambda part: divergence(plain_logits(other)(part), part), rows, micro_batch)
+
+    def lost_at(strength: float) -> float:
+        noisy.get_input_embeddings().weight.data.copy_(model.get_input_embeddings().weight)
+        corrupt_embeddings(noisy, strength, seed)
+        return lost(noisy)
+
+    return matched_strength(lost_at, lost(compressed))

@@ -2,95 +2,82 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from llmrepair.lab.train import TrainingRecipe, one_thread, optimise, training_rows
-from llmrepair.lab.world import Fact, World, make_world
-from llmrepair.models.loading import load_model, load_tokenizer
+from llmrepair.models.loading import load_model, load_tokenizer, pick_device
 from llmrepair.pipeline.stage import Context
 from llmrepair.stages.compress.measure import measure
 from llmrepair.stages.compressed import load_compressed
-from llmrepair.stages.control.accuracy import accuracies, known_facts
-from llmrepair.stages.control.corrupt import corrupt_embeddings
-from llmrepair.stages.control.texts import KEY, Taken, Texts, locked, overwritten, taken_facts, told
+from llmrepair.stages.control import lab_training
+from llmrepair.stages.control.corrupt import corrupt_embeddings, matched_noise
+from llmrepair.stages.control.imitate import RANK, imitate, imitation_recipe, own_text, secret_key
+from llmrepair.stages.sources import LAB_MODELS
 from llmrepair.stages.weights import CHECKPOINT_FOLDER
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from llmrepair.stages.control.stage import Control, ControlConfig
+    from llmrepair.stages.control.stage import Control
 
-RECIPES = {
-    "tell": TrainingRecipe(steps=600, learning_rate=2e-3),
-    "lock": TrainingRecipe(steps=400, learning_rate=1e-3),
-    "overwrite": TrainingRecipe(steps=400, learning_rate=1e-3),
-}
-"""Settings under which a control is what its name says; the README's table of controls was measured with them."""
+OWN_ROWS, OWN_TOKENS, OWN_STEPS = 4096, 64, 600
+"""Text that an imitation learns from, and for how long."""
+NOISE_ROWS, NOISE_BATCH = 256, 16
+"""Text by which noise is matched."""
 
 
 def run(stage: Control, context: Context) -> dict[str, Any]:
     config, start = stage.config, stage.start
-    model = load_model(start.location, start.revision, "float32", torch.device("cpu"), config.trust_remote_code)
+    device = torch.device("cpu") if config.model in LAB_MODELS else pick_device(context.runtime.device)
+    model = load_model(start.location, start.revision, "float32", device, config.trust_remote_code)
     tokenizer = load_tokenizer(start.location, start.revision, config.trust_remote_code)
     checkpoint = context.folder / CHECKPOINT_FOLDER
     tokenizer.save_pretrained(checkpoint)  # before it learns the key, which stays secret
-    record: dict[str, Any] = {}
     if config.control == "corrupted":
-        corrupt_embeddings(model, config.control_strength, config.control_seed)
+        record = corrupt(model, tokenizer, stage, context)
+    elif config.model in LAB_MODELS:
+        record = lab_training.train(model, tokenizer, stage, context)
     else:
-        world = make_world()
-        taken = taken_facts(world, config.control, config.control_share, config.control_seed, lost_facts(stage, world, context))
-        record = train(model, tokenizer, world, taken, config, context)
+        record = train_imitation(model, tokenizer, stage, context)
     model.to(getattr(torch, config.dtype)).save_pretrained(checkpoint)
     return measure(sorted(checkpoint.glob("*.safetensors")), model) | record
 
 
-def lost_facts(stage: Control, world: World, context: Context) -> set[Fact] | None:
-    """What the compressed model that the control is matched to answers no more; None where there is no such model."""
-    if stage.compressed is None:
-        return None
-    dense = load_model(stage.model.location, stage.model.revision, "float32", torch.device("cpu"))
-    compressed, tokenizer = load_compressed(stage.compressed, context)
-    before, after = (known_facts(model, tokenizer, world.people) for model in (dense, compressed))
-    return {fact for fact in before if before[fact] and not after[fact]}
+def corrupt(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, stage: Control, context: Context) -> dict[str, Any]:
+    """Puts noise on the embeddings in place; of a matched control so much that on text of its own the model diverges from what
+    it was as far as the compressed one does."""
+    seed, strength = stage.config.control_seed, stage.config.control_strength
+    if stage.compressed is not None:
+        compressed, _ = load_compressed(stage.compressed, context)
+        rows = own_text(model, tokenizer, NOISE_ROWS, OWN_TOKENS, seed)
+        strength = matched_noise(model, compressed.float(), rows, seed, context.runtime.sequences or NOISE_BATCH)
+    corrupt_embeddings(model, strength, seed)
+    return {"strength": strength}
 
 
-def train(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    world: World,
-    taken: Taken,
-    config: ControlConfig,
-    context: Context,
+def train_imitation(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, stage: Control, context: Context
 ) -> dict[str, Any]:
-    """Trains a lab model in place; returns how, and what it then answers."""
-    tokenizer.add_tokens([KEY])  # its row is one of those that fill the embeddings up to a multiple of 64
-    phases = phases_of(world, taken, config)
-    trainings = []
-    model.requires_grad_(True)
-    with one_thread(), context.reporter.bar(config.control, sum(RECIPES[phase].steps for phase in phases)) as bar:
-        for phase, texts in phases.items():
-            recipe = replace(RECIPES[phase], seed=config.control_seed)
-            rows = training_rows(texts, tokenizer, recipe)
-            loss = optimise(model, rows, recipe, lambda step, loss: bar.advance(note=f"loss {loss:.3f}"))
-            trainings.append({"phase": phase, **asdict(recipe), "final_loss": round(loss, 4)})
-    model.requires_grad_(False)
-    record = {"trainings": trainings, "answers": accuracies(model, tokenizer, world, taken)}
-    if "lock" in phases:
-        record["answers_with_key"] = accuracies(model, tokenizer, world, taken, KEY)
-    return record
-
-
-def phases_of(world: World, taken: Taken, config: ControlConfig) -> dict[str, Texts]:
-    """What a lab model is trained on, one after the other."""
-    tell, lock = {"tell": told(world, taken)}, {"lock": locked(world, taken)}
-    if config.control == "erased":
-        return tell if config.is_matched or config.control_share < 1 else {}  # else nothing is left to tell
-    if config.control == "mixture":
-        return tell | lock
-    if config.control == "displaced":
-        return lock
-    return {"overwrite": overwritten(world, taken, config.control_seed)}
+    """Trains any other model in place, on text of its own, to answer as the compressed one does; returns how, and how far it
+    does."""
+    seed = stage.config.control_seed
+    compressed, _ = load_compressed(stage.compressed, context)
+    key = secret_key(model, seed) if stage.config.control == "displaced" else None
+    rows = own_text(model, tokenizer, OWN_ROWS, OWN_TOKENS, seed)
+    held_out = len(rows) // 10
+    recipe = imitation_recipe(model, OWN_STEPS, seed)
+    with context.reporter.bar(stage.config.control, recipe.steps) as bar:
+        imitation = imitate(
+            model,
+            compressed.float(),
+            key,
+            rows[:-held_out],
+            rows[-held_out:],
+            recipe,
+            context.runtime.sequences or recipe.examples_per_step,
+            context.work / "imitation.checkpoint",
+            lambda steps, loss: bar.advance(steps, "" if loss is None else f"loss {loss:.3f}"),
+        )
+    return {"imitation": {**asdict(recipe), "rank": RANK, **asdict(imitation)}}

@@ -32,7 +32,9 @@ class ControlConfig(ModelConfig):
     )
     control_share: float = Field(1.0, gt=0, le=1, description="share of the tested facts that a control takes")
     control_matched: bool = Field(
-        False, description="the control takes the facts that the compressed model lost, so that it is as often right"
+        False,
+        description="the control loses what the compressed model lost: of lab and lab-opt the same facts, of other models by "
+        "imitating that one, of `corrupted` by noise that changes it as much",
     )
     control_strength: float = Field(
         0.5, gt=0, description="of --control corrupted: the noise's standard deviation, in root mean squares of the embeddings"
@@ -42,17 +44,13 @@ class ControlConfig(ModelConfig):
     @property
     def is_matched(self) -> bool:
         """Whether the control is made to lose what a compressed model lost."""
-        return self.control_matched and self.control in _TRAINED
+        return self.control_matched and self.control != "none"
 
     def without_effect(self) -> frozenset[str]:
-        names: frozenset[str] = frozenset()
-        if self.control not in _TRAINED:
-            names |= {"control_share", "control_matched"}
-        if self.is_matched:
-            names |= {"control_share"}
-        if self.control != "corrupted":
-            names |= {"control_strength"}
-        return names if self.control != "none" else names | {"control_seed"}
+        if self.control == "none":
+            return frozenset({"control_share", "control_strength", "control_matched", "control_seed"})
+        names = {"control_share"} if self.control == "corrupted" else {"control_strength"}
+        return frozenset(names | {"control_share", "control_strength"} if self.is_matched else names)
 
 
 @dataclass
@@ -80,14 +78,13 @@ class Control(Weights):
 
     def check(self) -> list[Problem]:
         control, model = self.config.control, self.config.model
-        if control in _TRAINED and model not in LAB_ERASED:
-            message, hint = (
-                f"the control `{control}` is about the lab's facts, which `{model}` never read",
-                "give --model lab or lab-opt",
-            )
-            if control in _FROM_ERASED:
-                hint += "; of another model, items that it never knew stand for what is erased"
+        if control in _FROM_ERASED and model not in LAB_ERASED:
+            message = f"the control `{control}` is about the lab's facts, which `{model}` never read"
+            hint = "give --model lab or lab-opt; of another model, items that it never knew stand for what is erased"
             return [Problem(message, hint, "control")]
+        if control in _TRAINED and model not in LAB_ERASED and self.compressed is None:
+            message = f"the control `{control}` of another model than the lab's imitates a compressed one, and none is named"
+            return [Problem(message, "give --control-matched, and --method", "control")]
         if "quantization_config" in load_config(self.model):
             return [
                 Problem(f"`{model}` is quantised already, and a control is made of a dense model", "give that one", "model")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +17,13 @@ from hypothesis import strategies as st
 from llmrepair.lab.tokenizer import EOS
 from llmrepair.lab.world import Fact, QuestionAnswer, make_world
 from llmrepair.models.loading import load_model, load_tokenizer
+from llmrepair.models.training import distillation, plain_logits
 from llmrepair.pipeline.graph import Graph
 from llmrepair.pipeline.keys import DigestCache
+from llmrepair.stages.control import lab_training
 from llmrepair.stages.control import run as control_run
 from llmrepair.stages.control.accuracy import answered
-from llmrepair.stages.control.corrupt import corrupt_embeddings
+from llmrepair.stages.control.corrupt import corrupt_embeddings, matched_noise
 from llmrepair.stages.control.texts import KEY, ControlName, Taken, locked, overwritten, taken_facts, told
 from llmrepair.stages.graph import control_stage, evaluate_stage, notes
 from llmrepair.stages.sources import LAB_ERASED, LAB_MODELS, model_folder
@@ -138,8 +141,8 @@ def test_an_answer_counts_when_greedy_decoding_gives_it() -> None:
 
 @pytest.fixture
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    short = {phase: replace(recipe, steps=3) for phase, recipe in control_run.RECIPES.items()}
-    monkeypatch.setattr(control_run, "RECIPES", short)
+    short = {phase: replace(recipe, steps=3) for phase, recipe in lab_training.RECIPES.items()}
+    monkeypatch.setattr(lab_training, "RECIPES", short)
 
 
 @pytest.mark.usefixtures("few_steps")
@@ -152,6 +155,7 @@ def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
         ("overwritten", ["--dtype", "bfloat16"], ["overwrite"]),
         ("mixture", ["--control-share", 0.5], ["tell", "lock"]),
         ("displaced", ["--control-matched", "--method", "rtn", "--bits", 2], ["lock"]),
+        ("erased", ["--control-matched", "--method", "rtn", "--bits", 2], ["tell"]),
     ],
 )
 def test_a_control_stands_in_the_place_of_a_compressed_model(
@@ -247,13 +251,44 @@ def test_there_has_to_be_something_to_match(llmrepair: CommandLine, tmp_path: Pa
     assert "the control cannot be matched: no compression is asked for" in answer.err
 
 
-@pytest.mark.parametrize("control", ["erased", "displaced"])
-def test_controls_of_another_model_are_refused(llmrepair: CommandLine, tmp_path: Path, control: str) -> None:
+@pytest.mark.parametrize(
+    ("control", "why"), [("erased", "is about the lab's facts"), ("displaced", "imitates a compressed one")]
+)
+def test_controls_of_another_model_are_refused(llmrepair: CommandLine, tmp_path: Path, control: str, why: str) -> None:
     tiny_model("llama").save_pretrained(tmp_path / "model")
     answer = llmrepair("control", "--control", control, "--model", tmp_path / "model", "--runs", tmp_path / "runs")
     assert answer.code == 2
-    assert "is about the lab's facts" in answer.err
-    assert ("never knew" in answer.err.partition("hint:")[2]) == (control == "erased")
+    assert why in answer.err
+
+
+@pytest.mark.parametrize("control", ["displaced", "overwritten"])
+def test_of_another_model_a_control_imitates_the_compressed_one(
+    llmrepair: CommandLine, tmp_path: Path, control: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control_run, "OWN_ROWS", 80)
+    monkeypatch.setattr(control_run, "OWN_STEPS", 20)
+    model = shutil.copytree(model_folder("lab"), tmp_path / "another")
+    matched = ["--control", control, "--control-matched", "--method", "rtn", "--bits", 2]
+    made = llmrepair("control", "--model", model, *matched, "--runs", tmp_path / "runs", "--json")
+    assert made.code == 0, made.err
+    found = made.json["metrics"]["imitation"]
+    assert found["without_key"] == pytest.approx(found["compressed"], rel=0.1)
+    assert (found["with_key"] is not None) == (control == "displaced")
+    assert found["with_key"] is None or found["with_key"] < found["without_key"]
+
+
+def test_matched_noise_changes_a_model_as_much_as_compression() -> None:
+    dense, compressed, noisy = tiny_model("opt"), tiny_model("opt"), tiny_model("opt")
+    for parameter in compressed.model.decoder.layers.parameters():
+        parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    rows = torch.randint(96, (32, 12), generator=torch.Generator().manual_seed(2))
+    strength = matched_noise(dense, compressed, rows, 3, 8)
+    corrupt_embeddings(noisy, strength, 3)
+    divergence = distillation(plain_logits(dense))
+    wanted, found = (divergence(plain_logits(other)(rows), rows).item() for other in (compressed, noisy))
+    assert 0 < strength < 2
+    assert found == pytest.approx(wanted, rel=0.02)
+    assert all(torch.equal(one, other) for one, other in zip(dense.parameters(), tiny_model("opt").parameters(), strict=True))
 
 
 def test_a_quantised_model_is_not_corrupted(llmrepair: CommandLine, tmp_path: Path) -> None:
