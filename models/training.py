@@ -326,6 +326,17 @@ def distillation_loss(logits: torch.Tensor, teacher_logits: torch.Tensor) -> tor
     return functional.kl_div(student, teacher, reduction="sum", log_target=True)
 
 
+def distillation(teacher: LogitsOf) -> Objective:
+    """`distillation_loss` to what a teacher says of the same rows."""
+
+    def objective(logits: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            wanted = teacher(rows)
+        return distillation_loss(logits, wanted)
+
+    return objective
+
+
 def row_losses(logits: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     """Mean cross-entropy [N] of the next tokens of each row, in nats; shapes as in `next_token_loss`."""
     losses = functional.cross_entropy(logits.transpose(1, 2).float(), rows[:, 1:], reduction="none")

@@ -21,7 +21,7 @@ from llmrepair.models.training import (
     Recipe,
     Trial,
     best_trial,
-    distillation_loss,
+    distillation,
     next_token_loss,
     plain_logits,
     row_losses,
@@ -107,12 +107,8 @@ def _objectives(config: TuningConfig, compressed: Weights, device: torch.device)
     if set(config.objective) == {"lm"}:
         return {"lm": next_token_loss}
     source, dense = compressed.model, compressed.config
-    teacher = plain_logits(load_model(source.location, source.revision, dense.dtype, device, dense.trust_remote_code))
-
-    def distill(logits: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():
-            wanted = teacher(rows)
-        return distillation_loss(logits, wanted)
+    teacher = load_model(source.location, source.revision, dense.dtype, device, dense.trust_remote_code)
+    distill = distillation(plain_logits(teacher))
 
     def mixed(logits: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         return (next_token_loss(logits, rows) + distill(logits, rows)) / 2
