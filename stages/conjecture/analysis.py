@@ -1,11 +1,13 @@
-"""Everything that is said of one task, from the answers on its items. Boolean arrays in, numbers out."""
+"""Everything that is said of a task whose answers are right or wrong. Boolean arrays in, numbers out."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from llmrepair.stages.conjecture.classes import (
     Agreement,
@@ -23,13 +25,19 @@ from llmrepair.stages.conjecture.resampling import Estimate, Resampling
 from llmrepair.stages.conjecture.significance import NoiseFloor, mcnemar, noise_floor, smallest_effect
 from llmrepair.stages.report.comparison import Difference, paired_difference
 
+Values = TypeVar("Values", bound=NDArray[Any])
+
 
 @dataclass(frozen=True)
-class Answers:
-    """Which of n items a damaged model answers right: as it is [n], and behind each repair [K, n] of K seeds."""
+class Results(Generic[Values]):
+    """What a damaged model makes of n items: as it is [n], and behind each repair [K, n] of K seeds."""
 
-    alone: Items
-    repaired: Mapping[str, Items]
+    alone: Values
+    repaired: Mapping[str, Values]
+
+
+Answers = Results[Items]
+"""Whether each is answered right."""
 
 
 @dataclass(frozen=True)

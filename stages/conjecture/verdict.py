@@ -12,6 +12,8 @@ Of one task:
 4. `mixed` where the whole interval lies between the two.
 5. `undetermined` where the interval reaches into more than one of these.
 
+A task that only asks how likely texts are is `undetermined`: it has no right or wrong answers, so no fact is lost or found.
+
 Of several tasks: the word of all those that are determined; `mixed` if they differ; `undetermined` if none is.
 """
 
@@ -21,6 +23,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from llmrepair.stages.conjecture.damage import Damage
 from llmrepair.stages.conjecture.index import Index
 from llmrepair.stages.conjecture.resampling import Estimate
 
@@ -98,6 +101,18 @@ def sentence(model: str, task: str, lost: int, found: Mapping[str, Estimate] | N
         f"prompt, {latent} only with LoRA tuned on other facts, and {erased} with neither: {judged.word}, "
         f"because {judged.why}{where}"
     )
+
+
+NO_ANSWERS = "it has no right or wrong answers, so no fact is lost or found"
+_REPAIRS = {"prompt": "the prompt", "idp": "IDP", "lora": "LoRA"}
+
+
+def text_sentence(model: str, task: str, found: Damage) -> str:
+    """What is said of a task that only asks how likely texts are, for a newcomer."""
+    shares = [f"{_REPAIRS.get(name, name)} {share_text(share)}" for name, share in found.undone.items() if share is not None]
+    undone = f"of the damage (its texts are less likely to {model} than to the dense model) is undone: {', '.join(shares)}"
+    nothing = f"its texts do not show that they are less likely to {model} than to the dense model, so there is nothing to undo"
+    return f"{task}: undetermined, because {NO_ANSWERS}; {undone if shares else nothing}"
 
 
 def share_text(share: Estimate) -> str:

@@ -125,13 +125,16 @@ def test_known_truths_get_their_word(share: float, word: str) -> None:
     assert right >= 9
 
 
-def test_there_is_no_index_between_controls_that_are_alike() -> None:
-    generator = np.random.default_rng(0)
-    alike, model = recovered(0.5, generator), recovered(0.9, generator)
-    index = displacement_index(model, alike, recovered(0.5, generator), Resampling(360))
-    assert index.index is None
-    assert verdict(300, index).word == "undetermined"
-    assert "more of the displaced control" in verdict(300, index).why
+def test_there_is_hardly_ever_an_index_between_controls_that_are_alike() -> None:
+    by_chance = 0
+    for seed in range(40):
+        generator = np.random.default_rng(seed)
+        alike, model = recovered(0.5, generator), recovered(0.9, generator)
+        index = displacement_index(model, alike, recovered(0.5, generator), Resampling(360))
+        assert verdict(300, index).word == "undetermined"
+        by_chance += index.index is not None
+        assert index.index is not None or "more of the displaced control" in verdict(300, index).why
+    assert by_chance <= 2
 
 
 def test_luck_is_subtracted_where_it_is_known() -> None:
