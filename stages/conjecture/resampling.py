@@ -118,8 +118,8 @@ def _stretch(part: Part) -> float:
 
 
 def seeds_variance(gradient: Floats, parts: Sequence[Part]) -> tuple[float, float]:
-    """Of a number that changes with its parts' means, of K > 1 seeds, by `gradient` [C]: the variance that is chance, which seeds
-    and items show alike, and that of the mean of the seeds' K numbers, which holds it.
+    """Of a number that changes with its parts' means, of K > 1 seeds, by `gradient` [C]: the variance that is chance, which
+    seeds and items show alike, and that of the mean of the seeds' K numbers, which holds it.
 
     Of a single mean MS_residual / (K m) and MS_seeds / (K m) of the crossed design of K seeds and m items.
     """
