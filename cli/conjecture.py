@@ -116,4 +116,4 @@ def _text_rows(result: Mapping[str, Any]) -> Iterator[list[str]]:
 
 
 def _values(scores: Mapping[str, float]) -> list[str]:
-    return [f"{value:.4g}" for value in scores.values()]
+    return [f"{value:,.{1 if value >= 100 else 3}f}" for value in scores.values()]

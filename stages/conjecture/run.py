@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,7 +47,8 @@ class Task:
 
 def run(stage: Conjecture, context: Context) -> dict[str, Any]:
     tasks, texts, others = _read_tasks(stage, context)
-    model = stage.damaged.compressed.label()
+    compressed = stage.damaged.compressed
+    model = Path(compressed.config.model).name + compressed.label().removeprefix(compressed.config.model)
     answers = {task.name: _of_task(task, model) for task in tasks}
     _add_holm(answers)
     likelihoods = {each.name: texts_result(each, model) for each in texts}
@@ -115,7 +117,7 @@ def _of_task(task: Task, model: str) -> dict[str, Any]:
     return {
         "kind": "answers",
         "verdict": asdict(verdict(lost, index)),
-        "sentence": sentence(model, task.name, lost, shares, index),
+        "sentence": sentence(model, task.name, int(task.dense.sum()), lost, shares, index),
         "items": len(task.dense),
         "overlap": {"items": len(task.items), **Counter(reason for reason in task.overlap if reason is not None)},
         "displacement": asdict(index) if index is not None else None,

@@ -70,12 +70,12 @@ def texts_result(texts: Texts, model: str) -> dict[str, Any]:
 
 
 def text_lines(texts: Texts) -> Iterator[dict[str, Any]]:
-    """The losses of each text, of each seed."""
+    """The losses of each text, of each seed: it is lost or kept as little as right or wrong."""
     damaged = texts.models[DAMAGED]
     for number, item in enumerate(texts.items):
         alone = {DENSE: texts.dense[number], "none": damaged.alone[number]}
         repaired = {recovery: losses[:, number].tolist() for recovery, losses in damaged.repaired.items()}
-        yield {"task": texts.name, **item._asdict(), "nats": alone | repaired}
+        yield {"task": texts.name, **item._asdict(), "class": None, "nats": alone | repaired}
 
 
 def texts_metrics(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -82,16 +82,23 @@ def overall(words: Iterable[Word]) -> Word:
     return determined.pop() if determined else "undetermined"
 
 
-def sentence(model: str, task: str, lost: int, found: Mapping[str, Estimate] | None, index: Index | None) -> str:
+def sentence(model: str, task: str, known: int, lost: int, found: Mapping[str, Estimate] | None, index: Index | None) -> str:
     """The verdict of one task for a newcomer, with its intervals.
 
     Args:
         model: what was done to the dense model, as `lab gptq 3 bits`.
+        known: items that the dense model answers.
+        lost: those of them that the damaged one does not.
         found: shares of the fates in the lost items; None where nothing was lost.
     """
     judged = verdict(lost, index)
+    if not known:
+        return (
+            f"{task}: {judged.word}, because the dense model itself answers none of its questions, so there was nothing to lose"
+        )
     if found is None:
-        return f"{task}: {model} answers all that the dense model answers, so there is nothing to bring back"
+        answers = f"{model} answers all {known} questions that the dense model answers"
+        return f"{task}: {judged.word}, because {answers}, so there is nothing to bring back"
     where = ""
     if index is not None and index.index is not None:
         where = f" (displacement index {number_text(index.index)}, where 0 is never told and 1 only hidden)"
@@ -109,9 +116,10 @@ _REPAIRS = {"prompt": "the prompt", "idp": "IDP", "lora": "LoRA"}
 
 def text_sentence(model: str, task: str, found: Damage) -> str:
     """What is said of a task that only asks how likely texts are, for a newcomer."""
-    shares = [f"{_REPAIRS.get(name, name)} {share_text(share)}" for name, share in found.undone.items() if share is not None]
-    undone = f"of the damage (its texts are less likely to {model} than to the dense model) is undone: {', '.join(shares)}"
-    nothing = f"its texts do not show that they are less likely to {model} than to the dense model, so there is nothing to undo"
+    damage = f"its texts are less likely to {model} than to the dense model"
+    shares = [f"{share_text(share)} by {_REPAIRS.get(name, name)}" for name, share in found.undone.items() if share is not None]
+    undone = f"{damage}; undone of that damage are {', '.join(shares)}"
+    nothing = f"it is not clear that {damage}, so there is nothing to undo"
     return f"{task}: undetermined, because {NO_ANSWERS}; {undone if shares else nothing}"
 
 
