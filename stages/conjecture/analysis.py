@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,19 +25,16 @@ from llmrepair.stages.conjecture.resampling import Estimate, Resampling
 from llmrepair.stages.conjecture.significance import NoiseFloor, mcnemar, noise_floor, smallest_effect
 from llmrepair.stages.report.comparison import Difference, paired_difference
 
-Values = TypeVar("Values", bound=NDArray[Any])
-
 
 @dataclass(frozen=True)
-class Results(Generic[Values]):
-    """What a damaged model makes of n items: as it is [n], and behind each repair [K, n] of K seeds."""
+class Results:
+    """What a damaged model makes of n items: as it is [n], and behind each repair [K, n] of K seeds.
 
-    alone: Values
-    repaired: Mapping[str, Values]
+    Whether each is answered right, or what each costs.
+    """
 
-
-Answers = Results[Items]
-"""Whether each is answered right."""
+    alone: NDArray[Any]
+    repaired: Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,7 @@ class Found:
         return int(self.items.lost.sum())
 
 
-def find(dense: Items, answers: Answers, resampling: Resampling) -> Found:
+def find(dense: Items, answers: Results, resampling: Resampling) -> Found:
     """Classes, rates and fates; `dense` [n] are the dense model's answers, `answers` hold those behind `prompt` and `lora`."""
     items, repaired = classes(dense, answers.alone), answers.repaired
     return Found(
@@ -79,7 +76,7 @@ def find(dense: Items, answers: Answers, resampling: Resampling) -> Found:
     )
 
 
-def index_of(dense: Items, answers: Mapping[str, Answers], resampling: Resampling) -> Index | None:
+def index_of(dense: Items, answers: Mapping[str, Results], resampling: Resampling) -> Index | None:
     """The displacement index of `model` between the controls `erased` and `displaced`; None where one of the three is missing
     or lost nothing."""
     found = {
@@ -92,7 +89,7 @@ def index_of(dense: Items, answers: Mapping[str, Answers], resampling: Resamplin
     return displacement_index(found["model"], found["erased"], found["displaced"], resampling)
 
 
-def tests(answers: Answers) -> dict[str, Test]:
+def tests(answers: Results) -> dict[str, Test]:
     """Each repair against the model without one."""
     return {name: _test(answers.alone, repaired) for name, repaired in answers.repaired.items()}
 
@@ -108,7 +105,7 @@ def _test(alone: Items, repaired: Items) -> Test:
     )
 
 
-def item_fates(answers: Answers) -> list[list[str]]:
+def item_fates(answers: Results) -> list[list[str]]:
     """For each item, what it would be if it was lost: of each seed."""
     found = fates(answers.repaired["prompt"], answers.repaired["lora"])
     names = np.select(list(found.values()), list(found), "")  # [K, n]

@@ -15,7 +15,7 @@ import numpy as np
 from llmrepair.pipeline.artifact import write_json
 from llmrepair.pipeline.errors import Problem, WorkError
 from llmrepair.pipeline.stage import Context
-from llmrepair.stages.conjecture.analysis import Answers, Found, find, index_of, item_fates, tests
+from llmrepair.stages.conjecture.analysis import Found, Results, find, index_of, item_fates, tests
 from llmrepair.stages.conjecture.classes import Items, classes
 from llmrepair.stages.conjecture.overlap import first_words, overlaps
 from llmrepair.stages.conjecture.resampling import Resampling
@@ -42,7 +42,7 @@ class Task:
     overlap: list[str | None]
     """Of every item, why it is left out; None where it is not."""
     dense: Items
-    models: dict[str, Answers]
+    models: dict[str, Results]
 
 
 def run(stage: Conjecture, context: Context) -> dict[str, Any]:

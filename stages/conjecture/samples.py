@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from llmrepair.lab.world import make_world
 from llmrepair.pipeline.artifact import Artifact
-from llmrepair.stages.conjecture.analysis import Results, Values
+from llmrepair.stages.conjecture.analysis import Results
 from llmrepair.stages.conjecture.classes import Items
 from llmrepair.stages.conjecture.overlap import Asked
 from llmrepair.stages.conjecture.stage import Role
@@ -41,7 +42,7 @@ def answered_right(artifact: Artifact, task: str, items: Sequence[Item]) -> Item
     return np.array([samples[item]["correct"] for item in items], dtype=bool)
 
 
-def of_models(stage: Conjecture, read: Callable[[Role], Values]) -> dict[str, Results[Values]]:
+def of_models(stage: Conjecture, read: Callable[[Role], NDArray[Any]]) -> dict[str, Results]:
     """What the model under test and each control make of items, of what an evaluation of a role makes of them."""
     return {
         model: Results(

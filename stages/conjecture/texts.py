@@ -30,7 +30,7 @@ class Texts:
     items: list[Item]
     dense: Floats
     """[n] losses in nats."""
-    models: dict[str, Results[Floats]]
+    models: dict[str, Results]
     scores: dict[str, dict[str, dict[str, float]]]
     """Model -> repair, or `none` -> metric -> value, of several seeds the mean."""
 
