@@ -1,10 +1,16 @@
 """Intervals over items and seeds by a Bayesian bootstrap. Arrays in, numbers out.
 
-Items get random weights (Rubin 1981, Annals of Statistics 9:130), the same in every rate that is drawn, so that differences
-and ratios of rates on the same items are paired. To the items come half a right one and half a wrong one, of random weights
-too: of right and wrong answers of one seed a rate is then drawn from Jeffreys' beta distribution, whose interval is of use at
-both ends, where a bootstrap has no spread (Brown, Cai and DasGupta 2001, Statistical Science 16:101). A few seeds are too few
-to be drawn from: what they add to the error is drawn from Student's t with K - 1 degrees of freedom.
+Items get random weights (Rubin 1981, Annals of Statistics 9:130), the same in every mean that is drawn, so that differences
+and ratios of means over the same items are paired. To right and wrong answers come half a right one and half a wrong one, of
+random weights too: of one seed a rate is then drawn from Jeffreys' beta distribution, whose interval is of use at both ends,
+where a bootstrap has no spread (Brown, Cai and DasGupta 2001, Statistical Science 16:101).
+
+K seeds are too few to be drawn from. The K numbers that they give have errors of their own, of the seeds and of chance, and
+one that they share, for they are asked the same items. The mean's own error is drawn from Student's t with K - 1 degrees of
+freedom, at the scale that the K numbers show: no component of variance is estimated that could come out as zero. The shared
+error is that of other items without the chance that the K numbers already show: the draws of the items are shrunk by it
+(Davison and Hinkley 1997, Bootstrap Methods and their Application, section 3.8). The sum of both is Behrens and Fisher's
+solution, which holds the truth about as often as it should or a little more often (Robinson 1976, Annals of Statistics 4:963).
 """
 
 from __future__ import annotations
@@ -16,6 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 _RESAMPLES = 2000
 _SEED = 0
@@ -34,7 +41,10 @@ class Estimate:
 
 
 class Part(NamedTuple):
-    """A rate that a number is made of: the share that `results` [K, n] of K seeds, bool, has of the items `among` [n], bool."""
+    """A mean that a number is made of: that of `results` [K, n] of K seeds over the items `among` [n], bool.
+
+    Results are right and wrong answers, bool, whose mean is a rate, or numbers of any size.
+    """
 
     results: NDArray[Any]
     among: NDArray[Any]
@@ -60,47 +70,62 @@ class Resampling:
         """A number with its percentile interval, which always holds it.
 
         Args:
-            function: rates [..., C] of the parts -> the number [...].
+            function: means [..., C] of the parts -> the number [...].
             parts: C of them, each of the same K seeds, and of one item or more.
             most: the largest that the number can be; the least is then 0.
         """
-        rates = np.array([part.values.mean() for part in parts])
-        draws = function(np.stack([self._item_draws(part) for part in parts], axis=-1))
-        error = seeds_error(_gradient(function, rates), parts)
-        if error:
-            draws = draws + error * self._generator.standard_t(len(parts[0].results) - 1, _RESAMPLES)
-        value = float(function(rates))
+        means = np.array([part.values.mean() for part in parts])
+        draws = function(self._item_draws(parts))
+        seeds = len(parts[0].results)
+        if seeds > 1:
+            chance, error = seeds_variance(_gradient(function, means), parts)
+            draws = _shrunk(draws, chance) + math.sqrt(error) * self._generator.standard_t(seeds - 1, _RESAMPLES)
+        value = float(function(means))
         low, high = np.percentile(draws if most == math.inf else np.clip(draws, 0, most), [2.5, 97.5]).tolist()
         return Estimate(value, min(low, value), max(high, value))
 
-    def _item_draws(self, part: Part) -> Floats:
-        """Rates [R] of the same seeds and other items."""
-        weights, of_items = self._weights[:, part.among], part.values.mean(0, dtype=np.float32)
-        right, wrong = _answer_weight(of_items) * self._generator.standard_gamma(0.5, (2, _RESAMPLES))
-        return (weights @ of_items + right) / (weights.sum(1) + right + wrong)
+    def _item_draws(self, parts: Sequence[Part]) -> Floats:
+        """Means [R, C] of the same seeds and other items."""
+        among = np.stack([part.among for part in parts], axis=1).astype(np.float32)
+        of_items = np.stack([part.results.mean(0, dtype=np.float32) for part in parts], axis=1) * among
+        right, wrong = self._generator.standard_gamma(0.5, (2, _RESAMPLES, len(parts))) * [
+            _answer_weight(part) for part in parts
+        ]
+        draws = (self._weights @ of_items + right) / (self._weights @ among + right + wrong)
+        return draws.mean(0) + [_stretch(part) for part in parts] * (draws - draws.mean(0))
 
 
-def _answer_weight(of_items: Floats) -> float:
+def _answer_weight(part: Part) -> float:
     """What one answer weighs of an item with K: 1 where all seeds answer alike, about 1 / K where only chance makes them.
 
-    The variance of the items' means [m] as a share of what it is of single answers (a design effect); 1 at both ends.
+    The variance of the items' means as a share of what it is of single answers (a design effect); 1 at both ends, and 0 of
+    numbers that are no answers.
     """
-    mean = float(of_items.mean())
-    return float(of_items.var()) / (mean * (1 - mean)) if 0 < mean < 1 else 1.0
-
-
-def seeds_error(gradient: Floats, parts: Sequence[Part]) -> float:
-    """Standard error that is due to K seeds alone, of a number that changes with its parts' rates by `gradient` [C].
-
-    The component of variance of the seeds, which is what the K numbers vary by less what items and chance explain, or zero:
-    of a single rate (MS_seeds - MS_residual) / m of the crossed design of K seeds and m items.
-    """
-    seeds = len(parts[0].results)
-    if seeds < 2:
+    if part.results.dtype != bool:
         return 0.0
+    of_items = part.values.mean(0)
+    mean = of_items.mean()
+    return float(of_items.var() / (mean * (1 - mean))) if 0 < mean < 1 else 1.0
+
+
+def _stretch(part: Part) -> float:
+    """What a bootstrap of m numbers has to be widened by, for its variance is too small by (m - 1) / (m + 1) and a normal
+    distribution's (Hesterberg 2015, American Statistician 69:371); 1 of answers, whose prior has seen to that."""
+    m = max(2, int(part.among.sum()))
+    return (
+        1.0 if part.results.dtype == bool else math.sqrt((m + 1) / (m - 1)) * stats.t.ppf(0.975, m - 1) / stats.norm.ppf(0.975)
+    )
+
+
+def seeds_variance(gradient: Floats, parts: Sequence[Part]) -> tuple[float, float]:
+    """Of a number that changes with its parts' means, of K > 1 seeds, by `gradient` [C]: the variance that is chance, which
+    seeds and items show alike, and that of the mean of the seeds' K numbers, which holds it.
+
+    Of a single mean MS_residual / (K m) and MS_seeds / (K m) of the crossed design of K seeds and m items.
+    """
     of_seeds = np.stack([part.values.mean(1) for part in parts], axis=-1) @ gradient
-    variance = of_seeds.var(ddof=1) - gradient**2 @ [_residual_variance(part.values) for part in parts]
-    return math.sqrt(max(0.0, variance) / seeds)
+    chance = gradient**2 @ [_residual_variance(part.values) for part in parts]
+    return float(chance) / len(of_seeds), float(of_seeds.var(ddof=1)) / len(of_seeds)
 
 
 def _residual_variance(values: NDArray[Any]) -> float:
@@ -112,7 +137,13 @@ def _residual_variance(values: NDArray[Any]) -> float:
     return float((residuals**2).sum() / ((k - 1) * (m - 1) * m))
 
 
-def _gradient(function: Callable[[Floats], Floats], rates: Floats) -> Floats:
-    """[C] at `rates` [C], by central differences."""
-    steps = _STEP * np.eye(len(rates))
-    return (function(rates + steps) - function(rates - steps)) / (2 * _STEP)
+def _shrunk(draws: Floats, variance: float) -> Floats:
+    """Draws [R] towards their mean, so that their variance is less by as much; at least zero."""
+    mean, spread = draws.mean(), draws.var()
+    return mean + math.sqrt(1 - variance / spread) * (draws - mean) if spread > variance else np.full_like(draws, mean)
+
+
+def _gradient(function: Callable[[Floats], Floats], means: Floats) -> Floats:
+    """[C] at `means` [C], by central differences."""
+    steps = _STEP * np.eye(len(means))
+    return (function(means + steps) - function(means - steps)) / (2 * _STEP)
