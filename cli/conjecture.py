@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from llmrepair.cli.options import JSON_OPTION, RUNS_OPTION, Panels, with_options
@@ -45,18 +45,22 @@ def conjecture(values: Mapping[str, Any], runs: RUNS_OPTION = DEFAULT_RUNS, as_j
 
 
 def print_conjecture(artifact: Artifact) -> None:
-    """The verdict first, then for each task rates, shares and tests."""
+    """The verdict first, then for each task rates, shares and tests, or what texts cost."""
     found: Mapping[str, Any] = artifact.read_json(RESULT_FILE)
     print(f"{found['verdict']}\n")
     for text in found["sentences"]:
         print(text)
     for task, result in found["tasks"].items():
-        print(f"\n{_items_text(task, result)}\n")
-        print_table(_RATE_HEADS, _rate_rows(result), right=_RATE_HEADS[2:])
-        print()
-        print_table(_TEST_HEADS, _test_rows(result), right=_TEST_HEADS[1:])
+        (_print_texts if result["kind"] == "texts" else _print_answers)(task, result)
     seeds = ", ".join(map(str, found["seeds"]))
     print(f"\nshares in % with 95 % intervals, over items and tuning seeds ({seeds}); everything is in {artifact.path}")
+
+
+def _print_answers(task: str, result: Mapping[str, Any]) -> None:
+    print(f"\n{_items_text(task, result)}\n")
+    print_table(_RATE_HEADS, _rate_rows(result), right=_RATE_HEADS[2:])
+    print()
+    print_table(_TEST_HEADS, _test_rows(result), right=_TEST_HEADS[1:])
 
 
 def _items_text(task: str, result: Mapping[str, Any]) -> str:
@@ -95,3 +99,21 @@ def _test_rows(result: Mapping[str, Any]) -> list[list[str]]:
         value, low, high = (100 * test["difference"][name] for name in ("value", "low", "high"))
         rows.append([repair, f"{value:+.1f} [{low:+.1f}, {high:+.1f}]", *p_values, *effects])
     return rows
+
+
+def _print_texts(task: str, result: Mapping[str, Any]) -> None:
+    metrics = list(result["dense"])
+    heads = ("model", "repair", "damage undone", *(metric.replace("_", " ") for metric in metrics))
+    print(f"\n{task}: {result['items']} texts\n")
+    print_table(heads, [["dense", "", "", *_values(result["dense"])], *_text_rows(result)], right=heads[2:])
+
+
+def _text_rows(result: Mapping[str, Any]) -> Iterator[list[str]]:
+    for model, found in result["models"].items():
+        for repair, scores in found["scores"].items():
+            undone = "" if repair == "none" else _percent(found["undone"][repair])
+            yield [model, repair, undone, *_values(scores)]
+
+
+def _values(scores: Mapping[str, float]) -> list[str]:
+    return [f"{value:,.{1 if value >= 100 else 3}f}" for value in scores.values()]

@@ -1,11 +1,13 @@
-"""Everything that is said of one task, from the answers on its items. Boolean arrays in, numbers out."""
+"""Everything that is said of a task whose answers are right or wrong. Boolean arrays in, numbers out."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from llmrepair.stages.conjecture.classes import (
     Agreement,
@@ -25,11 +27,14 @@ from llmrepair.stages.report.comparison import Difference, paired_difference
 
 
 @dataclass(frozen=True)
-class Answers:
-    """Which of n items a damaged model answers right: as it is [n], and behind each repair [K, n] of K seeds."""
+class Results:
+    """What a damaged model makes of n items: as it is [n], and behind each repair [K, n] of K seeds.
 
-    alone: Items
-    repaired: Mapping[str, Items]
+    Whether each is answered right, or what each costs.
+    """
+
+    alone: NDArray[Any]
+    repaired: Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ class Found:
         return int(self.items.lost.sum())
 
 
-def find(dense: Items, answers: Answers, resampling: Resampling) -> Found:
+def find(dense: Items, answers: Results, resampling: Resampling) -> Found:
     """Classes, rates and fates; `dense` [n] are the dense model's answers, `answers` hold those behind `prompt` and `lora`."""
     items, repaired = classes(dense, answers.alone), answers.repaired
     return Found(
@@ -71,7 +76,7 @@ def find(dense: Items, answers: Answers, resampling: Resampling) -> Found:
     )
 
 
-def index_of(dense: Items, answers: Mapping[str, Answers], resampling: Resampling) -> Index | None:
+def index_of(dense: Items, answers: Mapping[str, Results], resampling: Resampling) -> Index | None:
     """The displacement index of `model` between the controls `erased` and `displaced`; None where one of the three is missing
     or lost nothing."""
     found = {
@@ -84,7 +89,7 @@ def index_of(dense: Items, answers: Mapping[str, Answers], resampling: Resamplin
     return displacement_index(found["model"], found["erased"], found["displaced"], resampling)
 
 
-def tests(answers: Answers) -> dict[str, Test]:
+def tests(answers: Results) -> dict[str, Test]:
     """Each repair against the model without one."""
     return {name: _test(answers.alone, repaired) for name, repaired in answers.repaired.items()}
 
@@ -100,7 +105,7 @@ def _test(alone: Items, repaired: Items) -> Test:
     )
 
 
-def item_fates(answers: Answers) -> list[list[str]]:
+def item_fates(answers: Results) -> list[list[str]]:
     """For each item, what it would be if it was lost: of each seed."""
     found = fates(answers.repaired["prompt"], answers.repaired["lora"])
     names = np.select(list(found.values()), list(found), "")  # [K, n]

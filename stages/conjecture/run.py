@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,13 +15,14 @@ import numpy as np
 from llmrepair.pipeline.artifact import write_json
 from llmrepair.pipeline.errors import Problem, WorkError
 from llmrepair.pipeline.stage import Context
-from llmrepair.stages.conjecture.analysis import Answers, Found, find, index_of, item_fates, tests
+from llmrepair.stages.conjecture.analysis import Found, Results, find, index_of, item_fates, tests
 from llmrepair.stages.conjecture.classes import Items, classes
 from llmrepair.stages.conjecture.overlap import first_words, overlaps
 from llmrepair.stages.conjecture.resampling import Resampling
-from llmrepair.stages.conjecture.samples import Item, answered_right, judged_samples, tested
+from llmrepair.stages.conjecture.samples import Item, answered_right, judged_samples, of_models, tested
 from llmrepair.stages.conjecture.significance import holm
 from llmrepair.stages.conjecture.stage import DAMAGED, DENSE, RESULT_FILE, Role
+from llmrepair.stages.conjecture.texts import Texts, read_texts, text_lines, texts_metrics, texts_result
 from llmrepair.stages.conjecture.verdict import overall, sentence, verdict
 from llmrepair.stages.sources import LAB_MODELS, load_texts
 
@@ -39,34 +42,48 @@ class Task:
     overlap: list[str | None]
     """Of every item, why it is left out; None where it is not."""
     dense: Items
-    models: dict[str, Answers]
+    models: dict[str, Results]
 
 
 def run(stage: Conjecture, context: Context) -> dict[str, Any]:
-    tasks = _read_tasks(stage, context)
-    results = {task.name: _of_task(task, stage.damaged.compressed.label()) for task in tasks}
-    _add_holm(results)
+    tasks, texts, others = _read_tasks(stage, context)
+    compressed = stage.damaged.compressed
+    model = Path(compressed.config.model).name + compressed.label().removeprefix(compressed.config.model)
+    answers = {task.name: _of_task(task, model) for task in tasks}
+    _add_holm(answers)
+    likelihoods = {each.name: texts_result(each, model) for each in texts}
+    results = answers | likelihoods
     with (context.folder / ITEMS_FILE).open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for task in tasks for line in _item_lines(task))
+        lines = itertools.chain(*map(_item_lines, tasks), *map(text_lines, texts))
+        file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     word = overall(result["verdict"]["word"] for result in results.values())
-    sentences = [result["sentence"] for result in results.values()] or [_NOTHING_JUDGED]
+    sentences = [result["sentence"] for result in results.values()] + [f"{name} is left out, {_NEITHER}" for name in others]
     document = {"verdict": word, "sentences": sentences, "seeds": list(stage.config.seeds), "tasks": results}
     write_json(context.folder / RESULT_FILE, document)
-    return {"verdict": word, "sentences": sentences, "tasks": {name: _metrics(each) for name, each in results.items()}}
+    metrics = {name: _metrics(each) for name, each in answers.items()}
+    metrics |= {name: texts_metrics(each) for name, each in likelihoods.items()}
+    return {"verdict": word, "sentences": sentences, "tasks": metrics}
 
 
-_NOTHING_JUDGED = "undetermined, because no answer of these tasks is right or wrong: give others with --tasks"
+_NEITHER = "because its answers are neither right or wrong nor texts with a likelihood"
 
 
-def _read_tasks(stage: Conjecture, context: Context) -> list[Task]:
-    """The tasks that have right and wrong answers.
+def _read_tasks(stage: Conjecture, context: Context) -> tuple[list[Task], list[Texts], list[str]]:
+    """The tasks that have right and wrong answers, those whose texts have a likelihood, and the names of others.
 
     Raises:
         WorkError: the tuning text holds more than half of a task's items.
     """
     dense = context.inputs[str(Role(DENSE))]
-    read = {name: judged_samples(dense, name) for name in dense.metrics["tasks"]}
-    return [_read_task(stage, context, name, samples) for name, samples in read.items() if samples]
+    tasks, texts, others = [], [], []
+    for name in dense.metrics["tasks"]:
+        if samples := judged_samples(dense, name):
+            tasks.append(_read_task(stage, context, name, samples))
+        elif found := read_texts(stage, context, name):
+            texts.append(found)
+        else:
+            others.append(name)
+    return tasks, texts, others
 
 
 def _read_task(stage: Conjecture, context: Context, name: str, samples: Mapping[Item, Mapping[str, Any]]) -> Task:
@@ -83,18 +100,7 @@ def _read_task(stage: Conjecture, context: Context, name: str, samples: Mapping[
     def right(role: Role) -> Items:
         return answered_right(context.inputs[str(role)], name, items)[kept]
 
-    models = {
-        model: Answers(
-            right(Role(model)),
-            {
-                recovery: np.stack([right(Role(model, recovery, seed)) for seed in stage.config.seeds])
-                for recovery in dict.fromkeys(role.recovery for role in stage.evaluations if role.model == model)
-                if recovery != "none"
-            },
-        )
-        for model in stage.models
-    }
-    return Task(name, items, found, right(Role(DENSE)), models)
+    return Task(name, items, found, right(Role(DENSE)), of_models(stage, right))
 
 
 def _tuning_text(stage: Conjecture) -> Iterator[str]:
@@ -109,8 +115,9 @@ def _of_task(task: Task, model: str) -> dict[str, Any]:
     index = index_of(task.dense, task.models, resampling)
     lost, shares = found[DAMAGED].lost, found[DAMAGED].shares
     return {
+        "kind": "answers",
         "verdict": asdict(verdict(lost, index)),
-        "sentence": sentence(model, task.name, lost, shares, index),
+        "sentence": sentence(model, task.name, int(task.dense.sum()), lost, shares, index),
         "items": len(task.dense),
         "overlap": {"items": len(task.items), **Counter(reason for reason in task.overlap if reason is not None)},
         "displacement": asdict(index) if index is not None else None,

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from llmrepair.lab.world import make_world
 from llmrepair.pipeline.artifact import Artifact
+from llmrepair.stages.conjecture.analysis import Results
 from llmrepair.stages.conjecture.classes import Items
 from llmrepair.stages.conjecture.overlap import Asked
+from llmrepair.stages.conjecture.stage import Role
 from llmrepair.stages.evaluate.files import samples_file
+
+if TYPE_CHECKING:
+    from llmrepair.stages.conjecture.stage import Conjecture
 
 Sample = Mapping[str, Any]
 
@@ -34,6 +40,35 @@ def answered_right(artifact: Artifact, task: str, items: Sequence[Item]) -> Item
     """Whether an evaluation of the same items answers each of them right."""
     samples = judged_samples(artifact, task)
     return np.array([samples[item]["correct"] for item in items], dtype=bool)
+
+
+def of_models(stage: Conjecture, read: Callable[[Role], NDArray[Any]]) -> dict[str, Results]:
+    """What the model under test and each control make of items, of what an evaluation of a role makes of them."""
+    return {
+        model: Results(
+            read(Role(model)),
+            {
+                recovery: np.stack([read(Role(model, recovery, seed)) for seed in stage.config.seeds])
+                for recovery in dict.fromkeys(role.recovery for role in stage.evaluations if role.model == model)
+                if recovery != "none"
+            },
+        )
+        for model in stage.models
+    }
+
+
+def text_losses(artifact: Artifact, task: str) -> dict[Item, float]:
+    """The loss in nats of each text of a task that only asks how likely texts are. None of a task that asks for something else,
+    or has a text that is infinitely unlikely."""
+    samples = list(artifact.read_jsonl(samples_file(task)))
+    if not all(_is_text(sample) for sample in samples):
+        return {}
+    return {Item(sample["doc_id"], sample["filter"]): -sample["loglikelihoods"][0] for sample in samples}
+
+
+def _is_text(sample: Sample) -> bool:
+    loglikelihoods = sample["loglikelihoods"] or []
+    return sample["correct"] is None and len(loglikelihoods) == 1 and loglikelihoods[0] is not None
 
 
 def tested(samples: Sequence[Sample], is_lab: bool) -> list[Asked]:

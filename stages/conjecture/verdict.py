@@ -12,6 +12,8 @@ Of one task:
 4. `mixed` where the whole interval lies between the two.
 5. `undetermined` where the interval reaches into more than one of these.
 
+A task that only asks how likely texts are is `undetermined`: it has no right or wrong answers, so no fact is lost or found.
+
 Of several tasks: the word of all those that are determined; `mixed` if they differ; `undetermined` if none is.
 """
 
@@ -21,6 +23,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from llmrepair.stages.conjecture.damage import Damage
 from llmrepair.stages.conjecture.index import Index
 from llmrepair.stages.conjecture.resampling import Estimate
 
@@ -79,16 +82,23 @@ def overall(words: Iterable[Word]) -> Word:
     return determined.pop() if determined else "undetermined"
 
 
-def sentence(model: str, task: str, lost: int, found: Mapping[str, Estimate] | None, index: Index | None) -> str:
+def sentence(model: str, task: str, known: int, lost: int, found: Mapping[str, Estimate] | None, index: Index | None) -> str:
     """The verdict of one task for a newcomer, with its intervals.
 
     Args:
         model: what was done to the dense model, as `lab gptq 3 bits`.
+        known: items that the dense model answers.
+        lost: those of them that the damaged one does not.
         found: shares of the fates in the lost items; None where nothing was lost.
     """
     judged = verdict(lost, index)
+    if not known:
+        return (
+            f"{task}: {judged.word}, because the dense model itself answers none of its questions, so there was nothing to lose"
+        )
     if found is None:
-        return f"{task}: {model} answers all that the dense model answers, so there is nothing to bring back"
+        answers = f"{model} answers all {known} questions that the dense model answers"
+        return f"{task}: {judged.word}, because {answers}, so there is nothing to bring back"
     where = ""
     if index is not None and index.index is not None:
         where = f" (displacement index {number_text(index.index)}, where 0 is never told and 1 only hidden)"
@@ -98,6 +108,19 @@ def sentence(model: str, task: str, lost: int, found: Mapping[str, Estimate] | N
         f"prompt, {latent} only with LoRA tuned on other facts, and {erased} with neither: {judged.word}, "
         f"because {judged.why}{where}"
     )
+
+
+NO_ANSWERS = "it has no right or wrong answers, so no fact is lost or found"
+_REPAIRS = {"prompt": "the prompt", "idp": "IDP", "lora": "LoRA"}
+
+
+def text_sentence(model: str, task: str, found: Damage) -> str:
+    """What is said of a task that only asks how likely texts are, for a newcomer."""
+    damage = f"its texts are less likely to {model} than to the dense model"
+    shares = [f"{share_text(share)} by {_REPAIRS.get(name, name)}" for name, share in found.undone.items() if share is not None]
+    undone = f"{damage}; undone of that damage are {', '.join(shares)}"
+    nothing = f"it is not clear that {damage}, so there is nothing to undo"
+    return f"{task}: undetermined, because {NO_ANSWERS}; {undone if shares else nothing}"
 
 
 def share_text(share: Estimate) -> str:

@@ -54,7 +54,7 @@ def _verdict_on(task: Mapping[str, Any]) -> str:
     index = task["index"]
     said = f"<p>Displacement index {index['value']:.2f} [{index['low']:.2f}, {index['high']:.2f}]</p>" if index else ""
     shares = [(name, share["value"], f"{share['low']:.0%} to {share['high']:.0%}") for name, share in task["shares"].items()]
-    return f"<p class=sentence>{escape(task['sentence'])}</p>{said}{_bar(shares)}"
+    return f"<p class=sentence>{escape(task['sentence'])}</p>{said}" + (_bar(shares) if shares else "")
 
 
 def _bar(shares: Iterable[tuple[str, float, str]]) -> str:

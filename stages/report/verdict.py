@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 
 def read_verdict(artifact: Artifact) -> dict[str, Any]:
-    """The verdict, and for each task its sentence, the displacement index and the shares of lost items."""
+    """The verdict, and for each task its sentence, the displacement index and the shares of lost items, where it has them."""
     found = artifact.read_json(RESULT_FILE)
     tasks = [
         {
             "task": name,
             "sentence": of_task["sentence"],
-            "index": (of_task["displacement"] or {}).get("index"),
-            "shares": of_task["models"][DAMAGED]["shares"] or {},
+            "index": (of_task.get("displacement") or {}).get("index"),
+            "shares": of_task["models"][DAMAGED].get("shares") or {},
         }
         for name, of_task in found["tasks"].items()
     ]

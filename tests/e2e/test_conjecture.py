@@ -69,13 +69,37 @@ def test_the_verdict_and_its_numbers_are_in_the_answer(folder: Path, llmrepair: 
     assert answer["stage"] == "conjecture"
     assert answer["cached"]
     assert answer["metrics"]["verdict"] == "undetermined"
-    assert list(answer["metrics"]["tasks"]) == ["lab_qa"]  # nothing in lab_text is right or wrong
+    assert list(answer["metrics"]["tasks"]) == ["lab_qa", "lab_text"]
     found = answer["metrics"]["tasks"]["lab_qa"]
     assert found["items"] == 40
     assert sum(share["value"] for share in found["shares"].values()) == pytest.approx(1)
     lines = [json.loads(line) for line in (Path(answer["path"]) / "items.jsonl").read_text().splitlines()]
-    assert len(lines) == 40
+    assert Counter(line["task"] for line in lines) == {"lab_qa": 40, "lab_text": 40}
     assert sum(line["class"] == "lost" for line in lines) == found["lost"] > 0
+
+
+def test_of_texts_it_says_what_each_repair_undoes(folder: Path, llmrepair: CommandLine) -> None:
+    found = llmrepair(*ASKED, "--json").json["metrics"]["tasks"]["lab_text"]
+    assert found["verdict"] == "undetermined"  # nothing in lab_text is right or wrong
+    assert found["damage"]["low"] > 0
+    assert list(found["undone"]) == ["prompt", "idp", "lora"]
+    lines = llmrepair(*ASKED).out.splitlines()
+    assert any(line.startswith("lab_text: undetermined, because it has no right or wrong answers") for line in lines)
+    heads = next(line for line in lines if "damage undone" in line)
+    assert heads.endswith("word perplexity  bits per byte")
+    rows = [row.split() for row in lines[lines.index(heads) + 1 :][:5]]
+    assert [row[:2] for row in rows[1:]] == [["model", name] for name in ("none", "prompt", "idp", "lora")]
+    dense, damaged, lora = (float(rows[number][-1]) for number in (0, 1, 4))
+    undone = found["undone"]["lora"]
+    assert undone["value"] == pytest.approx((damaged - lora) / (damaged - dense), abs=0.01)
+    assert undone["low"] <= undone["value"] <= undone["high"]
+
+
+def test_a_report_holds_it(folder: Path, llmrepair: CommandLine) -> None:
+    assert llmrepair("report", "--model", "lab", "--html", "report.html").code == 0
+    page = (folder / "report.html").read_text()
+    assert "lab_text: undetermined, because it has no right or wrong answers" in page
+    assert "<ul class=parts></ul>" not in page
 
 
 def test_what_is_printed_begins_with_the_verdict(folder: Path, llmrepair: CommandLine) -> None:

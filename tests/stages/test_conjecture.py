@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from llmrepair.stages.conjecture.classes import agreement, classes, fates, rates, shares
+from llmrepair.stages.conjecture.damage import Damage, damage
 from llmrepair.stages.conjecture.index import FEWEST_NEVER_KNOWN, Index, Recovered, displacement_index, net_recovery
 from llmrepair.stages.conjecture.overlap import Asked, first_words, names_in, overlaps
 from llmrepair.stages.conjecture.resampling import Estimate, Part, Resampling
 from llmrepair.stages.conjecture.significance import combined_p, holm, mcnemar, noise_floor, power, smallest_effect
-from llmrepair.stages.conjecture.verdict import FEWEST_LOST, overall, sentence, verdict
+from llmrepair.stages.conjecture.verdict import FEWEST_LOST, overall, sentence, text_sentence, verdict
 from llmrepair.stages.report.comparison import mcnemar_p
 
 ITEMS, SEEDS = 40, 3
@@ -318,14 +319,69 @@ def test_the_sentence_says_shares_and_interval() -> None:
         "latent": Estimate(0.12, 0.1, 0.15),
         "erased": Estimate(0.83, 0.8, 0.86),
     }
-    text = sentence("lab gptq 3 bits", "lab_qa", 412, found, index_at(-0.02, 0.06))
+    text = sentence("lab gptq 3 bits", "lab_qa", 630, 412, found, index_at(-0.02, 0.06))
     assert text.startswith(
         "Of the 412 questions of lab_qa that the dense model answers and lab gptq 3 bits does not, 5 % [3, 8]"
     )
     assert "83 % [80, 86] with neither: forgotten, because prompts bring back hardly more" in text
     assert "0.02 [-0.02, 0.06]" in text
-    assert "undetermined, because there are no controls" in sentence("x", "y", 412, found, None)
-    assert "nothing to bring back" in sentence("x", "y", 0, None, None)
+    assert "undetermined, because there are no controls" in sentence("x", "y", 630, 412, found, None)
+    assert "y: undetermined, because x answers all 630 questions" in sentence("x", "y", 630, 0, None, None)
+    assert "nothing to lose" in sentence("x", "y", 0, 0, None, None)
+
+
+def losses(share: float, seeds: int, generator: np.random.Generator, n: int = 40) -> tuple[Any, Any, Any]:
+    """Of texts of all lengths: to the dense model, to a damaged one, and behind a repair that undoes a share of the damage."""
+    words = generator.lognormal(4, 0.5, n)
+    dense, damaged = words * generator.normal(2, 0.2, n), words * generator.normal(0.3, 0.1, n)
+    undone = share + generator.normal(0, 0.05, (seeds, 1)) * (seeds > 1) + generator.normal(0, 0.1, (seeds, n))
+    return dense, dense + damaged, dense + damaged * (1 - undone)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(-1, 2), st.sampled_from([1, 3]), st.integers(0, 99))
+def test_a_repair_undoes_nothing_all_or_a_share_of_the_damage(share: float, seeds: int, seed: int) -> None:
+    dense, alone, repaired = losses(share, seeds, np.random.default_rng(seed))
+    behind = {"nothing": np.stack([alone] * seeds), "all": np.stack([dense] * seeds), "some": repaired}
+    found = damage(dense, alone, behind, Resampling(40))
+    assert found.nats.value == pytest.approx((alone - dense).mean())
+    undone = found.undone
+    assert undone["nothing"] == Estimate(0, 0, 0)
+    assert undone["all"] is not None
+    assert vars(undone["all"]) == pytest.approx({"value": 1, "low": 1, "high": 1}, abs=1e-5)
+    some = undone["some"]
+    assert some is not None
+    assert some.value == pytest.approx((alone.sum() - repaired.sum(1).mean()) / (alone - dense).sum())
+    assert some.low <= some.value <= some.high
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_the_interval_of_what_is_undone_holds_the_truth(seeds: int) -> None:
+    held = 0
+    for seed in range(200):
+        dense, alone, repaired = losses(0.3, seeds, np.random.default_rng(seed))
+        undone = damage(dense, alone, {"prompt": repaired}, Resampling(40)).undone["prompt"]
+        assert undone is not None
+        held += undone.low <= 0.3 <= undone.high
+    assert 0.92 <= held / 200 <= 0.99
+
+
+def test_nothing_is_undone_where_no_damage_shows() -> None:
+    generator = np.random.default_rng(0)
+    dense = generator.normal(100, 20, 40)
+    alone = dense + generator.normal(0, 5, 40)
+    found = damage(dense, alone, {"prompt": alone[None]}, Resampling(40))
+    assert found.nats.low < 0
+    assert found.undone == {"prompt": None}
+    assert damage(dense[:1], dense[:1] + 9, {"prompt": dense[:1][None]}, Resampling(1)).undone == {"prompt": None}
+
+
+def test_the_sentence_about_texts_says_what_is_undone_and_that_nothing_is_decided() -> None:
+    undone = {"prompt": Estimate(0.07, -0.03, 0.16), "lora": Estimate(0.96, 0.7, 1.34)}
+    text = text_sentence("lab rtn 3 bits", "wikitext", Damage(Estimate(2.0, 1.0, 3.0), undone))
+    assert text.startswith("wikitext: undetermined, because it has no right or wrong answers, so no fact is lost or found; ")
+    assert text.endswith("undone of that damage are 7 % [-3, 16] by the prompt, 96 % [70, 134] by LoRA")
+    assert "nothing to undo" in text_sentence("x", "y", Damage(Estimate(0.0, -1.0, 1.0), {"prompt": None}))
 
 
 HUGO = Asked("Question: Where was Hugo Ricci born? Answer:", ("Lima",))

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +72,25 @@ def write_samples(folder: Path, right: NDArray[Any]) -> Artifact:
     return Artifact("evaluate", folder.name, folder)
 
 
-def run(tmp_path: Path, answers: Answer, values: dict[str, Any] = VALUES) -> tuple[dict[str, Any], Path]:
+def write_texts(folder: Path, nats: NDArray[Any] | None, task: str) -> Artifact:
+    """Of texts with losses; None: of answers that are neither right or wrong nor likely."""
+    folder.mkdir(parents=True)
+    score = {"value": 0.0 if nats is None else float(np.exp(nats.sum() / 1000))}
+    write_json(folder / "record.json", {"metrics": {"tasks": {task: {"word_perplexity": score}}}})
+    lines = [
+        {"doc_id": number, "filter": "none", "correct": None, "loglikelihoods": None if nats is None else [-nats[number]]}
+        for number in range(30)
+    ]
+    (folder / samples_file(task)).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return Artifact("evaluate", folder.name, folder)
+
+
+def run(
+    tmp_path: Path, answers: Answer, values: dict[str, Any] = VALUES, write: Callable[..., Artifact] = write_samples
+) -> tuple[dict[str, Any], Path]:
     stage = conjecture_stage(values)
     Graph([stage], DigestCache(tmp_path / "digests"))  # finds its sources
-    inputs = {str(role): write_samples(tmp_path / str(role).replace(" ", "-"), answers(role)) for role in stage.evaluations}
+    inputs = {str(role): write(tmp_path / str(role).replace(" ", "-"), answers(role)) for role in stage.evaluations}
     folder = tmp_path / "conjecture"
     folder.mkdir()
     return stage.run(Context(folder, tmp_path / "work", inputs, Runtime(), Reporter(quiet=True))), folder
@@ -148,6 +164,62 @@ def test_it_is_undetermined_without_controls(tmp_path: Path) -> None:
     assert metrics["verdict"] == "undetermined"
     assert "no controls" in metrics["sentences"][0]
     assert metrics["tasks"]["lab_qa"]["displacement_index"] is None
+
+
+def losses_of(undone: dict[str, float], damage: float = 20) -> Answer:
+    """Losses of 30 texts, to which the damaged model and each control lose as much, and repairs give a share of it back."""
+    dense = np.random.default_rng(2).normal(100, 10, 30)
+
+    def losses(role: Role) -> NDArray[Any]:
+        generator = np.random.default_rng(role.seed)
+        if role.model == "dense":
+            return dense
+        share = undone[role.recovery] + generator.normal(0, 0.01, 30) if role.recovery != "none" else 0
+        return dense + damage * np.sin(np.arange(30) + 1.5) ** 2 * (1 - share)
+
+    return losses
+
+
+def test_texts_are_undetermined_and_say_what_each_repair_undoes(tmp_path: Path) -> None:
+    shares = {"prompt": 0.1, "idp": -0.2, "lora": 0.6}
+    values = {**VALUES, "tasks": "lab_text", "controls": "erased"}
+    losses = losses_of(shares)
+    metrics, folder = run(tmp_path, losses, values, partial(write_texts, task="lab_text"))
+    found = metrics["tasks"]["lab_text"]
+    assert (metrics["verdict"], found["verdict"], found["items"]) == ("undetermined", "undetermined", 30)
+    assert "no right or wrong answers" in metrics["sentences"][0]
+    assert "60 % [60, 60] by LoRA" in metrics["sentences"][0]
+    for name, share in shares.items():
+        undone = found["undone"][name]
+        assert undone["value"] == pytest.approx(share, abs=0.005)
+        assert undone["value"] - 0.01 < undone["low"] <= undone["value"] <= undone["high"] < undone["value"] + 0.01
+    result = json.loads((folder / "conjecture.json").read_text())["tasks"]["lab_text"]
+    assert list(result["models"]["erased"]["undone"]) == ["prompt", "lora"]
+    assert result["overlap"].startswith("not checked")
+    perplexities = {repair: scores["word_perplexity"] for repair, scores in result["models"]["model"]["scores"].items()}
+    expected = [np.exp(losses(Role("model", "lora", seed)).sum() / 1000) for seed in range(3)]
+    assert perplexities["lora"] == pytest.approx(np.mean(expected))
+    assert result["dense"]["word_perplexity"] < perplexities["lora"] < perplexities["none"] < perplexities["idp"]
+    lines = [json.loads(line) for line in (folder / "items.jsonl").read_text().splitlines()]
+    assert [line["doc_id"] for line in lines] == list(range(30))
+    assert lines[3]["nats"]["none"] == losses(Role("model"))[3]
+    assert lines[3]["nats"]["lora"] == [losses(Role("model", "lora", seed))[3] for seed in range(3)]
+
+
+def test_of_texts_without_damage_nothing_is_undone(tmp_path: Path) -> None:
+    losses = losses_of({"prompt": 0.1, "idp": 0.1, "lora": 0.6}, damage=0)
+    metrics, _ = run(tmp_path, losses, {**VALUES, "tasks": "lab_text", "controls": ""}, partial(write_texts, task="lab_text"))
+    assert metrics["tasks"]["lab_text"]["undone"] == {"prompt": None, "idp": None, "lora": None}
+    assert "nothing to undo" in metrics["sentences"][0]
+
+
+def test_a_task_that_can_not_be_judged_is_named(tmp_path: Path) -> None:
+    values = {**VALUES, "tasks": "lab_text", "controls": ""}
+    metrics, _ = run(tmp_path, lambda role: None, values, partial(write_texts, task="lab_text"))  # type: ignore[arg-type,return-value]
+    assert (metrics["verdict"], metrics["tasks"]) == ("undetermined", {})
+    assert metrics["sentences"] == [
+        "lab_text is left out, because its answers are neither right or wrong nor texts with a likelihood"
+    ]
 
 
 def test_the_same_test_is_made_again_from_its_options(tmp_path: Path) -> None:
