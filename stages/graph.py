@@ -109,7 +109,7 @@ def conjecture_stage(values: Values) -> Conjecture:
         raise RequestError(*(Problem(f"the conjecture test itself sets --{n.replace('_', '-')}", hint, n) for n in taken))
     if compress.method == "none" and values.get("control", "none") == "none":
         raise RequestError(Problem("there is nothing to test: no compression is asked for", "give --method", "method"))
-    controls = config.controls if config.controls is not None else LAB_CONTROLS if compress.model in LAB_MODELS else CONTROLS
+    controls = config.controls if config.controls is not None else _controls_of(compress.model, values)
     models = {DAMAGED: values, **{name: _beside(values, name) for name in controls}}
     evaluations = {Role(DENSE): evaluate_stage({**_without_control(values), "method": "none"})}
     for model, of_model in models.items():
@@ -129,11 +129,22 @@ def _without_control(values: Values) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in _CONTROL_OPTIONS}
 
 
+def _is_compressed(values: Values) -> bool:
+    """Whether the model under test is a compressed one, and no control."""
+    return bool(values.get("control", "none") == "none")
+
+
+def _controls_of(model: str, values: Values) -> tuple[str, ...]:
+    """Those that stand beside it if nothing is said; of a model other than the lab's they need a compressed one to imitate."""
+    if model in LAB_MODELS:
+        return LAB_CONTROLS
+    return CONTROLS if _is_compressed(values) else ()
+
+
 def _beside(values: Values, control: str) -> dict[str, Any]:
     """A control beside the model under test: it loses what that one lost. Where the model under test is itself a control, it
     takes all facts."""
-    is_compressed = values.get("control", "none") == "none"
-    return {**_without_control(values), "control": control, "control_matched": is_compressed}
+    return {**_without_control(values), "control": control, "control_matched": _is_compressed(values)}
 
 
 _CONTROL_OPTIONS = ControlConfig.model_fields.keys() - ModelConfig.model_fields.keys()

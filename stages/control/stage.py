@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from pydantic import Field
@@ -99,7 +99,8 @@ class Control(Weights):
         return {"model": self.config.model, "method": f"control {self.config.control}"}
 
     def needs(self, runtime: Runtime) -> Needs:
-        return roughly_needed(self.model)
+        one = roughly_needed(self.model)
+        return replace(one, host=2 * one.host) if self.compressed is not None else one
 
 
 def control_label(identity: dict[str, Any]) -> str:

@@ -26,6 +26,7 @@ from llmrepair.stages.conjecture.stage import PROBE, Role
 from llmrepair.stages.control import Control
 from llmrepair.stages.evaluate.files import samples_file
 from llmrepair.stages.graph import conjecture_stage, make_stage
+from tests.conftest import tiny_model
 
 VALUES = {"method": "rtn", "seeds": "0,1,2", "tasks": "lab_qa", "controls": "erased,displaced,overwritten"}
 QUESTIONS = [question for person in make_world().held_out for question in person.questions()]
@@ -279,6 +280,16 @@ def test_beside_a_control_under_test_controls_take_all_facts() -> None:
     assert isinstance(beside, Control)
     assert (tested.config.control_seed, tested.config.control_share) == (1, 0.9)
     assert (beside.config.control_seed, beside.config.control_share, beside.compressed) == (0, 1.0, None)
+
+
+def test_controls_of_another_model_imitate_the_compressed_one(tmp_path: Path) -> None:
+    tiny_model("llama").save_pretrained(tmp_path)
+    other = {**VALUES, "model": str(tmp_path)}
+    del other["controls"]
+    stage = conjecture_stage(other)
+    assert (stage.models, stage.probes) == (["model", "displaced", "overwritten"], None)
+    assert stage.evaluations[Role("displaced")].compressed.inputs().keys() == {"compressed"}
+    assert conjecture_stage({**other, "method": "none", "control": "corrupted"}).models == ["model"]
 
 
 def test_what_a_probe_reads_and_no_prompt_brings_back(tmp_path: Path) -> None:
