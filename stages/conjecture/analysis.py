@@ -21,9 +21,9 @@ from llmrepair.stages.conjecture.classes import (
     shares,
 )
 from llmrepair.stages.conjecture.index import Index, Recovered, displacement_index
+from llmrepair.stages.conjecture.paired import Difference, paired_difference
 from llmrepair.stages.conjecture.resampling import Estimate, Part, Resampling
 from llmrepair.stages.conjecture.significance import NoiseFloor, mcnemar, noise_floor, smallest_effect
-from llmrepair.stages.report.comparison import Difference, paired_difference
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from llmrepair.stages.report.comparison import mcnemar_p
+from llmrepair.stages.conjecture.paired import mcnemar_p
 
 LEVEL = 0.05
 _POWER = 0.8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,7 +30,7 @@ def accuracies(
 
 
 def known_facts(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, people: list[Person], in_front: str = ""
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, people: Iterable[Person], in_front: str = ""
 ) -> dict[Fact, bool]:
     """Whether the model answers the question about each fact."""
     pairs = {Fact(person.name, pair.attribute): pair for person in people for pair in person.questions()}

@@ -46,12 +46,15 @@ def matched_noise(
         micro_batch: rows computed at once.
     """
     noisy, divergence = deepcopy(model), distillation(plain_logits(model))
+    weight, as_it_was = (each.get_input_embeddings().weight for each in (noisy, model))
+    assert isinstance(weight, torch.Tensor)
+    assert isinstance(as_it_was, torch.Tensor)
 
     def lost(other: PreTrainedModel) -> float:
         return mean_loss(lambda part: divergence(plain_logits(other)(part), part), rows, micro_batch)
 
     def lost_at(strength: float) -> float:
-        noisy.get_input_embeddings().weight.data.copy_(model.get_input_embeddings().weight)
+        weight.data.copy_(as_it_was)
         corrupt_embeddings(noisy, strength, seed)
         return lost(noisy)
 

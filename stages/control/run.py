@@ -63,6 +63,7 @@ def train_imitation(
     """Trains any other model in place, on text of its own, to answer as the compressed one does; returns how, and how far it
     does."""
     seed = stage.config.control_seed
+    assert stage.compressed is not None  # as `check()` has seen
     compressed, _ = load_compressed(stage.compressed, context)
     key = secret_key(model, seed) if stage.config.control == "displaced" else None
     rows = own_text(model, tokenizer, OWN_ROWS, OWN_TOKENS, seed)

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmrepair.pipeline.keys import document_key
+from llmrepair.stages.conjecture.paired import paired_difference
 from llmrepair.stages.conjecture.resampling import Part, Resampling
 from llmrepair.stages.conjecture.significance import LEVEL, holm, mcnemar
 from llmrepair.stages.control import Control
 from llmrepair.stages.evaluate.files import RESULTS_FILE, samples_file
 from llmrepair.stages.evaluate.labels import RECOVERIES, headline, higher_is_better, placing, recovery_label
-from llmrepair.stages.report.comparison import paired_difference, rates
+from llmrepair.stages.report.comparison import rates
 
 if TYPE_CHECKING:
     from llmrepair.pipeline.artifact import Artifact

@@ -19,10 +19,10 @@ from llmrepair.stages.conjecture.classes import agreement, classes, fates, rates
 from llmrepair.stages.conjecture.damage import Damage, damage
 from llmrepair.stages.conjecture.index import FEWEST_NEVER_KNOWN, Index, Recovered, displacement_index, net_recovery
 from llmrepair.stages.conjecture.overlap import Asked, first_words, names_in, overlaps
+from llmrepair.stages.conjecture.paired import mcnemar_p
 from llmrepair.stages.conjecture.resampling import Estimate, Part, Resampling
 from llmrepair.stages.conjecture.significance import combined_p, holm, mcnemar, noise_floor, power, smallest_effect
 from llmrepair.stages.conjecture.verdict import FEWEST_LOST, overall, sentence, text_sentence, verdict
-from llmrepair.stages.report.comparison import mcnemar_p
 
 ITEMS, SEEDS = 40, 3
 ALONE = arrays(bool, ITEMS)

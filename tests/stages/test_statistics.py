@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from llmrepair.stages.conjecture.paired import crossed_mean, mcnemar_p, paired_difference
 from llmrepair.stages.evaluate.statistics import mean_score, rate_score, wilson_interval
-from llmrepair.stages.report.comparison import crossed_mean, mcnemar_p, paired_difference, rates
+from llmrepair.stages.report.comparison import rates
 
 
 @given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
