@@ -82,14 +82,14 @@ def test_of_texts_it_says_what_each_repair_undoes(folder: Path, llmrepair: Comma
     found = llmrepair(*ASKED, "--json").json["metrics"]["tasks"]["lab_text"]
     assert found["verdict"] == "undetermined"  # nothing in lab_text is right or wrong
     assert found["damage"]["low"] > 0
-    assert list(found["undone"]) == ["prompt", "idp", "lora"]
+    assert list(found["undone"]) == ["prompt", "idp", "oracle", "lora"]
     lines = llmrepair(*ASKED).out.splitlines()
     assert any(line.startswith("lab_text: undetermined, because it has no right or wrong answers") for line in lines)
     heads = next(line for line in lines if "damage undone" in line)
     assert heads.endswith("word perplexity  bits per byte")
-    rows = [row.split() for row in lines[lines.index(heads) + 1 :][:5]]
-    assert [row[:2] for row in rows[1:]] == [["model", name] for name in ("none", "prompt", "idp", "lora")]
-    dense, damaged, lora = (float(rows[number][-1]) for number in (0, 1, 4))
+    rows = [row.split() for row in lines[lines.index(heads) + 1 :][:6]]
+    assert [row[:2] for row in rows[1:]] == [["model", name] for name in ("none", "prompt", "idp", "oracle", "lora")]
+    dense, damaged, lora = (float(rows[number][-1]) for number in (0, 1, 5))
     undone = found["undone"]["lora"]
     assert undone["value"] == pytest.approx((damaged - lora) / (damaged - dense), abs=0.01)
     assert undone["low"] <= undone["value"] <= undone["high"]
