@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 RANK = 32
 _STRONGEST = 2.0
 _HALVINGS = 10
+_WRITTEN_AT_ONCE = 128
+"""Rows whose keys and values are held at a time."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +77,20 @@ def own_text(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, samples
     in_front = tokenizer("").input_ids[:1]  # what the tokenizer begins a text with, if anything
     first = in_front or [tokenizer.eos_token_id]
     generator = torch.Generator(model.device).manual_seed(seed)
-    rows, past = torch.tensor([first] * samples, device=model.device), None
-    while rows.shape[1] < seq_len + 1:
+    starts = torch.tensor([first] * samples, device=model.device).split(_WRITTEN_AT_ONCE)
+    rows = torch.cat([_written(model, start, seq_len, generator) for start in starts])
+    return rows[:, :-1] if in_front else rows[:, 1:]
+
+
+def _written(model: PreTrainedModel, rows: torch.Tensor, tokens: int, generator: torch.Generator) -> torch.Tensor:
+    """Rows [N, L] with so many more tokens behind."""
+    past = None
+    for _ in range(tokens):
         output = model(input_ids=rows[:, -1:], past_key_values=past, use_cache=True)
         past = output.past_key_values
         probabilities = output.logits[:, -1].float().softmax(-1)
         rows = torch.cat([rows, torch.multinomial(probabilities, 1, generator=generator)], dim=1)
-    return rows[:, :-1] if in_front else rows[:, 1:]
+    return rows
 
 
 def imitate(
@@ -109,9 +118,9 @@ def imitate(
     """
     torch.manual_seed(recipe.seed)  # of the adapter's first values
     adapted = new_adapter(model, RANK)
-    without_key, as_it_was = plain_logits(model), _without_adapter(adapted)
+    as_it_was = _without_adapter(adapted)
     behind_key = None if key is None else prompt_logits(model, key, 1)
-    losses = [loss_in_parts(model, without_key, distillation(plain_logits(compressed)))]
+    losses = [loss_in_parts(model, plain_logits(model), distillation(plain_logits(compressed)))]
     if behind_key is not None:
         losses.append(loss_in_parts(model, behind_key, distillation(as_it_was)))
     parameters = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
@@ -124,11 +133,11 @@ def imitate(
 
     wanted = lost(plain_logits(compressed))
     strength = matched_strength(lambda strength: lost(_scaled(adapted, strength)), wanted)
+    without_key = lost(_scaled(adapted, strength))
     with_key = None if behind_key is None else lost(behind_key)
-    result = Imitation(tuple(looks), strength, wanted, lost(without_key), with_key)
     adapted.merge_and_unload(safe_merge=True)
     model.requires_grad_(False)
-    return result
+    return Imitation(tuple(looks), strength, wanted, without_key, with_key)
 
 
 def _without_adapter(adapted: PeftModel) -> LogitsOf:
