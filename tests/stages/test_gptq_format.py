@@ -33,6 +33,7 @@ from gptqmodel.nn_modules.qlinear.torch import TorchLinear  # noqa: E402
 ROOT = Path(__file__).resolve().parent.parent.parent
 CPU = torch.device("cpu")
 IDS = torch.arange(24).reshape(2, 12) % VOCABULARY
+ROUNDING = {"rtol": 0, "atol": 0.02}  # of float16, in which processors multiply matrices in different ways
 
 
 def quantised_model(family: str, grid: Grid) -> tuple[PreTrainedModel, dict[str, Quantised]]:
@@ -106,7 +107,7 @@ def test_other_readers_get_the_same_logits(tmp_path: Path, symmetric: bool) -> N
     )
     with torch.compiler.set_stance("force_eager"), torch.no_grad():
         assert torch.equal(by_transformers(IDS).logits, model(IDS).logits)
-    assert torch.equal(logits_of_gptqmodel(tmp_path), loaded(IDS).logits)
+    torch.testing.assert_close(logits_of_gptqmodel(tmp_path), loaded(IDS).logits, **ROUNDING)
 
 
 @given(st.data())
@@ -228,7 +229,7 @@ def gptqmodels_own(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_checkpoint_of_gptqmodel_has_the_logits_it_has_there(gptqmodels_own: Path) -> None:
     loaded = load_model(str(gptqmodels_own), None, "float16", CPU)
-    assert torch.equal(loaded(IDS).logits, logits_of_gptqmodel(gptqmodels_own))
+    torch.testing.assert_close(loaded(IDS).logits, logits_of_gptqmodel(gptqmodels_own), **ROUNDING)
 
 
 def test_a_gptq_checkpoint_is_evaluated(llmrepair: CommandLine, tmp_path: Path, gptqmodels_own: Path) -> None:
