@@ -59,6 +59,8 @@ def print_conjecture(artifact: Artifact) -> None:
 def _print_answers(task: str, result: Mapping[str, Any]) -> None:
     print(f"\n{_items_text(task, result)}\n")
     print_table(_RATE_HEADS, _rate_rows(result), right=_RATE_HEADS[2:])
+    if result["untuned"] is not None:
+        print(f"\n{_untuned_text(result['untuned'])}")
     if result["readable"] is not None:
         print(f"\n{_readable_text(result['readable'])}")
     print()
@@ -70,6 +72,13 @@ def _items_text(task: str, result: Mapping[str, Any]) -> str:
     text = f"{task}: {result['items']} items, " + ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in counts.items())
     left_out = result["overlap"]["items"] - result["items"]
     return text + (f"; {left_out} were left out, the tuning text holds them" if left_out else "")
+
+
+def _untuned_text(untuned: Mapping[str, Any]) -> str:
+    return (
+        f"of the lost, the prompt brings back {_percent(untuned['recovery'])} % before it is tuned: they were at the edge, and "
+        f"any change may tip them over; tuning adds {_percent(untuned['tuning_adds'])} points"
+    )
 
 
 def _readable_text(readable: Mapping[str, Any]) -> str:

@@ -114,7 +114,7 @@ def train(
     """Minimises the mean token loss over `rows` [N, L] in place, and leaves the values with the lowest loss on `validation`.
 
     The learning rate rises over the first tenth of the steps and then falls along a cosine to zero. The held-out loss is
-    looked at after every tenth; training stops after `PATIENCE` looks without a new best.
+    looked at after every tenth; training stops after `PATIENCE` looks without a new best. Of no steps it is looked at once.
 
     Args:
         loss_sum: sum of token losses of some rows; gradients flow to `parameters`.
@@ -142,6 +142,8 @@ def train(
             _save_state(checkpoint, state, optimizer)
             saved = time.monotonic()
     on_steps(recipe.steps - state.step, None)
+    if not recipe.steps:
+        state.look(mean_loss(loss_sum, validation, micro_batch))
     _assign(parameters, state.best)
     return state.step, state.looks
 

@@ -43,8 +43,9 @@ class TuningConfig(SizedConfig):
     )
     budget: int = Field(
         1_200_000,
-        ge=1,
-        description="tokens of text that a repair learns from in all; prompts, learning rates and initialisations share them",
+        ge=0,
+        description="tokens of text that a repair learns from in all; prompts, learning rates and initialisations share them; "
+        "0: it stays as it begins",
     )
     examples_per_step: int = Field(16, ge=1, description="rows that a step learns from, however many fit at once")
     learning_rates: PositiveNumbers = Field((0.01,), description="tried one after the other; the best on held-out loss is kept")
@@ -90,7 +91,7 @@ class Tune(Stage):
 
     def check(self) -> list[Problem]:
         config = self.config
-        if config.steps:
+        if config.steps or not config.budget:
             return []
         needed = config.trials * config.step_tokens
         one_step = f"{config.trials} trials of one step of {config.examples_per_step} rows of {config.tuning_seq_len} tokens"

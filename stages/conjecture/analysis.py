@@ -70,6 +70,16 @@ class Readable:
 
 
 @dataclass(frozen=True)
+class Untuned:
+    """What the prompt brings back before it has learned anything: answers at the edge, which any change tips over."""
+
+    recovery: Estimate
+    """Share of the lost items."""
+    tuning_adds: Estimate
+    """Share that the tuned prompt brings back, less that."""
+
+
+@dataclass(frozen=True)
 class Found:
     """Of one damaged model on one task."""
 
@@ -99,6 +109,16 @@ def readable(dense: Items, answers: Results, readings: Readings, resampling: Res
     lost, unreached = classes(dense, answers.alone).lost, ~answers.repaired["prompt"]
     probe, control = (resampling.rate(Part(unreached & read, lost)) for read in (readings.probe, readings.control))
     return Readable(probe, control) if probe is not None and control is not None else None
+
+
+def untuned(dense: Items, answers: Results, resampling: Resampling) -> Untuned | None:
+    """None where nothing was lost."""
+    lost = classes(dense, answers.alone).lost
+    before, after = (Part(answers.repaired[name], lost) for name in ("untuned", "prompt"))
+    recovery = resampling.rate(before)
+    if recovery is None:
+        return None
+    return Untuned(recovery, resampling.estimate(lambda rates: rates[..., 0] - rates[..., 1], [after, before]))
 
 
 def index_of(dense: Items, answers: Mapping[str, Results], resampling: Resampling) -> Index | None:

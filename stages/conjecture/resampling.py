@@ -6,11 +6,12 @@ random weights too: of one seed a rate is then drawn from Jeffreys' beta distrib
 where a bootstrap has no spread (Brown, Cai and DasGupta 2001, Statistical Science 16:101).
 
 K seeds are too few to be drawn from. The K numbers that they give have errors of their own, of the seeds and of chance, and
-one that they share, for they are asked the same items. The mean's own error is drawn from Student's t with K - 1 degrees of
-freedom, at the scale that the K numbers show: no component of variance is estimated that could come out as zero. The shared
-error is that of other items without the chance that the K numbers already show: the draws of the items are shrunk by it
-(Davison and Hinkley 1997, Bootstrap Methods and their Application, section 3.8). The sum of both is Behrens and Fisher's
-solution, which holds the truth about as often as it should or a little more often (Robinson 1976, Annals of Statistics 4:963).
+one that they share, for they are asked the same items. The mean's own error has the variance that the K numbers show: no
+component of variance is estimated that could come out as zero. The shared error is that of other items without the chance that
+the K numbers already show: the draws of the items are shrunk by it (Davison and Hinkley 1997, Bootstrap Methods and their
+Application, section 3.8). The interval of both is Student's, of K - 1 degrees of freedom where all the variance is the seeds',
+and of as many times more as it is more than theirs. To first order that is Banerjee's interval (1960, Sankhya 22:359), which
+holds the truth as often as it should or more often; what it adds beyond is left out, for with three seeds it is too much.
 """
 
 from __future__ import annotations
@@ -78,11 +79,17 @@ class Resampling:
         draws = function(self._item_draws(parts))
         seeds = len(parts[0].results)
         if seeds > 1:
-            chance, error = seeds_variance(_gradient(function, means), parts)
-            draws = _shrunk(draws, chance) + math.sqrt(error) * self._generator.standard_t(seeds - 1, _RESAMPLES)
+            draws = self._of_other_seeds(draws, seeds, *seeds_variance(_gradient(function, means), parts))
         value = float(function(means))
         low, high = np.percentile(draws if most == math.inf else np.clip(draws, 0, most), [2.5, 97.5]).tolist()
         return Estimate(value, min(low, value), max(high, value))
+
+    def _of_other_seeds(self, draws: Floats, seeds: int, chance: float, error: float) -> Floats:
+        """Draws [R] of other items that are of other seeds too, with the variances of `seeds_variance`."""
+        of_items = _shrunk(draws, chance)
+        draws = of_items + math.sqrt(error) * self._generator.standard_normal(_RESAMPLES)
+        degrees = (seeds - 1) * (1 + float(of_items.var()) / error) if error else math.inf
+        return draws.mean() + _student(degrees) * (draws - draws.mean())
 
     def _item_draws(self, parts: Sequence[Part]) -> Floats:
         """Means [R, C] of the same seeds and other items."""
@@ -112,9 +119,12 @@ def _stretch(part: Part) -> float:
     """What a bootstrap of m numbers has to be widened by, for its variance is too small by (m - 1) / (m + 1) and a normal
     distribution's (Hesterberg 2015, American Statistician 69:371); 1 of answers, whose prior has seen to that."""
     m = max(2, int(part.among.sum()))
-    return (
-        1.0 if part.results.dtype == bool else math.sqrt((m + 1) / (m - 1)) * stats.t.ppf(0.975, m - 1) / stats.norm.ppf(0.975)
-    )
+    return 1.0 if part.results.dtype == bool else math.sqrt((m + 1) / (m - 1)) * _student(m - 1)
+
+
+def _student(degrees: float) -> float:
+    """How many times wider a 95 % interval of Student's t distribution is than that of the normal distribution."""
+    return float(stats.t.ppf(0.975, degrees) / stats.norm.ppf(0.975))
 
 
 def seeds_variance(gradient: Floats, parts: Sequence[Part]) -> tuple[float, float]:

@@ -15,7 +15,7 @@ import numpy as np
 from llmrepair.pipeline.artifact import write_json
 from llmrepair.pipeline.errors import Problem, WorkError
 from llmrepair.pipeline.stage import Context
-from llmrepair.stages.conjecture.analysis import Found, Readings, Results, find, index_of, item_fates, readable, tests
+from llmrepair.stages.conjecture.analysis import Found, Readings, Results, find, index_of, item_fates, readable, tests, untuned
 from llmrepair.stages.conjecture.classes import Items, classes
 from llmrepair.stages.conjecture.overlap import first_words, overlaps
 from llmrepair.stages.conjecture.resampling import Resampling
@@ -120,14 +120,16 @@ def _of_task(task: Task, model: str) -> dict[str, Any]:
     index = index_of(task.dense, task.models, resampling)
     lost, shares = found[DAMAGED].lost, found[DAMAGED].shares
     read = readable(task.dense, task.models[DAMAGED], task.readings, resampling) if task.readings is not None else None
+    edge = untuned(task.dense, task.models[DAMAGED], resampling)
     return {
         "kind": "answers",
         "verdict": asdict(verdict(lost, index)),
-        "sentence": sentence(model, task.name, int(task.dense.sum()), lost, shares, index),
+        "sentence": sentence(model, task.name, int(task.dense.sum()), lost, shares, index, edge),
         "items": len(task.dense),
         "overlap": {"items": len(task.items), **Counter(reason for reason in task.overlap if reason is not None)},
         "displacement": asdict(index) if index is not None else None,
         "models": {name: _found(each) for name, each in found.items()},
+        "untuned": asdict(edge) if edge is not None else None,
         "readable": asdict(read) if read is not None else None,
         "tests": {name: asdict(test) for name, test in tests(task.models[DAMAGED]).items()},
     }

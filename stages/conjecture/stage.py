@@ -20,13 +20,15 @@ ControlName = Literal["erased", "displaced", "overwritten", "corrupted"]
 CONTROLS: tuple[ControlName, ...] = ("displaced", "overwritten")
 LAB_CONTROLS: tuple[ControlName, ...] = ("erased", *CONTROLS)
 """Those of the embedded models; of others nobody knows what they were never told."""
-REPAIRS: Mapping[str, Mapping[str, str]] = {
+REPAIRS: Mapping[str, Mapping[str, Any]] = {
+    "untuned": {"recovery": "prompt", "budget": 0},
     "prompt": {"recovery": "prompt"},
     "idp": {"recovery": "idp"},
     "oracle": {"recovery": "prompt", "select": "oracle"},
     "lora": {"recovery": "lora"},
 }
-"""Options of each repair of the model under test."""
+"""Options of each repair of the model under test. `untuned` is the prompt as it was before it learned anything: what comes back
+behind it was at the edge, and any change tips it over."""
 CONTROL_REPAIRS = ("prompt", "lora")
 DENSE, DAMAGED, PROBE = "dense", "model", "probe"
 RESULT_FILE = "conjecture.json"

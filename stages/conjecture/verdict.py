@@ -23,6 +23,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from llmrepair.stages.conjecture.analysis import Untuned
 from llmrepair.stages.conjecture.damage import Damage
 from llmrepair.stages.conjecture.index import FEWEST_NEVER_KNOWN, Index
 from llmrepair.stages.conjecture.resampling import Estimate
@@ -88,7 +89,15 @@ def overall(words: Iterable[Word]) -> Word:
     return determined.pop() if determined else "undetermined"
 
 
-def sentence(model: str, task: str, known: int, lost: int, found: Mapping[str, Estimate] | None, index: Index | None) -> str:
+def sentence(
+    model: str,
+    task: str,
+    known: int,
+    lost: int,
+    found: Mapping[str, Estimate] | None,
+    index: Index | None,
+    edge: Untuned | None,
+) -> str:
     """The verdict of one task for a newcomer, with its intervals.
 
     Args:
@@ -96,28 +105,30 @@ def sentence(model: str, task: str, known: int, lost: int, found: Mapping[str, E
         known: items that the dense model answers.
         lost: those of them that the damaged one does not.
         found: shares of the fates in the lost items; None where nothing was lost.
+        edge: None where nothing was lost.
     """
     judged = verdict(lost, index)
     if not known:
         return (
             f"{task}: {judged.word}, because the dense model itself answers none of its questions, so there was nothing to lose"
         )
-    if found is None:
+    if found is None or edge is None:
         answers = f"{model} answers all {known} questions that the dense model answers"
         return f"{task}: {judged.word}, because {answers}, so there is nothing to bring back"
     where = ""
     if index is not None and index.index is not None:
         where = f" (displacement index {number_text(index.index)}, where 0 is never told and 1 only hidden)"
     displaced, latent, erased = (share_text(found[name]) for name in ("displaced", "latent", "erased"))
+    before = share_text(edge.recovery)
     return (
         f"Of the {lost} questions of {task} that the dense model answers and {model} does not, {displaced} come back with a "
-        f"prompt, {latent} only with LoRA tuned on other facts, and {erased} with neither: {judged.word}, "
-        f"because {judged.why}{where}"
+        f"prompt ({before} before it is tuned), {latent} only with LoRA tuned on other facts, and {erased} with neither: "
+        f"{judged.word}, because {judged.why}{where}"
     )
 
 
 NO_ANSWERS = "it has no right or wrong answers, so no fact is lost or found"
-_REPAIRS = {"prompt": "the prompt", "idp": "IDP", "lora": "LoRA"}
+_REPAIRS = {"untuned": "the prompt before it is tuned", "prompt": "the prompt", "idp": "IDP", "lora": "LoRA"}
 
 
 def text_sentence(model: str, task: str, found: Damage) -> str:

@@ -46,13 +46,13 @@ def folder(finished: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_it_makes_all_that_it_needs(finished: Path) -> None:
     made = Counter(path.parent.name for path in (finished / "runs").glob("*/????????????????"))
-    # dense and compressed, each alone; the compressed one behind prompt, IDP, oracle and LoRA
-    assert made == {"compress": 2, "tune-prompts": 1, "tune-lora": 1, "evaluate": 2 + 4, "probe": 1, "conjecture": 1}
+    # dense and compressed, each alone; the compressed one behind the prompt, untuned and tuned, IDP, oracle and LoRA
+    assert made == {"compress": 2, "tune-prompts": 2, "tune-lora": 1, "evaluate": 2 + 5, "probe": 1, "conjecture": 1}
 
 
 def test_a_plan_asks_for_the_same(folder: Path, llmrepair: CommandLine) -> None:
     answer = llmrepair("plan", "study.toml", "--json").json
-    assert (len(answer["stages"]), answer["to_do"]) == (12, 0)
+    assert (len(answer["stages"]), answer["to_do"]) == (14, 0)
 
 
 def test_what_was_just_computed_is_not_called_cached(finished: Path, tmp_path: Path, llmrepair: CommandLine) -> None:
@@ -82,14 +82,14 @@ def test_of_texts_it_says_what_each_repair_undoes(folder: Path, llmrepair: Comma
     found = llmrepair(*ASKED, "--json").json["metrics"]["tasks"]["lab_text"]
     assert found["verdict"] == "undetermined"  # nothing in lab_text is right or wrong
     assert found["damage"]["low"] > 0
-    assert list(found["undone"]) == ["prompt", "idp", "oracle", "lora"]
+    assert list(found["undone"]) == ["untuned", "prompt", "idp", "oracle", "lora"]
     lines = llmrepair(*ASKED).out.splitlines()
     assert any(line.startswith("lab_text: undetermined, because it has no right or wrong answers") for line in lines)
     heads = next(line for line in lines if "damage undone" in line)
     assert heads.endswith("word perplexity  bits per byte")
-    rows = [row.split() for row in lines[lines.index(heads) + 1 :][:6]]
-    assert [row[:2] for row in rows[1:]] == [["model", name] for name in ("none", "prompt", "idp", "oracle", "lora")]
-    dense, damaged, lora = (float(rows[number][-1]) for number in (0, 1, 5))
+    rows = [row.split() for row in lines[lines.index(heads) + 1 :][:7]]
+    assert [row[:2] for row in rows[1:]] == [["model", name] for name in ("none", "untuned", "prompt", "idp", "oracle", "lora")]
+    dense, damaged, lora = (float(rows[number][-1]) for number in (0, 1, 6))
     undone = found["undone"]["lora"]
     assert undone["value"] == pytest.approx((damaged - lora) / (damaged - dense), abs=0.01)
     assert undone["low"] <= undone["value"] <= undone["high"]
@@ -108,9 +108,10 @@ def test_what_is_printed_begins_with_the_verdict(folder: Path, llmrepair: Comman
     assert lines[2].startswith("Of the ")
     assert "with LoRA tuned on other facts" in lines[2]
     heads = next(line for line in lines if line.startswith("model  repair"))
-    rows = lines[lines.index(heads) + 1 :][:4]
-    assert [row.split()[1] for row in rows] == ["prompt", "idp", "oracle", "lora"]
+    rows = lines[lines.index(heads) + 1 :][:5]
+    assert [row.split()[1] for row in rows] == ["untuned", "prompt", "idp", "oracle", "lora"]
     assert any(line.startswith("of the lost, a linear probe reads ") for line in lines)
+    assert any(line.startswith("of the lost, the prompt brings back ") for line in lines)
 
 
 def test_show_and_help_know_it(folder: Path, llmrepair: CommandLine) -> None:

@@ -116,6 +116,13 @@ def test_training_learns(tmp_path: Path) -> None:
     assert mean_loss(table_loss(table), ROWS, 8) < before - 0.3
 
 
+def test_of_no_steps_the_start_is_looked_at_and_stays(tmp_path: Path) -> None:
+    table = fresh()
+    steps, looks = train([table], table_loss(table), TRAINING, VALIDATION, Recipe(0, 0.1, 8, 0), 8, tmp_path / "state", quiet)
+    assert (steps, looks) == (0, [mean_loss(table_loss(fresh()), VALIDATION, 8)])
+    assert torch.equal(table, fresh())
+
+
 def test_a_sweep_keeps_the_best_and_does_not_repeat_what_is_done(tmp_path: Path) -> None:
     table = fresh()
     recipes = [Recipe(40, rate, 8, 0) for rate in (1e-6, 0.1)]

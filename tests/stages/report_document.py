@@ -151,6 +151,7 @@ def task(name: str, word: str, index: dict[str, Any] | None) -> dict[str, Any]:
         "overlap": {"items": 204, "entity": 4},
         "displacement": {"index": index, "separation": estimate(0.97), "net": net} if index is not None else None,
         "models": {"model": damaged(60, 0.4, 0.2), **controls},
+        "untuned": {"recovery": estimate(0.08), "tuning_adds": estimate(0.17)},
         "readable": {"probe": estimate(0.12), "control": estimate(0.05)},
         "tests": {"prompt": test, "lora": {**test, "noise_floor": None}},
     }

@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from scipy import stats
 
-from llmrepair.stages.conjecture.analysis import Results, index_of
+from llmrepair.stages.conjecture.analysis import Results, Untuned, index_of
 from llmrepair.stages.conjecture.classes import agreement, classes, fates, rates, shares
 from llmrepair.stages.conjecture.damage import Damage, damage
 from llmrepair.stages.conjecture.index import FEWEST_NEVER_KNOWN, Index, Recovered, displacement_index, net_recovery
@@ -139,18 +139,18 @@ def test_the_interval_of_numbers_of_one_seed_is_students() -> None:
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.07 * (expected.high - expected.low))
 
 
-@pytest.mark.parametrize("skill", [0.0, 0.04])
+@pytest.mark.parametrize("skill", [0.0, 0.2])
 def test_the_truth_lies_in_19_of_20_intervals_of_three_seeds(skill: float) -> None:
     """Where the seeds differ by about as much as chance makes them, a component of variance that is estimated as zero or more
-    is often zero, and intervals that are made of it are too short."""
+    is often zero, and intervals that are made of it are too short; Behrens and Fisher's are too wide."""
     held = 0
-    for seed in range(300):
+    for seed in range(500):
         generator = np.random.default_rng(seed)
-        results = generator.random((3, 200)) < 0.7 + generator.normal(0, skill, (3, 1))
-        found = Resampling(200).rate(Part(results, np.ones(200, dtype=bool)))
+        logits = generator.normal(0, 1.5, 200) + generator.normal(0, skill, (3, 1))
+        found = Resampling(200).rate(Part(generator.logistic(size=(3, 200)) < logits, np.ones(200, dtype=bool)))
         assert found is not None
-        held += found.low <= 0.7 <= found.high
-    assert 0.93 <= held / 300 <= 0.98
+        held += found.low <= 0.5 <= found.high
+    assert 0.93 <= held / 500 <= 0.97
 
 
 def test_rates_on_the_same_items_are_paired() -> None:
@@ -352,15 +352,17 @@ def test_the_sentence_says_shares_and_interval() -> None:
         "latent": Estimate(0.12, 0.1, 0.15),
         "erased": Estimate(0.83, 0.8, 0.86),
     }
-    text = sentence("lab gptq 3 bits", "lab_qa", 630, 412, found, index_at(-0.02, 0.06))
+    edge = Untuned(Estimate(0.02, 0.01, 0.04), Estimate(0.03, 0.0, 0.06))
+    text = sentence("lab gptq 3 bits", "lab_qa", 630, 412, found, index_at(-0.02, 0.06), edge)
     assert text.startswith(
-        "Of the 412 questions of lab_qa that the dense model answers and lab gptq 3 bits does not, 5 % [3, 8]"
+        "Of the 412 questions of lab_qa that the dense model answers and lab gptq 3 bits does not, 5 % [3, 8] come back with a "
+        "prompt (2 % [1, 4] before it is tuned), 12 %"
     )
     assert "83 % [80, 86] with neither: forgotten, because prompts bring back hardly more" in text
     assert "0.02 [-0.02, 0.06]" in text
-    assert "a control is missing" in sentence("x", "y", 630, 412, found, None)
-    assert "y: undetermined, because x answers all 630 questions" in sentence("x", "y", 630, 0, None, None)
-    assert "nothing to lose" in sentence("x", "y", 0, 0, None, None)
+    assert "a control is missing" in sentence("x", "y", 630, 412, found, None, edge)
+    assert "y: undetermined, because x answers all 630 questions" in sentence("x", "y", 630, 0, None, None, None)
+    assert "nothing to lose" in sentence("x", "y", 0, 0, None, None, None)
 
 
 def losses(share: float, seeds: int, generator: np.random.Generator, n: int = 40) -> tuple[Any, Any, Any]:

@@ -36,6 +36,7 @@ TRUTHS = {  # of what a model lost, the share that comes back with prompt and Lo
     "overwritten": (0.03, 0.6),
     "mixture": (0.5, 0.5),
 }
+UNTUNED = 0.05
 Answer = Callable[[Role], NDArray[Any]]
 
 
@@ -50,7 +51,9 @@ def answers_of(truth: str) -> Answer:
             return known
         lost = np.arange(640) < (400 if role.model == "model" else 640)
         prompt, lora = TRUTHS[truth if role.model == "model" else role.model]
-        share = {"none": 0.0, "prompt": prompt, "idp": prompt, "oracle": prompt, "lora": lora}[role.recovery]
+        share = {"none": 0.0, "untuned": UNTUNED, "prompt": prompt, "idp": prompt, "oracle": prompt, "lora": lora}[
+            role.recovery
+        ]
         flipped = generator.random(640) < 0.02
         return known & (~lost | ((reached < share) ^ (flipped & (share > 0) & (share < 1)))) & (known | ~lost)
 
@@ -132,7 +135,7 @@ def test_a_known_truth_gets_its_word(tmp_path: Path, truth: str, word: str) -> N
     assert set(task["models"]) == {"model", "erased", "displaced", "overwritten"}
     test = task["tests"]["prompt"]
     assert test["p_value"] == test["p_holm"]
-    assert (test["p_value"] < 1e-6) == (prompt >= 0.5)
+    assert (test["p_value"] < 1e-9) == (prompt >= 0.5)
     assert test["noise_floor"]["significant"] <= 0.05
 
 
@@ -196,7 +199,7 @@ def losses_of(undone: dict[str, float], damage: float = 20) -> Answer:
 
 
 def test_texts_are_undetermined_and_say_what_each_repair_undoes(tmp_path: Path) -> None:
-    shares = {"prompt": 0.1, "idp": -0.2, "oracle": 0.2, "lora": 0.6}
+    shares = {"untuned": 0.05, "prompt": 0.1, "idp": -0.2, "oracle": 0.2, "lora": 0.6}
     values = {**VALUES, "tasks": "lab_text", "controls": "erased"}
     losses = losses_of(shares)
     metrics, folder = run(tmp_path, losses, values, partial(write_texts, task="lab_text"))
@@ -222,9 +225,15 @@ def test_texts_are_undetermined_and_say_what_each_repair_undoes(tmp_path: Path) 
 
 
 def test_of_texts_without_damage_nothing_is_undone(tmp_path: Path) -> None:
-    losses = losses_of({"prompt": 0.1, "idp": 0.1, "oracle": 0.1, "lora": 0.6}, damage=0)
+    losses = losses_of({"untuned": 0.1, "prompt": 0.1, "idp": 0.1, "oracle": 0.1, "lora": 0.6}, damage=0)
     metrics, _ = run(tmp_path, losses, {**VALUES, "tasks": "lab_text", "controls": ""}, partial(write_texts, task="lab_text"))
-    assert metrics["tasks"]["lab_text"]["undone"] == {"prompt": None, "idp": None, "oracle": None, "lora": None}
+    assert metrics["tasks"]["lab_text"]["undone"] == {
+        "untuned": None,
+        "prompt": None,
+        "idp": None,
+        "oracle": None,
+        "lora": None,
+    }
     assert "nothing to undo" in metrics["sentences"][0]
 
 
@@ -248,13 +257,16 @@ def test_the_same_test_is_made_again_from_its_options(tmp_path: Path) -> None:
 
 def test_it_is_made_of_each_repair_with_each_seed() -> None:
     stage = conjecture_stage({**VALUES, "controls": "erased,displaced"})
-    assert len(stage.inputs()) == 1 + (1 + 4 * 3) + 2 * (1 + 2 * 3) + 1
+    assert len(stage.inputs()) == 1 + (1 + 5 * 3) + 2 * (1 + 2 * 3) + 1
     oracle = stage.evaluations[Role("model", "oracle", 2)]
     assert (oracle.config.recovery, oracle.config.select) == ("prompt", "oracle")
     prompt = stage.evaluations[Role("model", "prompt", 2)]
     assert oracle.repair is not None
     assert prompt.repair is not None
     assert oracle.repair.config == prompt.repair.config
+    untuned = stage.evaluations[Role("model", "untuned", 2)].repair
+    assert untuned is not None
+    assert untuned.config == prompt.repair.config.model_copy(update={"budget": 0})
     assert stage.inputs()["model idp 2"].config.recovery == "idp"  # type: ignore[attr-defined]
     repair = stage.evaluations[Role("erased", "lora", 1)].repair
     assert repair is not None
@@ -308,8 +320,18 @@ def test_what_a_probe_reads_and_no_prompt_brings_back(tmp_path: Path) -> None:
 def test_the_oracle_is_a_rate_and_no_test(tmp_path: Path) -> None:
     _, folder = run(tmp_path, answers_of("mixture"))
     found = json.loads((folder / "conjecture.json").read_text())["tasks"]["lab_qa"]
-    assert list(found["models"]["model"]["rates"]) == ["prompt", "idp", "oracle", "lora"]
-    assert list(found["tests"]) == ["prompt", "idp", "lora"]
+    assert list(found["models"]["model"]["rates"]) == ["untuned", "prompt", "idp", "oracle", "lora"]
+    assert list(found["tests"]) == ["untuned", "prompt", "idp", "lora"]
+
+
+def test_what_any_prompt_tips_over_stands_beside_what_tuning_adds(tmp_path: Path) -> None:
+    metrics, folder = run(tmp_path, answers_of("mixture"))
+    result = json.loads((folder / "conjecture.json").read_text())["tasks"]["lab_qa"]
+    found, recovered = result["untuned"], result["models"]["model"]["rates"]["prompt"]["recovery"]["value"]
+    assert found["recovery"]["value"] == pytest.approx(UNTUNED, abs=0.04)
+    assert found["tuning_adds"]["value"] == pytest.approx(recovered - found["recovery"]["value"])
+    assert found["tuning_adds"]["low"] < 0.5 - UNTUNED < found["tuning_adds"]["high"]
+    assert f"({100 * found['recovery']['value']:.0f} % [" in metrics["sentences"][0]
 
 
 def test_wrong_requests_are_refused() -> None:

@@ -178,6 +178,8 @@ def test_a_verdict_stands_first_with_all_that_was_found() -> None:
         "displaced 40% 35% to 45%",
         "Displacement index 0.43 [0.31, 0.55]",
         "40% come back with both (Jaccard index); were they drawn at random it would be 10% (p = 0.003)",
+        "The prompt brings back 8 [3, 13] % of the lost items before it is tuned",
+        "Tuning adds 17 [12, 22] points",
         "A linear probe reads 12 [7, 17] % of the lost items",
         "200 items: 60 lost, 130 kept, 10 never known, 0 gained; 4 were left out",
         "displaced (control) prompt 98.0 % [93.0, 103.0] 3.0 % [-2.0, 8.0]",
@@ -194,7 +196,7 @@ def test_a_verdict_stands_first_with_all_that_was_found() -> None:
 def test_a_repair_or_control_of_a_later_day_is_shown_and_what_is_missing_is_left_out() -> None:
     of_task = task("qa", "undetermined", None)
     of_task["models"]["model"]["rates"]["oracle"] = {"recovery": estimate(0.77)}
-    of_task["readable"] = None
+    of_task["untuned"] = of_task["readable"] = None
     of_test = verdict("gptq 3 bits", "undetermined", of_task, unjudged("text"))
     of_test["sentences"].append("other is left out")
     found = document() | {"verdicts": [of_test]}

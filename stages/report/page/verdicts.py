@@ -49,7 +49,7 @@ def _on_task(task: Mapping[str, Any]) -> str:
     sentence = f"<p class=sentence>{escape(task['sentence'])}</p>"
     tables = "".join([_items(task), _fates(task), _rates(task), _undone(task), _tests(task)])
     numbers = folded(f"{task['title']}: repairs, controls and tests", tables) if tables else ""
-    return "".join([sentence, _shares(model), _index(task), _agreement(model), _readable(task), numbers])
+    return "".join([sentence, _shares(model), _index(task), _untuned(task), _agreement(model), _readable(task), numbers])
 
 
 def _shares(model: Mapping[str, Any]) -> str:
@@ -79,6 +79,16 @@ def _index(task: Mapping[str, Any]) -> str:
 def _interval(estimate: Mapping[str, float], unit: int, digits: int) -> str:
     value, low, high = (unit * estimate[name] for name in ("value", "low", "high"))
     return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def _untuned(task: Mapping[str, Any]) -> str:
+    if (found := task.get("untuned")) is None:
+        return ""
+    recovery, added = (_interval(found[name], 100, 0) for name in ("recovery", "tuning_adds"))
+    return (
+        f"<p>The prompt brings back {recovery} % of the lost items before it is tuned: they were at the edge, and any change "
+        f"may tip them over. Tuning adds {added} points.</p>"
+    )
 
 
 def _agreement(model: Mapping[str, Any]) -> str:
