@@ -89,6 +89,11 @@ class Tune(Stage):
     def needs(self, runtime: Runtime) -> Needs:
         return roughly_needed(self.compressed.model)
 
+    @property
+    def learned(self) -> str:
+        """What its label says of how it was tuned."""
+        return ", ".join(self.config.objective) if self.config.budget else "untuned"
+
     def check(self) -> list[Problem]:
         config = self.config
         if config.steps or not config.budget:

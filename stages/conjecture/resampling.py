@@ -10,7 +10,7 @@ one that they share, for they are asked the same items. The mean's own error has
 component of variance is estimated that could come out as zero. The shared error is that of other items without the chance that
 the K numbers already show: the draws of the items are shrunk by it (Davison and Hinkley 1997, Bootstrap Methods and their
 Application, section 3.8). The interval of both is Student's, of K - 1 degrees of freedom where all the variance is the seeds',
-and of as many times more as it is more than theirs. To first order that is Banerjee's interval (1960, Sankhya 22:359), which
+and of as many times more as it is more than theirs. To first order that is Banerjee's interval (1960, Sankhya 22:357), which
 holds the truth as often as it should or more often; what it adds beyond is left out, for with three seeds it is too much.
 """
 

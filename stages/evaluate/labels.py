@@ -26,13 +26,19 @@ _HEADLINES = ("consistent_acc", "exact_match", "acc", "word_perplexity", "bits_p
 _LOWER_IS_BETTER = ("perplexity", "bits_per_byte")
 
 
-def recovery_label(config: Mapping[str, Any]) -> str:
-    """What an evaluation's repair is called, from its config as its key has it: what has no effect is null."""
+def recovery_label(config: Mapping[str, Any], budget: int | None) -> str:
+    """What an evaluation's repair is called.
+
+    Args:
+        config: the evaluation's, as its key has it: what has no effect is null.
+        budget: that of its tuning; None without one.
+    """
     select = config.get("select") or "best-validation"
     if select.startswith("fixed:"):
-        return f"prompt {select.removeprefix('fixed:')}"
-    label = _SELECTED.get(select, RECOVERIES[config["recovery"]])
-    return f"{label}, merged" if config.get("lora_merged") else label
+        label = f"prompt {select.removeprefix('fixed:')}"
+    else:
+        label = _SELECTED.get(select, RECOVERIES[config["recovery"]])
+    return label + (", merged" if config.get("lora_merged") else "") + (", untuned" if budget == 0 else "")
 
 
 def placing(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -235,7 +235,8 @@ class Evaluate(Stage):
         return load_tokenizer(model.location, model.revision, self.compressed.config.trust_remote_code)
 
     def label(self) -> str:
-        recovery = recovery_label(self.config.identity()) if self.config.recovery != "none" else "no repair"
+        budget = self.repair.config.budget if self.repair is not None else None
+        recovery = recovery_label(self.config.identity(), budget) if self.config.recovery != "none" else "no repair"
         return f"{self.compressed.label()}: {recovery} on {', '.join(self.config.tasks)}"
 
     def tags(self) -> dict[str, str]:

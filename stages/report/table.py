@@ -68,7 +68,7 @@ def build_table(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
 
 def _row_order(evaluation: Evaluation) -> tuple[Any, ...]:
     config = evaluation.artifact.key_document["config"]
-    recovery = list(RECOVERIES).index(config["recovery"]), recovery_label(config)
+    recovery = list(RECOVERIES).index(config["recovery"]), _label(evaluation)
     order = *compression_order(evaluation.compressed), *recovery, evaluation.artifact.metrics["extra_parameters"]
     return *order, _seed(evaluation) or 0, evaluation.artifact.key
 
@@ -164,8 +164,13 @@ def _recorded(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
+def _label(evaluation: Evaluation) -> str:
+    budget = evaluation.repair.key_document["config"]["budget"] if evaluation.repair is not None else None
+    return recovery_label(evaluation.artifact.key_document["config"], budget)
+
+
 def _recovery(evaluation: Evaluation) -> str:
-    label, tuned_on = recovery_label(evaluation.artifact.key_document["config"]), evaluation.tuned_on
+    label, tuned_on = _label(evaluation), evaluation.tuned_on
     if tuned_on is None or tuned_on.name == evaluation.compressed.name:
         return label
     return f"{label} of {compression_label(tuned_on)}"

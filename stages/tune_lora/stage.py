@@ -36,4 +36,4 @@ class TuneLora(Tune):
         return problems + self.length_problems(self.config.tuning_seq_len, "--tuning-seq-len")
 
     def label(self) -> str:
-        return f"{self.compressed.label()}: LoRA of rank {self.config.rank}, {self.config.objective[0]}"
+        return f"{self.compressed.label()}: LoRA of rank {self.config.rank}, {self.learned}"

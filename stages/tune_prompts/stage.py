@@ -47,4 +47,4 @@ class TunePrompts(Tune):
 
     def label(self) -> str:
         lengths = ", ".join(map(str, self.config.lengths))
-        return f"{self.compressed.label()}: prompts of {lengths} tokens, {', '.join(self.config.objective)}"
+        return f"{self.compressed.label()}: prompts of {lengths} tokens, {self.learned}"

@@ -55,4 +55,4 @@ class TunePtune(Tune):
 
     def label(self) -> str:
         kind = {"prefix": "prefix tuning", "p-tuning": "p-tuning"}[self.config.kind]
-        return f"{self.compressed.label()}: {kind} with {self.config.virtual_tokens} tokens, {self.config.objective[0]}"
+        return f"{self.compressed.label()}: {kind} with {self.config.virtual_tokens} tokens, {self.learned}"

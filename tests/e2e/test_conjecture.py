@@ -99,6 +99,7 @@ def test_a_report_holds_it(folder: Path, llmrepair: CommandLine) -> None:
     assert llmrepair("report", "--model", "lab", "--html", "report.html").code == 0
     page = (folder / "report.html").read_text()
     assert "lab_text: undetermined, because it has no right or wrong answers" in page
+    assert "one prompt, untuned" in page
     assert "<ul class=parts></ul>" not in page
 
 
