@@ -142,9 +142,9 @@ def text_sentence(model: str, task: str, found: Damage) -> str:
 
 def share_text(share: Estimate) -> str:
     """`5 % [3, 8]`."""
-    return f"{100 * share.value:.0f} % [{100 * share.low:.0f}, {100 * share.high:.0f}]"
+    return f"{100 * share.value:z.0f} % [{100 * share.low:z.0f}, {100 * share.high:z.0f}]"
 
 
 def number_text(number: Estimate) -> str:
     """`0.03 [-0.01, 0.07]`."""
-    return f"{number.value:.2f} [{number.low:.2f}, {number.high:.2f}]"
+    return f"{number.value:z.2f} [{number.low:z.2f}, {number.high:z.2f}]"

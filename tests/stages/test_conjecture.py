@@ -360,6 +360,8 @@ def test_the_sentence_says_shares_and_interval() -> None:
     )
     assert "83 % [80, 86] with neither: forgotten, because prompts bring back hardly more" in text
     assert "0.02 [-0.02, 0.06]" in text
+    nearly_nothing = Untuned(Estimate(0.001, -0.004, 0.01), edge.tuning_adds)
+    assert "(0 % [0, 1] before it is tuned)" in sentence("x", "y", 630, 412, found, None, nearly_nothing)
     assert "a control is missing" in sentence("x", "y", 630, 412, found, None, edge)
     assert "y: undetermined, because x answers all 630 questions" in sentence("x", "y", 630, 0, None, None, None)
     assert "nothing to lose" in sentence("x", "y", 0, 0, None, None, None)

@@ -78,7 +78,7 @@ def _index(task: Mapping[str, Any]) -> str:
 
 def _interval(estimate: Mapping[str, float], unit: int, digits: int) -> str:
     value, low, high = (unit * estimate[name] for name in ("value", "low", "high"))
-    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    return f"{value:z.{digits}f} [{low:z.{digits}f}, {high:z.{digits}f}]"
 
 
 def _untuned(task: Mapping[str, Any]) -> str:
