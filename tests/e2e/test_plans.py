@@ -150,7 +150,8 @@ def running_workers(folder: Path) -> list[int]:
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads /proc")
 def test_an_interrupted_run_takes_its_workers_along_and_goes_on_later(folder: Path) -> None:
     shutil.rmtree(folder / "runs" / "evaluate")
-    run = subprocess.Popen(command("run", "study.toml"), cwd=folder, stderr=subprocess.PIPE, text=True)
+    listening = ["env", "--default-signal=INT"]  # what was started in the background may not
+    run = subprocess.Popen([*listening, *command("run", "study.toml")], cwd=folder, stderr=subprocess.PIPE, text=True)
     while not running_workers(folder):
         time.sleep(0.05)
     run.send_signal(signal.SIGINT)
