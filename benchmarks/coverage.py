@@ -66,7 +66,7 @@ class World:
     def _shares(self) -> Iterator[tuple[str, float]]:
         yield from (("model", self.rate), ("erased", _ERASED), ("displaced", _DISPLACED))
 
-    def intervals(self, generator: np.random.Generator, seed: int) -> dict[str, Estimate]:
+    def intervals(self, generator: np.random.Generator, seed: int) -> dict[str, Estimate | None]:
         difficulty = generator.normal(0, _DIFFICULTY, self.items)
         never_known = generator.random(self.items) < _NEVER_KNOWN
         model, erased, displaced = (
@@ -76,7 +76,6 @@ class World:
         resampling = Resampling(self.items, seed)
         rate = resampling.rate(Part(model.repaired, model.items.lost))
         index = displacement_index(model, displaced, erased, resampling).index
-        assert rate is not None and index is not None
         return {"rate": rate, "index": index}
 
     def _recovered(
@@ -96,14 +95,17 @@ class World:
             Classes(is_lost, ~is_lost & ~never_known, never_known, nothing), generator.random(answers.shape) < answers
         )
 
-    def summary(self, intervals: list[dict[str, Estimate]]) -> dict[str, dict[str, float]]:
-        """For each number its coverage, how often the truth is below and above, and the mean width."""
+    def summary(self, intervals: list[dict[str, Estimate | None]]) -> dict[str, dict[str, float]]:
+        """For each number how often there is an interval (of an index where the controls can be told apart), and of these their
+        coverage, how often the truth is below and above, and the mean width."""
         found = {}
         for name, truth in self.truths.items():
-            ends = np.array([(each[name].low, each[name].high) for each in intervals])
+            told = [estimate for each in intervals if (estimate := each[name]) is not None]
+            ends = np.array([(each.low, each.high) for each in told])
             below, above = (truth < ends[:, 0]).mean(), (truth > ends[:, 1]).mean()
             found[name] = {
                 "truth": round(truth, 4),
+                "told": round(len(told) / len(intervals), 4),
                 "coverage": round(1 - below - above, 4),
                 "below": round(below, 4),
                 "above": round(above, 4),

@@ -10,6 +10,7 @@ import faulthandler
 import json
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -74,6 +75,7 @@ def _work(answer: Answer, request: dict[str, Any], log: Path, environment: Mappi
     os.environ.update(environment)
     if (torch := sys.modules.get("torch")) is not None:  # it was imported where there is one thread
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that it gives back what it holds
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
     faulthandler.enable()
     code, output = answer(request)

@@ -158,6 +158,7 @@ def test_an_interrupted_run_takes_its_workers_along_and_goes_on_later(folder: Pa
     _, said = run.communicate(timeout=60)
     assert run.returncode == 130
     assert "interrupted; what is finished is kept" in said
+    assert "Warning" not in said
     assert running_workers(folder) == []
     done = process(folder, "run", "study.toml", "--json")
     assert done.returncode == 0, done.stderr
