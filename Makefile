@@ -27,16 +27,15 @@ lint: .venv/installed
 	cp -r api/. cli pipeline stages models lab build/typed/llmrepair/
 	cd build/typed && ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p llmrepair
 
-# Most of what is installed is never imported: what is gets compiled then, which halves the installation.
 .venv/llmrepair: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("llmrepair needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable .
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
 	touch $@
 
 # The tests also need what the optional extras install, and a C compiler for some of that.
 .venv/installed: .venv/llmrepair
-	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[test,lint]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,lint]'
 	touch $@
 
 clean:
