@@ -15,7 +15,7 @@ conjecture: .venv/llmrepair
 test: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
-# The long ones: 200 kills, 16 processes at once, full disks, a Ray cluster. Run as root, or the full disks are skipped.
+# The long ones: gigabytes of activations, 200 kills, 16 processes at once, full disks, a Ray cluster. Run as root, or the full disks are skipped.
 stress: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m stress $(PYTEST_ARGS)
 

@@ -56,6 +56,7 @@ def test_the_estimate_of_the_lab_is_within_a_quarter(tmp_path: Path, method: str
     check_estimate(*measured(tmp_path, "--method", method), vocabulary=384)
 
 
+@pytest.mark.stress
 def test_where_activations_are_most_of_it(tmp_path: Path) -> None:
     """A batch whose attention weights take gigabytes: 256 x 4 heads x 256 x 256 floats, several times."""
     record, path = measured(tmp_path, "--method", "gptq", *LARGE)
