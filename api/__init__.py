@@ -44,6 +44,6 @@ def load(
         RequestError: there is no such model, or an option is wrong.
         WorkError: the artifact, or what it was made from, is damaged.
     """
-    from llmrepair.stages.repaired import load_repaired
+    from llmrepair.stages.loaded import load_repaired
 
     return load_repaired(str(source), Path(runs), device, trust_remote_code, options)

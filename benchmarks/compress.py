@@ -43,9 +43,10 @@ from llmrepair.pipeline.progress import Reporter
 from llmrepair.pipeline.record import peak_memory
 from llmrepair.pipeline.stage import Context, Runtime
 from llmrepair.stages.compress.calibration import Inputs, calibrate
+from llmrepair.stages.compress.config import CompressConfig
 from llmrepair.stages.compress.layer import output_error
+from llmrepair.stages.compress.methods import METHODS as METHODS_BY_NAME
 from llmrepair.stages.compress.run import compress_layers_of
-from llmrepair.stages.compress.stage import CompressConfig
 
 VOCABULARY = 32_000
 SIZES = {
@@ -122,7 +123,7 @@ def ours(subject: Subject, options: dict[str, Any], weights: Path) -> Result:
     model, rows = subject.model(), subject.rows()
     config = CompressConfig(**options, dtype=subject.dtype)
     context = Context(subject.folder, subject.folder, {}, Runtime(device=subject.device), Reporter(quiet=True))
-    seconds, cpu_seconds, _ = timed(lambda: compress_layers_of(model, rows, config, context))
+    seconds, cpu_seconds, _ = timed(lambda: compress_layers_of(model, rows, config, METHODS_BY_NAME[config.method], context))
     result = Result(seconds, cpu_seconds, peak_memory())
     save_weights(model, weights)
     return result

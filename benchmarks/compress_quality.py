@@ -32,9 +32,12 @@ from llmrepair.models.loading import load_model, load_tokenizer
 from llmrepair.models.text import pack_rows
 from llmrepair.pipeline.progress import Reporter
 from llmrepair.pipeline.stage import Context, Runtime
+from llmrepair.stages.compress.config import CompressConfig
+from llmrepair.stages.compress.methods import METHODS
 from llmrepair.stages.compress.run import compress_layers_of
-from llmrepair.stages.compress.stage import CompressConfig
-from llmrepair.stages.sources import LAB_MODELS, load_texts, model_folder, resolve_text
+from llmrepair.stages.sources.lab import LAB_MODELS
+from llmrepair.stages.sources.models import model_folder
+from llmrepair.stages.sources.texts import load_texts, resolve_text
 
 SAMPLES, SEQ_LEN = 128, 128
 LEFT_TO_RIGHT = {"column_order": "left-to-right"}
@@ -121,7 +124,8 @@ def padded(model: Path, to: Path) -> None:
 def compressed(subject: Subject, options: dict[str, Any], rows: torch.Tensor, to: Path) -> None:
     model = load_model(subject.model_folder, None, "float32", torch.device("cpu"))
     context = Context(to, to, {}, Runtime(device="cpu"), Reporter(quiet=True))
-    compress_layers_of(model, rows, CompressConfig(**options, dtype="float32"), context)
+    config = CompressConfig(**options, dtype="float32")
+    compress_layers_of(model, rows, config, METHODS[config.method], context)
     model.save_pretrained(to)
 
 

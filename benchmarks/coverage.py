@@ -18,9 +18,9 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from llmrepair.stages.conjecture.classes import Classes
-from llmrepair.stages.conjecture.index import Recovered, displacement_index
-from llmrepair.stages.conjecture.resampling import Estimate, Part, Resampling
+from llmrepair.stages.statistics.fates import Classes
+from llmrepair.stages.statistics.index import Recovered, displacement_index
+from llmrepair.stages.statistics.resampling import Estimate, Part, Resampling
 
 _DIFFICULTY = 1.5
 _LUCK = 0.1

@@ -37,10 +37,10 @@ from llmrepair.models.prompt_cache import build_prompt_cache
 from llmrepair.models.scorer import Scorer
 from llmrepair.models.selection import FixedSelector
 from llmrepair.models.trees import Text, common_length
-from llmrepair.stages.evaluate.loading import load_tasks, templates_compiled_once
 from llmrepair.stages.evaluate.stage import EvaluateConfig
-from llmrepair.stages.evaluate.tasks import task_identities
-from llmrepair.stages.sources import model_folder
+from llmrepair.stages.evaluate.tasks.asked import task_identities
+from llmrepair.stages.evaluate.tasks.loading import load_tasks, templates_compiled_once
+from llmrepair.stages.sources.models import model_folder
 
 MAX_LENGTH = 1900
 PROMPT_TOKENS = 100

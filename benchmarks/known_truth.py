@@ -17,17 +17,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llmrepair.cli.running import make_runner
-from llmrepair.cli.side_by_side import pull_all
+from llmrepair.pipeline.pull import pull_all
 from llmrepair.pipeline.runner import Runner
-from llmrepair.stages.conjecture.stage import DAMAGED, RESULT_FILE
-from llmrepair.stages.graph import conjecture_stage
+from llmrepair.stages.conjecture.roles import DAMAGED, RESULT_FILE
+from llmrepair.stages.controls import CONTROLS
+from llmrepair.stages.request import conjecture_stage
+from llmrepair.stages.running import make_runner
+from llmrepair.stages.workers import local_executor
 
-TRUTHS: Mapping[str, Mapping[str, Any]] = {
+OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "erased": {"control_share": 0.95},  # else it would be one of the two controls that it is measured between
-    "displaced": {},
-    "overwritten": {},
-    "mixture": {},
 }
 TASK = "lab_qa"
 
@@ -41,8 +40,9 @@ def main() -> None:
     arguments = parser.parse_args()
     runner = make_runner({}, arguments.runs)
     for model in arguments.models.split(","):
-        for truth, options in TRUTHS.items():
-            values = {"model": model, "control": truth, "control_seed": 1, **options, "budget": arguments.budget}
+        for truth in (kind.name for kind in CONTROLS.values() if kind.expected is not None):
+            options = {"budget": arguments.budget, **OPTIONS.get(truth, {})}
+            values = {"model": model, "control": truth, "control_seed": 1, **options}
             print(json.dumps({"model": model, "truth": truth} | tried(runner, truth, values, arguments.seeds)), flush=True)
 
 
@@ -52,7 +52,9 @@ def tried(runner: Runner, truth: str, values: Mapping[str, Any], seeds: int) -> 
     stages = [
         conjecture_stage({**values, "seeds": of_test, "controls": "erased,displaced", "tasks": TASK}) for of_test in every
     ]
-    *single, together = [each.artifact.read_json(RESULT_FILE)["tasks"][TASK] for each in pull_all(runner, stages)]
+    *single, together = [
+        each.artifact.read_json(RESULT_FILE)["tasks"][TASK] for each in pull_all(runner, stages, local_executor)
+    ]
     indices = [each["displacement"]["index"] for each in single]
     return {
         "right": sum(is_right(truth, each) for each in single),
@@ -66,13 +68,13 @@ def tried(runner: Runner, truth: str, values: Mapping[str, Any], seeds: int) -> 
 
 
 def is_right(truth: str, found: Mapping[str, Any]) -> bool:
-    word, index = found["verdict"]["word"], found["displacement"]["index"]
-    if truth == "overwritten":
+    word, index, expected = found["verdict"]["word"], found["displacement"]["index"], CONTROLS[truth].expected
+    if expected == "latent":
         model = found["models"][DAMAGED]
         return bool(model["shares"]["latent"]["value"] >= model["rates"]["lora"]["recovery"]["value"] / 2)
-    if truth == "mixture":
+    if expected == "mixed":
         return bool(word == "mixed" and index["low"] <= 0.5 <= index["high"])
-    return bool(word == {"erased": "forgotten", "displaced": "displaced"}[truth])
+    return bool(word == expected)
 
 
 if __name__ == "__main__":

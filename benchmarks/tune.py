@@ -27,6 +27,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Trainer
 from llmrepair.models.head import loss_in_parts
 from llmrepair.models.loading import load_model
 from llmrepair.models.lora import new_adapter
+from llmrepair.models.prompt_training import prompt_logits
 from llmrepair.models.soft_prompt import vocabulary_prompt
 from llmrepair.models.training import (
     LogitsOf,
@@ -39,8 +40,7 @@ from llmrepair.models.training import (
     rows_of_step,
     train,
 )
-from llmrepair.stages.sources import model_folder
-from llmrepair.stages.tune_prompts.run import prompt_logits
+from llmrepair.stages.sources.models import model_folder
 
 VOCABULARY = 32_000
 SIZES = {

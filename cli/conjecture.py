@@ -5,39 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from llmrepair.cli.options import JSON_OPTION, RUNS_OPTION, Panels, with_options
+from llmrepair.cli.options import DEFAULT_RUNS, JSON_OPTION, RUNS_OPTION, with_options
 from llmrepair.cli.output import print_json, print_table
-from llmrepair.cli.running import DEFAULT_RUNS, make_runner
-from llmrepair.cli.side_by_side import pull_all
 from llmrepair.pipeline.artifact import Artifact
+from llmrepair.pipeline.pull import pull_all
 from llmrepair.pipeline.stage import Runtime
-from llmrepair.stages.compress import CompressConfig
-from llmrepair.stages.conjecture import ConjectureConfig
-from llmrepair.stages.conjecture.stage import DAMAGED, RESULT_FILE
-from llmrepair.stages.control import ControlConfig
-from llmrepair.stages.evaluate import EvaluateConfig
-from llmrepair.stages.graph import conjecture_stage, notes
-from llmrepair.stages.tune_lora import TuneLoraConfig
-from llmrepair.stages.tune_prompts import TunePromptsConfig
-
-_PANELS: Panels = {
-    "Test": ConjectureConfig,
-    "Evaluation": EvaluateConfig,
-    "Tuning": TunePromptsConfig,
-    "LoRA": TuneLoraConfig,
-    "Compression": CompressConfig,
-    "Control": ControlConfig,
-    "Running": Runtime,
-}
+from llmrepair.stages.conjecture.roles import DAMAGED, RESULT_FILE
+from llmrepair.stages.conjecture.stage import arms
+from llmrepair.stages.request import TEST, conjecture_stage, notes
+from llmrepair.stages.running import make_runner
+from llmrepair.stages.workers import local_executor
 
 
-@with_options(_PANELS)
+@with_options({**TEST, "Running": [Runtime]})
 def conjecture(values: Mapping[str, Any], runs: RUNS_OPTION = DEFAULT_RUNS, as_json: JSON_OPTION = False) -> None:
     stage = conjecture_stage(values)
     runner = make_runner(values, runs)
-    for text in notes(stage.damaged, values):
+    for text in notes(stage.damaged.compressed, values):
         runner.reporter.note(text)
-    (outcome,) = pull_all(runner, [stage])
+    (outcome,) = pull_all(runner, [stage], local_executor)
     if as_json:
         print_json(outcome.as_json())
     else:
@@ -88,6 +74,8 @@ def _readable_text(readable: Mapping[str, Any]) -> str:
     )
 
 
+_LATENT = next(arm.name for _, arm in arms() if arm.role == "latent")
+"""The arm beside which the shares of fates stand: with it all of them are known."""
 _RATE_HEADS = ("model", "repair", "lost, recovered", "kept, broken", "never known, lucky", "latent", "erased")
 
 
@@ -95,7 +83,7 @@ def _rate_rows(result: Mapping[str, Any]) -> list[list[str]]:
     rows = []
     for model, found in result["models"].items():
         for repair, rates in found["rates"].items():
-            shares = found["shares"] if repair == "lora" else None
+            shares = found["shares"] if repair == _LATENT else None
             cells = [_percent(rates[name]) for name in ("recovery", "regression", "luck")]
             rows.append([model, repair, *cells, *(_percent(shares[name]) if shares else "" for name in ("latent", "erased"))])
     return rows

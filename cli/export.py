@@ -7,13 +7,16 @@ from typing import Annotated
 
 import typer
 
-from llmrepair.cli.options import JSON_OPTION, RUNS_OPTION
+from llmrepair.cli.options import DEFAULT_RUNS, JSON_OPTION, RUNS_OPTION
 from llmrepair.cli.output import print_json
-from llmrepair.cli.running import DEFAULT_RUNS, make_runner
 from llmrepair.cli.store_commands import KEY_ARGUMENT, existing_store
 from llmrepair.pipeline.errors import RequestError
 from llmrepair.pipeline.units import bytes_text
-from llmrepair.stages.export import check_target, find_parts, format_problem, merge_problem, write_export
+from llmrepair.stages.export.convert import format_problem
+from llmrepair.stages.export.files import check_target, write_export
+from llmrepair.stages.export.merge import merge_problem
+from llmrepair.stages.export.parts import find_parts
+from llmrepair.stages.running import make_runner
 
 
 def export(

@@ -11,7 +11,7 @@ from llmrepair.cli.options import JSON_OPTION
 from llmrepair.cli.output import print_json
 from llmrepair.pipeline.errors import Problem, RequestError
 from llmrepair.pipeline.progress import Reporter
-from llmrepair.stages.sources import LAB_ERASED, LAB_MODELS
+from llmrepair.stages.sources.lab import LAB_MODELS, UNTOLD
 
 lab_app = typer.Typer(help="Make the embedded models and their task data again.")
 
@@ -23,7 +23,7 @@ def train(
     as_json: JSON_OPTION = False,
 ) -> None:
     """Train the embedded models from nothing, on one core."""
-    names = (*LAB_MODELS, *LAB_ERASED.values())
+    names = (*LAB_MODELS, *UNTOLD.values())
     if model not in (*names, "all"):
         raise RequestError(Problem(f"there is no lab model `{model}`", f"give --model {', '.join(names)} or all"))
     from llmrepair.lab.train import RECIPES, train_lab_model

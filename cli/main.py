@@ -10,7 +10,9 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from llmrepair.cli.output import print_problems
-from llmrepair.pipeline.errors import LlmrepairError, Problem, WorkError, disk_is_full, says_disk_is_full
+from llmrepair.pipeline.errors import INTERRUPTED, LlmrepairError, Problem, WorkError, disk_is_full, says_disk_is_full
+from llmrepair.stages.diagnostics import DIAGNOSTICS
+from llmrepair.stages.repairs import TUNINGS
 
 
 class Entry(NamedTuple):
@@ -19,22 +21,25 @@ class Entry(NamedTuple):
     module: str
     function: str
     help: str
+    stage: str | None = None
+    """Of a command that makes one stage: the function is told which."""
     hidden: bool = False
+
+
+def _stage(name: str, words: str, hidden: bool = False) -> Entry:
+    return Entry("stage_commands", "command", words, name, hidden)
 
 
 _EVAL_HELP = "Score the compressed model, with or without a repair, on lm-eval tasks."
 COMMANDS = {
     "demo": Entry("demo", "demo", "Compress, repair, evaluate and report the embedded model."),
-    "compress": Entry("stage_commands", "compress", "Quantise or prune a model and save the checkpoint."),
-    "control": Entry("stage_commands", "control", "Make a model whose truth is known, in the place of a compressed one."),
-    "tune-prompts": Entry("stage_commands", "tune_prompts", "Tune a pool of soft prompts on the compressed model."),
-    "tune-lora": Entry("stage_commands", "tune_lora", "Tune a LoRA adapter on the compressed model."),
-    "tune-ptune": Entry("stage_commands", "tune_ptune", "Tune virtual tokens by prefix tuning or p-tuning, through peft."),
-    "eval": Entry("stage_commands", "evaluate", _EVAL_HELP),
-    "evaluate": Entry("stage_commands", "evaluate", _EVAL_HELP, hidden=True),
+    "compress": _stage("compress", "Quantise or prune a model and save the checkpoint."),
+    "control": _stage("control", "Make a model whose truth is known, in the place of a compressed one."),
+    **{tuning.name: _stage(tuning.name, tuning.help) for tuning in TUNINGS.values()},
+    "eval": _stage("evaluate", _EVAL_HELP),
+    "evaluate": _stage("evaluate", _EVAL_HELP, hidden=True),
     "conjecture": Entry("conjecture", "conjecture", "Test whether what compression took was forgotten, or only displaced."),
-    "probe": Entry("stage_commands", "probe", "Read facts off the compressed model's hidden states by linear probes."),
-    "regimes": Entry("stage_commands", "regimes", "Compare attention and activations of dense, compressed and repaired."),
+    **{diagnostic.name: _stage(diagnostic.name, diagnostic.help) for diagnostic in DIAGNOSTICS.values()},
     "report": Entry("report", "report", "Print a table of all finished evaluations of a model, and write it as HTML."),
     "export": Entry("export", "export", "Write a model with its repair for transformers, peft and vLLM, and a model card."),
     "run": Entry("plan_commands", "run", "Compute a plan: a grid of models, compressions, recoveries, tasks and seeds."),
@@ -66,6 +71,8 @@ class _LazyGroup(TyperGroup):
 def _load(name: str) -> Any:
     entry = COMMANDS[name]
     target = getattr(importlib.import_module(f"llmrepair.cli.{entry.module}"), entry.function)
+    if entry.stage is not None:
+        target = target(entry.stage)
     if isinstance(target, typer.Typer):
         return typer.main.get_command(target)
     single = typer.Typer(add_completion=False, context_settings=_HELP)
@@ -85,9 +92,6 @@ app = typer.Typer(
 @app.callback()
 def _root() -> None:
     """Makes a group of what has no command of its own."""
-
-
-INTERRUPTED = 130  # what typer makes of Ctrl-C
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -12,8 +12,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-Panels = Mapping[str, type[BaseModel]]
+Panels = Mapping[str, Sequence[type[BaseModel]]]
 
+DEFAULT_RUNS = Path("runs")
 RUNS_OPTION = Annotated[
     Path, typer.Option("--runs", envvar="LLMREPAIR_RUNS", help="folder of artifacts", rich_help_panel="Running")
 ]
@@ -28,7 +29,7 @@ def with_options(panels: Panels) -> Callable[[Callable[..., None]], Callable[...
     Values stay strings: the configs read them, so that all that is wrong is told at once and in one way.
 
     Args:
-        panels: heading of a group of options -> the config whose fields they are. A field that several configs have
+        panels: heading of a group of options -> the configs whose fields they are. A field that several configs have
             becomes one option.
     """
 
@@ -50,12 +51,19 @@ def with_options(panels: Panels) -> Callable[[Callable[..., None]], Callable[...
 
 def _parameters(panels: Panels) -> dict[str, inspect.Parameter]:
     parameters: dict[str, inspect.Parameter] = {}
-    for panel, config in panels.items():
+    every = [(panel, config) for panel, configs in panels.items() for config in configs]
+    for panel, config in every:
         for name, field in config.model_fields.items():
-            others = [other.model_fields[name].default for other in panels.values() if name in other.model_fields]
             if name not in parameters:
-                parameters[name] = _parameter(name, field, panel, list(dict.fromkeys(others)))
+                defaults = [other.model_fields[name].default for other in _last(name, [each for _, each in every])]
+                parameters[name] = _parameter(name, field, panel, list(dict.fromkeys(defaults)))
     return parameters
+
+
+def _last(name: str, configs: Sequence[type[BaseModel]]) -> list[type[BaseModel]]:
+    """Those with a field, but for what others of them extend."""
+    having = [config for config in configs if name in config.model_fields]
+    return [one for one in having if not any(one is not other and issubclass(other, one) for other in having)]
 
 
 def _parameter(name: str, field: FieldInfo, panel: str, defaults: list[Any]) -> inspect.Parameter:

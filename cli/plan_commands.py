@@ -11,19 +11,20 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from llmrepair.cli.options import JSON_OPTION, RUNS_OPTION, with_options
+from llmrepair.cli.options import DEFAULT_RUNS, JSON_OPTION, RUNS_OPTION, with_options
 from llmrepair.cli.output import print_json, print_table
-from llmrepair.cli.running import DEFAULT_RUNS, make_runner
-from llmrepair.cli.side_by_side import compute, make_executor
 from llmrepair.pipeline.errors import Problem, RequestError, WorkError
 from llmrepair.pipeline.executors.base import Executor
 from llmrepair.pipeline.garbage import NamedRun
 from llmrepair.pipeline.graph import Graph, Node
+from llmrepair.pipeline.pull import compute
 from llmrepair.pipeline.reasons import Reasons
 from llmrepair.pipeline.runner import Runner
 from llmrepair.pipeline.schedule import Result
 from llmrepair.pipeline.stage import Runtime
 from llmrepair.stages.plan import Plan, read_plan
+from llmrepair.stages.running import make_runner
+from llmrepair.stages.workers import make_executor
 
 _REASONS_SHOWN = 3
 _PLAN = Annotated[Path, typer.Argument(metavar="PLAN.toml", help="the plan; see the README for how it is written")]
@@ -70,7 +71,7 @@ def _described(node: Node) -> dict[str, Any]:
     return {"stage": stage, "key": key, "label": node.stage.label(), "inputs": list(node.inputs)}
 
 
-@with_options({"Running": Runtime})
+@with_options({"Running": [Runtime]})
 def run(
     values: Mapping[str, Any],
     plan: _PLAN,

@@ -10,20 +10,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmrepair.cli.options import JSON_OPTION, RUNS_OPTION
+from llmrepair.cli.options import DEFAULT_RUNS, JSON_OPTION, RUNS_OPTION
 from llmrepair.cli.output import console, print_json
-from llmrepair.cli.running import DEFAULT_RUNS, make_runner
 from llmrepair.pipeline.artifact import Artifact
 from llmrepair.pipeline.errors import Problem, RequestError
 from llmrepair.pipeline.progress import Reporter
 from llmrepair.pipeline.runner import Runner
 from llmrepair.pipeline.stage import Outcome
-from llmrepair.stages.conjecture import Conjecture
-from llmrepair.stages.fields import ModelConfig
-from llmrepair.stages.graph import validated
-from llmrepair.stages.report import Report, ReportConfig, collect_evaluations, collect_examined
+from llmrepair.stages.diagnostics import DIAGNOSTICS
+from llmrepair.stages.report.collect import report_of
 from llmrepair.stages.report.files import DOCUMENT_FILE
-from llmrepair.stages.sources import resolve_model
+from llmrepair.stages.request import validated
+from llmrepair.stages.results.collect import collect_evaluations, is_of_model, is_up_to_date
+from llmrepair.stages.running import make_runner
+from llmrepair.stages.sources.fields import ModelConfig
+from llmrepair.stages.sources.models import resolve_model
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -66,19 +67,20 @@ def make_report(runner: Runner, model: str, revision: str | None, files: Mapping
     _check_places(files)
     validated({"model": model}, ModelConfig)
     identity = resolve_model(model, revision, runner.store.digests.digest).identity
-    evaluations, stale = collect_evaluations(runner, identity)
-    if stale:
+    every = collect_evaluations(runner, is_of_model(identity))
+    evaluations = [each for each in every if is_up_to_date(runner.store, each.artifact)]
+    if stale := len(every) - len(evaluations):
         runner.reporter.note(f"{stale} evaluations were left out: code has changed since, or what they were made of is gone")
     if not evaluations:
         hint = "run `llmrepair eval` for it first, or `llmrepair demo` for the embedded model"
         raise RequestError(Problem(f"no evaluation of `{model}` is in `{runner.store.root}`", hint))
-    examined = collect_examined(runner, evaluations)
-    if "figure" in files and not examined[Conjecture.name]:
+    report = report_of(model, evaluations, runner)
+    if "figure" in files and not report.verdicts:
         hint = "run `llmrepair conjecture` for it first"
         raise RequestError(
             Problem(f"no conjecture test of `{model}` is in `{runner.store.root}`, so there is nothing to draw", hint)
         )
-    outcome = runner.pull(Report(ReportConfig(model=model), evaluations, examined))
+    outcome = runner.pull(report)
     document = outcome.artifact.read_json(DOCUMENT_FILE)
     for name, path in files.items():
         _write(_rendered(name, document, _relative(runner.store.root, path)), path, runner.reporter)
@@ -102,7 +104,7 @@ def _rendered(name: str, document: Mapping[str, Any], store: str) -> str:
     from llmrepair.stages.report.verdict_figure import verdict_figure
 
     if name == "html":
-        return render_html(document, store)
+        return render_html(document, store, DIAGNOSTICS.values())
     return {"markdown": markdown, "latex": latex, "csv": csv_text, "figure": verdict_figure}[name](document)
 
 
@@ -124,7 +126,7 @@ def _write(text: str, path: Path, reporter: Reporter) -> None:
 
 def print_report(artifact: Artifact) -> None:
     from llmrepair.pipeline.units import bytes_text
-    from llmrepair.stages.report.text import COMPARISON_HEADS, comparison_cells, count_text, repair_text, score_text
+    from llmrepair.stages.drawing.numbers import COMPARISON_HEADS, comparison_cells, count_text, repair_text, score_text
 
     found: Mapping[str, Any] = artifact.read_json(DOCUMENT_FILE)
     scores = [

@@ -9,10 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from llmrepair.cli.main import COMMANDS
-from llmrepair.cli.options import JSON_OPTION, RUNS_OPTION
+from llmrepair.cli.options import DEFAULT_RUNS, JSON_OPTION, RUNS_OPTION
 from llmrepair.cli.output import console, flat, print_json, print_table
-from llmrepair.cli.running import DEFAULT_RUNS
 from llmrepair.pipeline.artifact import Artifact
 from llmrepair.pipeline.errors import Problem, RequestError, WorkError
 from llmrepair.pipeline.garbage import free, garbage, made_from, named_runs
@@ -67,8 +65,7 @@ def show(key: KEY_ARGUMENT, runs: RUNS_OPTION = DEFAULT_RUNS, as_json: JSON_OPTI
         return
     out = console()
     out.print(f"{artifact.name}  {record['label']}\n{artifact.path}", markup=False, soft_wrap=True)
-    if artifact.stage in COMMANDS:
-        out.print(_command(artifact), markup=False, soft_wrap=True)
+    out.print(_command(artifact), markup=False, soft_wrap=True)
     sections = {
         "made from": {**document["config"], **{name: _described(store, parent) for name, parent in artifact.inputs.items()}},
         "went into": {f"child {index + 1}": _described(store, name) for index, name in enumerate(children)},

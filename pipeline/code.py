@@ -5,38 +5,32 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-_CODE_THAT_COUNTS = ("llmrepair.stages", "llmrepair.models", "llmrepair.lab")
-
 
 @cache
-def current_code(module: str) -> dict[str, str]:
-    """Digests of the code that `module` computes with, as it was when this process first asked."""
-    return code_digests(module, _CODE_THAT_COUNTS)
-
-
-def code_digests(entry: str, within: tuple[str, ...]) -> dict[str, str]:
-    """Digest of every module that `entry` imports, directly or not, among the packages `within`.
+def code_digests(entries: tuple[str, ...]) -> dict[str, str]:
+    """Digest of every module that `entries` import, directly or not, as it was when this process first asked.
 
     Imports are read from the source, those inside functions too, so nothing is imported and nothing can be forgotten;
-    those for type checkers alone do not count.
+    those for type checkers alone do not count. Neither do libraries, which the record follows by version, nor this package,
+    which keeps results and does not compute them.
 
     Args:
-        entry: dotted name of the module that computes a stage.
-        within: packages whose modules count (prefixes of dotted names); the others are followed by version in the record.
+        entries: dotted names of the modules that compute a stage. What lies in their top-level packages counts.
 
     Returns:
         dotted module name -> sha256 of its syntax tree without comments and docstrings.
     """
+    counted = {entry.partition(".")[0] for entry in entries}
     digests: dict[str, str] = {}
-    waiting = [entry]
+    waiting = list(entries)
     while waiting:
         module = waiting.pop()
-        if module in digests or not module.startswith(within):
+        if module in digests or module.partition(".")[0] not in counted or f"{module}.".startswith(f"{__package__}."):
             continue
         path = _module_path(module)
         if path is None:  # `from package import name` where the name is no module
@@ -44,6 +38,11 @@ def code_digests(entry: str, within: tuple[str, ...]) -> dict[str, str]:
         digests[module], imported = _digest_and_imports(module, path)
         waiting += imported
     return digests
+
+
+def is_current(code: Mapping[str, str]) -> bool:
+    """Whether modules with these digests are as they were: then they import what they did, and nothing else counts."""
+    return all((path := _module_path(module)) and _digest_and_imports(module, path)[0] == code[module] for module in code)
 
 
 @cache

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmrepair.pipeline.artifact import Artifact
-from llmrepair.pipeline.code import current_code
+from llmrepair.pipeline.code import code_digests
 from llmrepair.pipeline.errors import Problem, RequestError
 from llmrepair.pipeline.keys import KEY_SCHEME, DigestCache, document_key
 from llmrepair.pipeline.stage import Stage
@@ -77,10 +77,10 @@ class Graph:
         document = {
             "scheme": KEY_SCHEME,
             "stage": stage.name,
-            "config": stage.config.identity(),
+            "config": stage.identity(),
             "inputs": inputs,
             "sources": sources,
-            "code": current_code(stage.code),
+            "code": code_digests(stage.modules()),
         }
         name = f"{stage.name}/{document_key(document)}"
         self.nodes.setdefault(name, Node(stage, name, document))

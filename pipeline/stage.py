@@ -42,9 +42,8 @@ class StageConfig(BaseModel):
         return self.model_fields_set
 
     def identity(self) -> dict[str, Any]:
-        """The fields that change the result, as JSON values; null where they have no effect."""
-        values = self.model_dump(mode="json", exclude=set(self.references))
-        return {name: None if name in self.without_effect() else value for name, value in values.items()}
+        """The fields that change the result, as JSON values. What has no effect is left out: a new option makes no new key."""
+        return self.model_dump(mode="json", exclude={*self.references, *self.without_effect()})
 
 
 class Runtime(BaseModel):
@@ -62,6 +61,11 @@ class Runtime(BaseModel):
         pattern=r"^(auto|[1-9]\d*)$",
         description="sequences computed at once: auto (what memory allows) or a number; less needs less memory",
     )
+
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether it takes a GPU where there is one."""
+        return self.device not in ("cpu", "mps")
 
     @property
     def sequences(self) -> int | None:
@@ -101,10 +105,19 @@ class Stage(ABC):
 
     name: ClassVar[str]
     code: ClassVar[str]
-    """Dotted name of the module whose `run` computes the result; its digest, and that of all it imports, is part of the key."""
+    """Dotted name of the module whose `run` computes the result; digests of `modules()`, and of all they import, are part of
+    the key."""
     after_interruption: ClassVar[str] = "starts again"
     """What becomes of work that was cut off, for the record."""
     config: StageConfig
+
+    def modules(self) -> tuple[str, ...]:
+        """Dotted names of the modules that compute the result: `code`, and those that it is given and does not import."""
+        return (self.code,)
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that change the result, as JSON values."""
+        return self.config.identity()
 
     def inputs(self) -> dict[str, Stage]:
         """The stages whose artifacts this one reads."""

@@ -39,22 +39,13 @@ from llmrepair.pipeline.errors import Problem, RequestError
 from llmrepair.pipeline.graph import Explain
 from llmrepair.pipeline.stage import Runtime, Stage
 from llmrepair.pipeline.toml_lines import Place, line_of
-from llmrepair.stages.compress import CompressConfig
-from llmrepair.stages.conjecture import Conjecture, ConjectureConfig
-from llmrepair.stages.control import ControlConfig
-from llmrepair.stages.evaluate import Evaluate, EvaluateConfig
-from llmrepair.stages.graph import SET_BY_CONJECTURE, Values, conjecture_stage, evaluate_stage
-from llmrepair.stages.tune_lora import TuneLoraConfig
-from llmrepair.stages.tune_prompts import TunePromptsConfig
-from llmrepair.stages.tune_ptune import TunePtuneConfig
+from llmrepair.stages.conjecture.stage import Conjecture, ConjectureConfig
+from llmrepair.stages.evaluate.stage import Evaluate
+from llmrepair.stages.request import EVALUATION, SET_BY_CONJECTURE, Values, configs_of, conjecture_stage, evaluate_stage
 
 AXES = {"models": "model", "compressions": "method", "recoveries": "recovery", "tasks": "tasks", "seeds": "seed"}
 """Axis of the grid -> the option that an entry stands for if it is no table."""
-OPTIONS = frozenset(
-    name
-    for config in (CompressConfig, ControlConfig, TunePromptsConfig, TuneLoraConfig, TunePtuneConfig, EvaluateConfig)
-    for name in config.model_fields
-)
+OPTIONS = frozenset(name for config in configs_of(EVALUATION) for name in config.model_fields)
 _TABLES = ("name", "defaults", "grid", "include", "exclude", "conjecture")
 _CONJECTURE_OPTIONS = (OPTIONS | ConjectureConfig.model_fields.keys()) - SET_BY_CONJECTURE
 _AnyStage = TypeVar("_AnyStage", bound=Stage)

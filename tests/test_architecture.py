@@ -2,56 +2,66 @@
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
+from pydantic import BaseModel
 
 from llmrepair.pipeline.stage import Runtime, StageConfig
-from llmrepair.stages.compress import CompressConfig
-from llmrepair.stages.conjecture import ConjectureConfig
-from llmrepair.stages.control import ControlConfig
-from llmrepair.stages.evaluate import EvaluateConfig
-from llmrepair.stages.probe import ProbesConfig
-from llmrepair.stages.regimes import RegimesConfig
-from llmrepair.stages.tune_lora import TuneLoraConfig
-from llmrepair.stages.tune_prompts import TunePromptsConfig
-from llmrepair.stages.tune_ptune import TunePtuneConfig
+from llmrepair.stages.diagnostics import DIAGNOSTICS
+from llmrepair.stages.repairs import REPAIRS, TUNINGS
+from llmrepair.stages.request import TEST, configs_of
+from tests.architecture import ROOT, arrows, floors, modules, room, rooms
 
-ROOT = Path(__file__).resolve().parent.parent
 ALLOWED = {
-    "api": {"models", "stages"},
-    "cli": {"cli", "stages", "pipeline", "lab"},
-    "stages": {"stages", "models", "pipeline", "lab"},
-    "lab": {"lab", "models"},
-    "models": {"models"},
-    "pipeline": {"pipeline"},
+    "api": {"stages"},
+    "cli": {"stages", "pipeline", "lab"},
+    "stages": {"models", "pipeline", "lab"},
+    "lab": set[str](),
+    "models": set[str](),
+    "pipeline": set[str](),
 }
-CONFIGS = (
-    CompressConfig,
-    ControlConfig,
-    TunePromptsConfig,
-    TuneLoraConfig,
-    TunePtuneConfig,
-    EvaluateConfig,
-    ConjectureConfig,
-    ProbesConfig,
-    RegimesConfig,
-)
-
-
-def imported_packages(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-        yield from (name.split(".")[1] for name in names if name.startswith("llmrepair."))
+SHARED = {"sources", "statistics", "drawing", "checkpoints", "results"}
+"""Rooms of `stages` that are there to be shared."""
+FACES = {"base", "config", "stage", "files", "options", "placed", "headline", "roles", "verdict"}
+"""Modules of a stage's room that others may know; those of its sub-folders too. All others are its inside."""
+CONFIGS: list[type[StageConfig]] = [
+    each
+    for each in dict.fromkeys(
+        [*configs_of(TEST), *(each.config() for each in (*TUNINGS.values(), *DIAGNOSTICS.values()))]
+        + [repair.options() for repair in REPAIRS.values()]
+    )
+    if issubclass(each, StageConfig)
+]
 
 
 @pytest.mark.parametrize("package", list(ALLOWED))
 def test_imports_point_one_way(package: str) -> None:
-    found = {name for path in (ROOT / package).rglob("*.py") for name in imported_packages(path)}
-    assert found <= ALLOWED[package]
+    found = {room(other).partition("/")[0] for module in modules() for other in arrows()[module] if room(module) == package}
+    assert found <= ALLOWED[package] | {package}
+
+
+def test_no_module_is_above_itself() -> None:
+    floors(arrows())
+
+
+def test_there_are_few_floors() -> None:
+    assert max(floors(rooms()).values()) <= 10
+
+
+def test_stages_has_folders_and_few_files() -> None:
+    files = {path.name for path in (ROOT / "stages").glob("*.py")} - {"__init__.py"}
+    assert files == {"request.py", "plan.py", "loaded.py", "running.py", "workers.py"}
+
+
+def test_nothing_knows_the_inside_of_another_stage() -> None:
+    strangers = {
+        (module, other)
+        for module, used in arrows().items()
+        for other in used
+        if room(module).startswith("stages/") and room(other).startswith("stages/") and room(other) != room(module)
+        if room(other).removeprefix("stages/") not in SHARED
+        if other.rpartition(".")[2] not in FACES and modules()[other].name != "__init__.py"
+    }
+    assert not strangers
 
 
 @pytest.mark.parametrize("config", CONFIGS)
@@ -60,11 +70,10 @@ def test_every_field_has_exactly_one_role(config: type[StageConfig]) -> None:
     assert config.references <= fields
     assert not fields & set(Runtime.model_fields)
     identity = set(config().identity())
-    assert identity | config.references == fields
-    assert not identity & config.references
+    assert identity == fields - config.references - config().without_effect()
 
 
-@pytest.mark.parametrize("config", CONFIGS)
-def test_every_field_has_a_default_and_a_description(config: type[StageConfig]) -> None:
+@pytest.mark.parametrize("config", [*CONFIGS, Runtime])
+def test_every_field_has_a_default_and_a_description(config: type[BaseModel]) -> None:
     config()
     assert all(field.description for field in config.model_fields.values())

@@ -10,8 +10,8 @@ from transformers.pytorch_utils import Conv1D
 
 from llmrepair.models.loading import causal_architectures, compressible_layers, layer_shapes, meta_model
 from llmrepair.pipeline.errors import Problem
-from llmrepair.stages.compress.gptq_format import format_problems, packages_problem, reading_problems
-from llmrepair.stages.sources import load_config
+from llmrepair.stages.checkpoints.gptq import format_problems, packages_problem, reading_problems
+from llmrepair.stages.sources.models import load_config
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -33,7 +33,7 @@ def problems_with_model(stage: Compress) -> list[Problem]:
             )
         ]
     settings = model_config.get("quantization_config")
-    if config.method == "none":
+    if not stage.method.parts:
         return [] if settings is None else _problems_with_quantised(config.model, settings)
     if settings is not None:
         hint = "give the dense model with --model, or keep this one as it is with --method none"
@@ -68,21 +68,15 @@ def _family_problems(stage: Compress, model: PreTrainedModel) -> list[Problem]:
     if not layers:
         hint = "give a model such as Llama, OPT or GPT-2, or --method none"
         problems.append(Problem(f"`{config.model}` has no linear layers that could be compressed", hint, "model"))
-    if config.identity()["format"] == "compressed-tensors" and any(isinstance(layer, Conv1D) for layer in layers):
+    if config.identity().get("format") == "compressed-tensors" and any(isinstance(layer, Conv1D) for layer in layers):
         message = f"the compressed-tensors format cannot hold the Conv1D layers of {name}"
         problems.append(Problem(message, "give --format gptq, or --format dense", "format"))
-    if config.method == "awq":
-        from llmrepair.stages.compress.awq import MAPPINGS
-
-        if name not in MAPPINGS:
-            message = f"awq does not know which layers of {name} feed which others"
-            problems.append(Problem(message, "give --method gptq", "method"))
-    return problems
+    return problems + (stage.method.quantiser.problems(model) if stage.method.quantiser else [])
 
 
 def _format_problems(stage: Compress, model: PreTrainedModel) -> list[Problem]:
     identity = stage.config.identity()
-    if identity["format"] != "gptq":
+    if identity.get("format") != "gptq":
         return []
     packages = packages_problem()
     return format_problems(layer_shapes(model), identity["group_size"]) + ([packages] if packages else [])
@@ -92,7 +86,7 @@ def _shape_problems(stage: Compress, model: PreTrainedModel) -> list[Problem]:
     problems = []
     columns = sorted({columns for _, columns in layer_shapes(model).values()})
     identity = stage.config.identity()
-    group_size, pattern = identity["group_size"] or -1, identity["pattern"] or "unstructured"
+    group_size, pattern = identity.get("group_size", -1), identity.get("pattern", "unstructured")
     if group_size != -1 and (odd := [count for count in columns if count % group_size]):
         hint = f"give --group-size -1 (a whole row) or a divisor of {math.gcd(*columns)}"
         problems.append(

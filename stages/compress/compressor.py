@@ -14,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 from llmrepair.models.loading import weight_matrix
 from llmrepair.pipeline.errors import Problem, WorkError
 from llmrepair.pipeline.progress import Bar, Reporter
-from llmrepair.stages.compress.grid import Quantised
+from llmrepair.stages.checkpoints.grid import Quantised
 from llmrepair.stages.compress.layer import CompressedLayer, Recipe, compress_layers, output_error
 from llmrepair.stages.compress.solver import NotPositiveDefinite
 

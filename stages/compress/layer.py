@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
-from llmrepair.stages.compress.grid import Grid, Quantised, round_to_nearest
-from llmrepair.stages.compress.masks import Pattern, magnitude_mask, sparsegpt_keep, wanda_mask
+from llmrepair.stages.checkpoints.grid import Grid, Quantised, round_to_nearest
+from llmrepair.stages.compress.masks import Pattern
+from llmrepair.stages.compress.methods.base import Pruner
 from llmrepair.stages.compress.solver import BLOCK, Masking, factorise, solve
 
 
@@ -26,7 +26,7 @@ class Recipe:
         damping: share of the Hessian's mean diagonal that is added to its diagonal before it is factorised.
     """
 
-    pruner: Literal["magnitude", "wanda", "sparsegpt"] | None
+    pruner: Pruner | None
     pattern: Pattern
     grid: Grid | None
     compensate: bool
@@ -56,15 +56,8 @@ def compress_layers(weights: Sequence[torch.Tensor], hessian: torch.Tensor, reci
     """
     solver = _Solver(hessian, recipe) if recipe.compensate else None
     for weight in weights:
-        mask = _mask(weight.float(), hessian, recipe)
+        mask = recipe.pruner.mask(weight.float(), hessian, recipe.pattern) if recipe.pruner else None
         yield solver.solve(weight, mask) if solver else _independent(weight, mask, recipe)
-
-
-def _mask(weight: torch.Tensor, hessian: torch.Tensor, recipe: Recipe) -> torch.Tensor | None:
-    """What to keep, as bool [rows, columns], for the pruners that know it before the layer is gone through."""
-    if recipe.pruner == "magnitude":
-        return magnitude_mask(weight, recipe.pattern)
-    return wanda_mask(weight, hessian, recipe.pattern) if recipe.pruner == "wanda" else None
 
 
 def _independent(weight: torch.Tensor, mask: torch.Tensor | None, recipe: Recipe) -> CompressedLayer:
@@ -94,10 +87,10 @@ class _Solver:
         if mask is not None:
             columns = mask.T if self._order is None else mask.T[self._order]
             return Masking(len(columns), lambda weights, diagonal: columns)
-        if self._recipe.pruner is None:
+        pruner, pattern = self._recipe.pruner, self._recipe.pattern
+        if pruner is None:
             return None
-        pattern = self._recipe.pattern
-        return Masking(pattern.block or BLOCK, lambda weights, diagonal: sparsegpt_keep(weights, diagonal, pattern))
+        return Masking(pattern.block or BLOCK, lambda weights, diagonal: pruner.keep(weights, diagonal, pattern))
 
 
 def output_error(before: torch.Tensor, after: torch.Tensor, hessian: torch.Tensor) -> float:

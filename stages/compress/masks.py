@@ -32,27 +32,3 @@ class Pattern:
         lower, equal = among < last, among == last
         dropped = lower | equal & (equal.cumsum(1) <= count - lower.sum(1, keepdim=True))
         return ~dropped.reshape(scores.shape)
-
-
-def magnitude_mask(weight: torch.Tensor, pattern: Pattern) -> torch.Tensor:
-    """The largest weights of a layer [rows, columns] (Han et al. 2015, arXiv 1506.02626)."""
-    return pattern.keep(weight.abs())
-
-
-def wanda_mask(weight: torch.Tensor, hessian: torch.Tensor, pattern: Pattern) -> torch.Tensor:
-    """In each row of a layer [rows, columns] the largest |weight| x norm of its input (Sun et al. 2023, arXiv 2306.11695).
-
-    Args:
-        hessian: of the layer's inputs [columns, columns]; its diagonal holds the inputs' squared norms.
-    """
-    scores = weight.abs() * hessian.diagonal().sqrt()
-    return pattern.keep(scores) if pattern.block else torch.stack([pattern.keep(row) for row in scores])
-
-
-def sparsegpt_keep(weights: torch.Tensor, diagonal: torch.Tensor, pattern: Pattern) -> torch.Tensor:
-    """What SparseGPT keeps of columns [columns, rows]: the weights whose loss costs most (arXiv 2301.00774, section 3.3).
-
-    Args:
-        diagonal: of the inverse Hessian's Cholesky factor [columns, 1].
-    """
-    return pattern.keep((weights / diagonal).square().T).T

@@ -16,19 +16,17 @@ from llmrepair.models.dry_run import DryRun, blocks_of, dry_run
 from llmrepair.models.loading import compressible_layers, meta_model, pick_device, weight_matrix
 from llmrepair.pipeline.machine import private_memory, resident_memory
 from llmrepair.pipeline.stage import Needs, Runtime
-from llmrepair.stages.compress.stage import METHODS
-from llmrepair.stages.sources import weights_on_disk
+from llmrepair.stages.checkpoints.formats import COMPARED_ROWS, COMPARED_TOKENS
+from llmrepair.stages.compress.rows import rows_at_once
+from llmrepair.stages.sources.models import weights_on_disk
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from llmrepair.stages.compress.stage import CompressConfig
-    from llmrepair.stages.sources import ModelSource
+    from llmrepair.stages.compress.config import CompressConfig
+    from llmrepair.stages.compress.methods.base import Method
+    from llmrepair.stages.sources.models import ModelSource
 
-TOKENS_AT_ONCE = 2048
-"""Of calibration text, where no --batch-size is given."""
-COMPARED_ROWS, COMPARED_TOKENS = 2, 64
-"""Of calibration text, whose logits are compared after the checkpoint is loaded again."""
 _FLOAT = 4
 _TO_IMPORT = 120 << 20
 """What llm-compressor, its tracing and torch's buffers add to torch and transformers: measured with the lab's Llama on a CPU,
@@ -44,7 +42,7 @@ Parts = dict[str, int]
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MemoryEstimate:
     """What is held at each step, of the machine's memory and of a GPU's, and what is written."""
 
     host: Mapping[str, Parts]
@@ -83,34 +81,29 @@ def _itemsize(config: CompressConfig) -> int:
     return dtype.itemsize
 
 
-def rows_at_once(config: CompressConfig, runtime: Runtime) -> int:
-    """Rows of calibration text that pass a block together."""
-    return min(config.samples, runtime.sequences or max(1, TOKENS_AT_ONCE // config.seq_len))
-
-
-def estimate(source: ModelSource, config: CompressConfig, runtime: Runtime) -> Estimate:
+def estimate(source: ModelSource, config: CompressConfig, method: Method, runtime: Runtime) -> MemoryEstimate:
     """The estimate for a request."""
     model = meta_model(source.location, source.revision, config.trust_remote_code)
     weights, on_disk = _count(model.parameters()) * _itemsize(config), weights_on_disk(source)
     # Weights in the dtype of their file are the file's own pages, others are copies of them.
     same_dtype = abs(on_disk - weights) < _SAME * weights
     loading = {"libraries": resident_memory(), "weights": weights, "file": 0 if same_dtype else on_disk}
-    if config.method == "none":
-        return Estimate({"loading": loading}, {}, {})
+    if not method.parts:
+        return MemoryEstimate({"loading": loading}, {}, {})
     rows = rows_at_once(config, runtime)
     run = _dry_run(source.location, source.revision, config.trust_remote_code, config.dtype, rows, config.seq_len)
     layers = {name: Layer(*weight_matrix(layer).shape) for name, layer in compressible_layers(model).items()}
-    packed = _packed(layers.values(), config)
+    packed = _packed(layers.values(), config, method)
     saved = weights + sum(packed) - sum(layer.weights * _itemsize(config) for layer in layers.values()) if packed else weights
     logits = COMPARED_ROWS * COMPARED_TOKENS * model.config.get_text_config().vocab_size * _FLOAT
 
     own = {
         "libraries": resident_memory() + _TO_IMPORT,
         "weights": weights,
-        "codes": _codes(layers.values(), config),
+        "codes": _codes(layers.values(), method),
         "activations": run.passed_on * -(-config.samples // rows),  # what passes between blocks, of all rows
     }
-    computing = dict(_computing(run, layers, config))
+    computing = dict(_computing(run, layers, config, method))
     host = {"loading": loading, "calibrating": own}
     device: dict[str, Parts] = {}
     if pick_device(runtime.device).type == "cuda":
@@ -127,7 +120,7 @@ def estimate(source: ModelSource, config: CompressConfig, runtime: Runtime) -> E
         "codes": own["codes"],
         "saving": 3 * logits,
     }
-    return Estimate(host, device, {"checkpoint": saved, "records": _TOLD * len(layers), "logits": logits})
+    return MemoryEstimate(host, device, {"checkpoint": saved, "records": _TOLD * len(layers), "logits": logits})
 
 
 @lru_cache(maxsize=64)
@@ -136,14 +129,14 @@ def _dry_run(location: str, revision: str | None, trust_remote_code: bool, dtype
     return dry_run(model.to(getattr(torch, dtype)), rows, tokens)
 
 
-def _computing(run: DryRun, layers: Mapping[str, Layer], config: CompressConfig) -> Iterator[tuple[str, Parts]]:
+def _computing(run: DryRun, layers: Mapping[str, Layer], config: CompressConfig, method: Method) -> Iterator[tuple[str, Parts]]:
     """What a block's calibration and its layers' compression take where they are computed, besides the weights."""
     groups = [[layers[name] for name in group] for block in run.groups for group in block]
     # Layers see float copies of their inputs; one group's Hessian is there at a time.
     widest = max(group[0].columns for group in groups)
     copies = 0 if _itemsize(config) == _FLOAT else run.tokens * widest * _FLOAT
     yield "calibrating", {"working": run.working + copies, "Hessian": _hessian(widest)}
-    solving = ({"Hessian": _hessian(group[0].columns), "solving": _solving(group, config)} for group in groups)
+    solving = ({"Hessian": _hessian(group[0].columns), "solving": _solving(group, config, method)} for group in groups)
     yield "solving", max(solving, key=lambda parts: sum(parts.values()))
 
 
@@ -151,33 +144,32 @@ def _hessian(columns: int) -> int:
     return _FLOAT * columns**2
 
 
-def _solving(group: Sequence[Layer], config: CompressConfig) -> int:
+def _solving(group: Sequence[Layer], config: CompressConfig, method: Method) -> int:
     """Bytes that layers with the same inputs take while they are solved, besides their Hessian."""
-    pruner, quantiser = METHODS[config.method]
     square, largest = _hessian(group[0].columns), max(layer.weights for layer in group)
     item = _itemsize(config)
     # Old and new weight as floats, the difference, its product with the Hessian, and the new weight and its codes.
     error = (3 * _FLOAT + (0 if item == _FLOAT else 2 * _FLOAT) + item + 1) * largest
     # Scores, and an int64 and a float for each weight that is sorted; rows are sorted by themselves for wanda.
-    is_sorted_whole = pruner == "magnitude" or (pruner == "wanda" and config.pattern != "unstructured")
-    masking = ((3 * _FLOAT + 8) if is_sorted_whole else 2 * _FLOAT) * largest if pruner else 0
-    if not config.compensates:
+    is_sorted_whole = method.pruner is not None and method.pruner.is_sorted_whole(config.pattern != "unstructured")
+    masking = ((3 * _FLOAT + 8) if is_sorted_whole else 2 * _FLOAT) * largest if method.pruner else 0
+    if not method.compensates:
         return max(masking, error)
     # The damped Hessian's factor, the inverse and its factor; the last one stays. In activation order also a copy.
-    factors = (4 if config.in_activation_order else 3) * square
+    factors = (4 if method.orders_columns and config.column_order == "activation" else 3) * square
     # Weights [columns, rows], the same in order, the result [rows, columns]; what is kept, codes, and their transpose.
-    a_pass = (3 * _FLOAT + 1 + (2 if quantiser else 0)) * largest
+    a_pass = (3 * _FLOAT + 1 + (2 if method.quantiser else 0)) * largest
     return max(factors, square + max(masking, a_pass, error) + (item + 1) * largest)  # the layer before is still held
 
 
-def _codes(layers: Iterable[Layer], config: CompressConfig) -> int:
+def _codes(layers: Iterable[Layer], method: Method) -> int:
     """Codes of all layers, a byte each, kept until they are saved."""
-    return sum(layer.weights for layer in layers) if METHODS[config.method][1] else 0
+    return sum(layer.weights for layer in layers) if method.quantiser else 0
 
 
-def _packed(layers: Iterable[Layer], config: CompressConfig) -> list[int]:
+def _packed(layers: Iterable[Layer], config: CompressConfig, method: Method) -> list[int]:
     """Bytes of each layer's packed tensors; none where weights are saved as they are."""
-    is_packed = METHODS[config.method][1] is not None and config.format != "dense"
+    is_packed = method.quantiser is not None and config.format != "dense"
     return [layer.packed(config) for layer in layers] if is_packed else []
 
 

@@ -13,34 +13,36 @@ from llmrepair.models.loading import compressible_layers, load_model, load_token
 from llmrepair.models.text import pack_rows
 from llmrepair.pipeline.errors import Problem, WorkError
 from llmrepair.pipeline.stage import Context
-from llmrepair.stages.compress.checkpoint import save_checkpoint
+from llmrepair.stages.checkpoints.grid import Grid
+from llmrepair.stages.checkpoints.measure import measure
+from llmrepair.stages.checkpoints.reload import five_tokens, reload_in_fresh_process, some_logits
+from llmrepair.stages.checkpoints.save import save_checkpoint
 from llmrepair.stages.compress.compressor import Compressor
-from llmrepair.stages.compress.grid import Grid
 from llmrepair.stages.compress.layer import Recipe
 from llmrepair.stages.compress.masks import Pattern
-from llmrepair.stages.compress.measure import measure
-from llmrepair.stages.compress.memory import rows_at_once
-from llmrepair.stages.compress.reload import five_tokens, reload_in_fresh_process, some_logits
-from llmrepair.stages.compress.stage import METHODS
-from llmrepair.stages.sources import hub_snapshot, load_texts
+from llmrepair.stages.compress.rows import rows_at_once
+from llmrepair.stages.sources.models import hub_snapshot
+from llmrepair.stages.sources.texts import load_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from llmrepair.stages.compress.stage import Compress, CompressConfig
+    from llmrepair.stages.compress.config import CompressConfig
+    from llmrepair.stages.compress.methods.base import Method
+    from llmrepair.stages.compress.stage import Compress
 
 
 def run(stage: Compress, context: Context) -> dict[str, Any]:
     config, source = stage.config, stage.model
     model = load_model(source.location, source.revision, config.dtype, torch.device("cpu"), config.trust_remote_code)
     dense = weight_files(source.location, source.revision)
-    if config.method == "none":
+    if not stage.method.parts:
         return measure(dense, model)
 
     tokenizer = load_tokenizer(source.location, source.revision, config.trust_remote_code)
     rows = calibration_rows(stage, tokenizer)
     before = five_tokens(model, tokenizer, rows)
-    compressor = compress_layers_of(model, rows, config, context)
+    compressor = compress_layers_of(model, rows, config, stage.method, context)
     checkpoint = context.folder / "checkpoint"
     save_checkpoint(model, compressor.quantised, config.format, checkpoint)
     tokenizer.save_pretrained(checkpoint)
@@ -70,33 +72,35 @@ def calibration_rows(stage: Compress, tokenizer: PreTrainedTokenizerBase) -> tor
     return rows
 
 
-def compress_layers_of(model: PreTrainedModel, rows: torch.Tensor, config: CompressConfig, context: Context) -> Compressor:
+def compress_layers_of(
+    model: PreTrainedModel, rows: torch.Tensor, config: CompressConfig, method: Method, context: Context
+) -> Compressor:
     """Compresses a model in place, on calibration text [N, T]."""
     from llmrepair.stages.compress.calibration import calibrate  # takes seconds to import
 
     device = pick_device(context.runtime.device)
     batch_size = rows_at_once(config, context.runtime)
     layers = compressible_layers(model)
-    compressor = Compressor(layers, recipe_of(config), context.reporter)
-    if config.method == "awq":
-        from llmrepair.stages.compress.awq import smooth
-
-        smooth(model, list(layers), rows, batch_size, device, grid_of(config))
+    compressor = Compressor(layers, recipe_of(config, method), context.reporter)
+    if method.quantiser is not None:
+        method.quantiser.prepare(model, list(layers), rows, batch_size, device, grid_of(config))
     with compressor.showing():
         calibrate(model, layers, rows, batch_size, device, compressor.visit)
+    if missed := sorted(layers.keys() - {layer["name"] for layer in compressor.told}):
+        message = f"{len(missed)} of {len(layers)} layers, such as `{missed[0]}`, were never come across in the model's blocks"
+        raise WorkError(Problem(message, "the code of this family cannot be followed; use --method none, or report it"))
     compressor.tell_weak_calibration()
     return compressor
 
 
-def recipe_of(config: CompressConfig) -> Recipe:
+def recipe_of(config: CompressConfig, method: Method) -> Recipe:
     """What the options do to each layer."""
-    pruner, quantiser = METHODS[config.method]
     return Recipe(
-        pruner=pruner,
+        pruner=method.pruner,
         pattern=Pattern(config.sparsity, None if config.pattern == "unstructured" else int(config.pattern.split(":")[1])),
-        grid=grid_of(config) if quantiser else None,
-        compensate=config.compensates,
-        activation_order=config.in_activation_order,
+        grid=grid_of(config) if method.quantiser else None,
+        compensate=method.compensates,
+        activation_order=method.orders_columns and config.column_order == "activation",
         damping=config.damping,
     )
 

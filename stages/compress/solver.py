@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from llmrepair.stages.compress.grid import Grid, Quantised
+from llmrepair.stages.checkpoints.grid import Grid, Quantised
 
 BLOCK = 128
 """Columns whose errors are passed on to later blocks together, and among which SparseGPT chooses an unstructured mask."""

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llmrepair.stages.conjecture.classes import (
+from llmrepair.stages.conjecture.roles import DAMAGED, Arms
+from llmrepair.stages.statistics.fates import (
     Agreement,
     Classes,
     Items,
@@ -20,10 +21,10 @@ from llmrepair.stages.conjecture.classes import (
     rates,
     shares,
 )
-from llmrepair.stages.conjecture.index import Index, Recovered, displacement_index
-from llmrepair.stages.conjecture.paired import Difference, paired_difference
-from llmrepair.stages.conjecture.resampling import Estimate, Part, Resampling
-from llmrepair.stages.conjecture.significance import NoiseFloor, mcnemar, noise_floor, smallest_effect
+from llmrepair.stages.statistics.index import Index, Recovered, displacement_index
+from llmrepair.stages.statistics.paired import Difference, paired_difference
+from llmrepair.stages.statistics.resampling import Estimate, Part, Resampling
+from llmrepair.stages.statistics.significance import NoiseFloor, mcnemar, noise_floor, smallest_effect
 
 
 @dataclass(frozen=True)
@@ -93,39 +94,46 @@ class Found:
         return int(self.items.lost.sum())
 
 
-def find(dense: Items, answers: Results, resampling: Resampling) -> Found:
-    """Classes, rates and fates; `dense` [n] are the dense model's answers, `answers` hold those behind `prompt` and `lora`."""
+def find(dense: Items, answers: Results, arms: Arms, resampling: Resampling) -> Found:
+    """Classes, rates and fates; `dense` [n] are the dense model's answers."""
     items, repaired = classes(dense, answers.alone), answers.repaired
+    reached, relearned = repaired[arms.displaced], repaired[arms.latent]
     return Found(
         items,
         {name: rates(items, of, resampling) for name, of in repaired.items()},
-        shares(items, repaired["prompt"], repaired["lora"], resampling),
-        agreement(items.lost, repaired["prompt"], repaired["lora"]),
+        shares(items, reached, relearned, resampling),
+        agreement(items.lost, reached, relearned),
     )
 
 
-def readable(dense: Items, answers: Results, readings: Readings, resampling: Resampling) -> Readable | None:
+def readable(dense: Items, answers: Results, readings: Readings, arms: Arms, resampling: Resampling) -> Readable | None:
     """None where nothing was lost."""
-    lost, unreached = classes(dense, answers.alone).lost, ~answers.repaired["prompt"]
+    lost, unreached = classes(dense, answers.alone).lost, ~answers.repaired[arms.displaced]
     probe, control = (resampling.rate(Part(unreached & read, lost)) for read in (readings.probe, readings.control))
     return Readable(probe, control) if probe is not None and control is not None else None
 
 
-def untuned(dense: Items, answers: Results, resampling: Resampling) -> Untuned | None:
+def untuned(dense: Items, answers: Results, arms: Arms, resampling: Resampling) -> Untuned | None:
     """None where nothing was lost."""
     lost = classes(dense, answers.alone).lost
-    before, after = (Part(answers.repaired[name], lost) for name in ("untuned", "prompt"))
+    before, after = (Part(answers.repaired[name], lost) for name in (arms.edge, arms.displaced))
     recovery = resampling.rate(before)
     if recovery is None:
         return None
     return Untuned(recovery, resampling.estimate(lambda rates: rates[..., 0] - rates[..., 1], [after, before]))
 
 
-def index_of(dense: Items, answers: Mapping[str, Results], resampling: Resampling) -> Index | None:
-    """The displacement index of `model` between the controls `erased` and `displaced`; None where it cannot be told: one of
-    them is missing or lost nothing. Of `erased` what was never known takes the place, if luck is known."""
-    found = {name: Recovered(classes(dense, of.alone), of.repaired["prompt"]) for name, of in answers.items()}
-    model, displaced, erased = (found.get(name) for name in ("model", "displaced", "erased"))
+def index_of(
+    dense: Items, answers: Mapping[str, Results], anchors: Mapping[str, str], arms: Arms, resampling: Resampling
+) -> Index | None:
+    """The displacement index of the model under test between two controls; None where it cannot be told: one of them is missing
+    or lost nothing. Of what was never told, what was never known takes the place, if luck is known.
+
+    Args:
+        anchors: `forgotten` and `displaced` -> the control that marks this end.
+    """
+    found = {name: Recovered(classes(dense, of.alone), of.repaired[arms.displaced]) for name, of in answers.items()}
+    model, displaced, erased = (found.get(name) for name in (DAMAGED, anchors["displaced"], anchors["forgotten"]))
     if (
         model is None
         or displaced is None
@@ -137,9 +145,9 @@ def index_of(dense: Items, answers: Mapping[str, Results], resampling: Resamplin
     return displacement_index(model, displaced, erased, resampling)
 
 
-def tests(answers: Results) -> dict[str, Test]:
-    """Each repair against the model without one; but for the oracle, which has seen the answers."""
-    return {name: _test(answers.alone, repaired) for name, repaired in answers.repaired.items() if name != "oracle"}
+def tests(answers: Results, arms: Arms) -> dict[str, Test]:
+    """Each repair against the model without one; but for bounds, which have seen the answers."""
+    return {name: _test(answers.alone, repaired) for name, repaired in answers.repaired.items() if name not in arms.bounds}
 
 
 def _test(alone: Items, repaired: Items) -> Test:
@@ -153,8 +161,8 @@ def _test(alone: Items, repaired: Items) -> Test:
     )
 
 
-def item_fates(answers: Results) -> list[list[str]]:
+def item_fates(answers: Results, arms: Arms) -> list[list[str]]:
     """For each item, what it would be if it was lost: of each seed."""
-    found = fates(answers.repaired["prompt"], answers.repaired["lora"])
+    found = fates(answers.repaired[arms.displaced], answers.repaired[arms.latent])
     names = np.select(list(found.values()), list(found), "")  # [K, n]
     return [[str(name) for name in of_seeds] for of_seeds in names.T]

@@ -16,15 +16,16 @@ from llmrepair.pipeline.artifact import write_json
 from llmrepair.pipeline.errors import Problem, WorkError
 from llmrepair.pipeline.stage import Context
 from llmrepair.stages.conjecture.analysis import Found, Readings, Results, find, index_of, item_fates, readable, tests, untuned
-from llmrepair.stages.conjecture.classes import Items, classes
 from llmrepair.stages.conjecture.overlap import first_words, overlaps
-from llmrepair.stages.conjecture.resampling import Resampling
+from llmrepair.stages.conjecture.roles import DAMAGED, DENSE, READINGS, RESULT_FILE, Arms, Role
 from llmrepair.stages.conjecture.samples import Item, answered_right, judged_samples, of_models, readings_of, tested
-from llmrepair.stages.conjecture.significance import holm
-from llmrepair.stages.conjecture.stage import DAMAGED, DENSE, PROBE, RESULT_FILE, Role
 from llmrepair.stages.conjecture.texts import Texts, read_texts, text_lines, texts_metrics, texts_result
 from llmrepair.stages.conjecture.verdict import overall, sentence, verdict
-from llmrepair.stages.sources import LAB_MODELS, load_texts
+from llmrepair.stages.sources.lab import world_of
+from llmrepair.stages.sources.texts import load_texts
+from llmrepair.stages.statistics.fates import Items, classes
+from llmrepair.stages.statistics.resampling import Resampling
+from llmrepair.stages.statistics.significance import holm
 
 if TYPE_CHECKING:
     from llmrepair.stages.conjecture.stage import Conjecture
@@ -50,12 +51,13 @@ def run(stage: Conjecture, context: Context) -> dict[str, Any]:
     tasks, texts, others = _read_tasks(stage, context)
     compressed = stage.damaged.compressed
     model = Path(compressed.config.model).name + compressed.label().removeprefix(compressed.config.model)
-    answers = {task.name: _of_task(task, model) for task in tasks}
+    arms = Arms.of(stage.arms)
+    answers = {task.name: _of_task(task, model, arms, stage.anchors) for task in tasks}
     _add_holm(answers)
-    likelihoods = {each.name: texts_result(each, model) for each in texts}
+    likelihoods = {each.name: texts_result(each, model, arms) for each in texts}
     results = answers | likelihoods
     with (context.folder / ITEMS_FILE).open("w", encoding="utf-8") as file:
-        lines = itertools.chain(*map(_item_lines, tasks), *map(text_lines, texts))
+        lines = itertools.chain(*(_item_lines(task, arms) for task in tasks), *map(text_lines, texts))
         file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     word = overall(result["verdict"]["word"] for result in results.values())
     sentences = [result["sentence"] for result in results.values()] + [f"{name} is left out, {_NEITHER}" for name in others]
@@ -89,7 +91,7 @@ def _read_tasks(stage: Conjecture, context: Context) -> tuple[list[Task], list[T
 
 def _read_task(stage: Conjecture, context: Context, name: str, samples: Mapping[Item, Mapping[str, Any]]) -> Task:
     items = list(samples)
-    asked = tested(list(samples.values()), stage.tuning.compressed.config.model in LAB_MODELS)
+    asked = tested(list(samples.values()), world_of(stage.tuning.compressed.config.model))
     found = overlaps(asked, _tuning_text(stage))
     held = sum(reason is not None for reason in found)
     if held > _MOST_OVERLAP * len(items):
@@ -103,8 +105,8 @@ def _read_task(stage: Conjecture, context: Context, name: str, samples: Mapping[
         return answered_right(context.inputs[str(role)], name, items)[kept]
 
     readings = None
-    if stage.probes is not None:
-        readings = readings_of(context.inputs[PROBE], [item for item, is_kept in zip(asked, kept, strict=True) if is_kept])
+    if stage.probe is not None:
+        readings = readings_of(context.inputs[READINGS], [item for item, is_kept in zip(asked, kept, strict=True) if is_kept])
     return Task(name, items, found, right(Role(DENSE)), of_models(stage, right), readings)
 
 
@@ -114,13 +116,13 @@ def _tuning_text(stage: Conjecture) -> Iterator[str]:
     return first_words(load_texts(config.tuning_data, identity), (2 * config.tuning_samples + 1) * config.tuning_seq_len)
 
 
-def _of_task(task: Task, model: str) -> dict[str, Any]:
+def _of_task(task: Task, model: str, arms: Arms, anchors: Mapping[str, str]) -> dict[str, Any]:
     resampling = Resampling(len(task.dense))
-    found = {name: find(task.dense, answers, resampling) for name, answers in task.models.items()}
-    index = index_of(task.dense, task.models, resampling)
+    found = {name: find(task.dense, answers, arms, resampling) for name, answers in task.models.items()}
+    index = index_of(task.dense, task.models, anchors, arms, resampling)
     lost, shares = found[DAMAGED].lost, found[DAMAGED].shares
-    read = readable(task.dense, task.models[DAMAGED], task.readings, resampling) if task.readings is not None else None
-    edge = untuned(task.dense, task.models[DAMAGED], resampling)
+    read = readable(task.dense, task.models[DAMAGED], task.readings, arms, resampling) if task.readings is not None else None
+    edge = untuned(task.dense, task.models[DAMAGED], arms, resampling)
     return {
         "kind": "answers",
         "verdict": asdict(verdict(lost, index)),
@@ -131,7 +133,7 @@ def _of_task(task: Task, model: str) -> dict[str, Any]:
         "models": {name: _found(each) for name, each in found.items()},
         "untuned": asdict(edge) if edge is not None else None,
         "readable": asdict(read) if read is not None else None,
-        "tests": {name: asdict(test) for name, test in tests(task.models[DAMAGED]).items()},
+        "tests": {name: asdict(test) for name, test in tests(task.models[DAMAGED], arms).items()},
     }
 
 
@@ -148,10 +150,10 @@ def _add_holm(results: Mapping[str, dict[str, Any]]) -> None:
             results[task]["tests"][recovery]["p_holm"] = p_value
 
 
-def _item_lines(task: Task) -> Iterator[dict[str, Any]]:
+def _item_lines(task: Task, arms: Arms) -> Iterator[dict[str, Any]]:
     """What became of each item, of each seed; an item that the tuning text holds has a reason for that and no class."""
     damaged = task.models[DAMAGED]
-    names, fates = iter(classes(task.dense, damaged.alone).names()), iter(item_fates(damaged))
+    names, fates = iter(classes(task.dense, damaged.alone).names()), iter(item_fates(damaged, arms))
     recovered = {recovery: iter(repaired.T.tolist()) for recovery, repaired in damaged.repaired.items()}
     read = iter(task.readings.probe.tolist()) if task.readings is not None else None
     for item, reason in zip(task.items, task.overlap, strict=True):

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from llmrepair.lab.world import make_world
+from llmrepair.lab.world import World
 from llmrepair.pipeline.artifact import Artifact
 from llmrepair.stages.conjecture.analysis import Readings, Results
-from llmrepair.stages.conjecture.classes import Items
 from llmrepair.stages.conjecture.overlap import Asked
-from llmrepair.stages.conjecture.stage import Role
+from llmrepair.stages.conjecture.roles import Role
+from llmrepair.stages.diagnostics.probe.files import ITEMS_FILE
 from llmrepair.stages.evaluate.files import samples_file
-from llmrepair.stages.probe.stage import ITEMS_FILE
+from llmrepair.stages.statistics.fates import Items
 
 if TYPE_CHECKING:
     from llmrepair.stages.conjecture.stage import Conjecture
@@ -58,9 +58,9 @@ def of_models(stage: Conjecture, read: Callable[[Role], NDArray[Any]]) -> dict[s
         model: Results(
             read(Role(model)),
             {
-                recovery: np.stack([read(Role(model, recovery, seed)) for seed in stage.config.seeds])
-                for recovery in dict.fromkeys(role.recovery for role in stage.evaluations if role.model == model)
-                if recovery != "none"
+                arm: np.stack([read(Role(model, arm, seed)) for seed in stage.config.seeds])
+                for arm in dict.fromkeys(role.arm for role in stage.evaluations if role.model == model)
+                if arm != "none"
             },
         )
         for model in stage.models
@@ -81,9 +81,9 @@ def _is_text(sample: Sample) -> bool:
     return sample["correct"] is None and len(loglikelihoods) == 1 and loglikelihoods[0] is not None
 
 
-def tested(samples: Sequence[Sample], is_lab: bool) -> list[Asked]:
-    """What the items ask; those of the lab with the people they are about."""
-    people = [person.name for person in make_world().people] if is_lab else []
+def tested(samples: Sequence[Sample], world: World | None) -> list[Asked]:
+    """What the items ask; those of a known world with the people they are about."""
+    people = [person.name for person in world.people] if world is not None else []
     return [_tested(sample, people) for sample in samples]
 
 

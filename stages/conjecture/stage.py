@@ -4,34 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
 from llmrepair.pipeline.keys import DigestCache
 from llmrepair.pipeline.stage import Stage, StageConfig
-from llmrepair.stages.evaluate import Evaluate
-from llmrepair.stages.fields import CommaSeparated, without_repetitions
-from llmrepair.stages.probe import Probes
-from llmrepair.stages.sources import resolve_text
-from llmrepair.stages.tuning import Tune
+from llmrepair.stages.conjecture.roles import DAMAGED, DENSE, READINGS, Role
+from llmrepair.stages.controls import CONTROLS
+from llmrepair.stages.evaluate.stage import Evaluate
+from llmrepair.stages.repairs import REPAIRS
+from llmrepair.stages.repairs.base import Arm, Repair
+from llmrepair.stages.repairs.tuning.stage import Tune
+from llmrepair.stages.sources.fields import CommaSeparated, without_repetitions
+from llmrepair.stages.sources.lab import world_of
+from llmrepair.stages.sources.texts import resolve_text
 
-ControlName = Literal["erased", "displaced", "overwritten", "corrupted"]
-CONTROLS: tuple[ControlName, ...] = ("displaced", "overwritten")
-LAB_CONTROLS: tuple[ControlName, ...] = ("erased", *CONTROLS)
-"""Those of the embedded models; of others nobody knows what they were never told."""
-REPAIRS: Mapping[str, Mapping[str, Any]] = {
-    "untuned": {"recovery": "prompt", "budget": 0},
-    "prompt": {"recovery": "prompt"},
-    "idp": {"recovery": "idp"},
-    "oracle": {"recovery": "prompt", "select": "oracle"},
-    "lora": {"recovery": "lora"},
-}
-"""Options of each repair of the model under test. `untuned` is the prompt as it was before it learned anything: what comes back
-behind it was at the edge, and any change tips it over."""
-CONTROL_REPAIRS = ("prompt", "lora")
-DENSE, DAMAGED, PROBE = "dense", "model", "probe"
-RESULT_FILE = "conjecture.json"
+if TYPE_CHECKING:
+    ControlName = str
+else:
+    ControlName = Literal[tuple(kind.name for kind in CONTROLS.values() if kind.beside != "never")]
+
+
+def arms() -> list[tuple[Repair, Arm]]:
+    """What the model under test goes through: arms on the input side first, bounds behind those of their side."""
+    every = [(repair, arm) for repair in REPAIRS.values() for arm in repair.arms]
+    return sorted(every, key=lambda each: (each[0].side == "weights", each[1].role == "bound"))
+
+
+def controls_of(model: str, is_compressed: bool) -> tuple[str, ...]:
+    """Those that stand beside a model if nothing is said. What a model never read is known of the lab's alone; the controls of
+    another one imitate a compressed model, so they need one."""
+    if world_of(model) is not None:
+        return tuple(kind.name for kind in CONTROLS.values() if kind.beside in ("any model", "lab models"))
+    return tuple(kind.name for kind in CONTROLS.values() if kind.beside == "any model") if is_compressed else ()
 
 
 class ConjectureConfig(StageConfig):
@@ -47,18 +53,6 @@ class ConjectureConfig(StageConfig):
     )
 
 
-class Role(NamedTuple):
-    """What an evaluation is to the test."""
-
-    model: str
-    """`dense`, `model` (the one under test), or the name of a control."""
-    recovery: str = "none"
-    seed: int | None = None
-
-    def __str__(self) -> str:
-        return " ".join(str(part) for part in self if part not in ("none", None))
-
-
 @dataclass
 class Conjecture(Stage):
     """Evaluations of one model, dense, damaged and repaired, and of its controls -> a verdict."""
@@ -67,8 +61,10 @@ class Conjecture(Stage):
     code: ClassVar[str] = "llmrepair.stages.conjecture.run"
     config: ConjectureConfig
     evaluations: Mapping[Role, Evaluate]
-    probes: Probes | None
-    """What is still readable in the model under test; None of other models than the lab's."""
+    arms: Mapping[str, Arm]
+    """By name, in the order of the tables."""
+    probe: Stage | None
+    """What is still readable in the model under test; None of a model of which it is not known what it read."""
     requested: Mapping[str, Any]
     """The options that it was made of, as JSON values: its inputs' differ."""
 
@@ -78,17 +74,22 @@ class Conjecture(Stage):
         return [model for model in dict.fromkeys(role.model for role in self.evaluations) if model != DENSE]
 
     @property
+    def anchors(self) -> dict[str, str]:
+        """End of the displacement index -> the control that marks it."""
+        return {kind.anchors: kind.name for kind in CONTROLS.values() if kind.anchors is not None}
+
+    @property
     def damaged(self) -> Evaluate:
         return self.evaluations[Role(DAMAGED)]
 
     @property
     def tuning(self) -> Tune:
         """One of the tunings: all have the same text."""
-        return next(evaluation.repair for evaluation in self.evaluations.values() if evaluation.repair is not None)
+        return next(evaluation.tuned for evaluation in self.evaluations.values() if evaluation.tuned is not None)
 
     def inputs(self) -> dict[str, Stage]:
         evaluations = {str(role): evaluation for role, evaluation in self.evaluations.items()}
-        return evaluations | ({PROBE: self.probes} if self.probes is not None else {})
+        return evaluations | ({READINGS: self.probe} if self.probe is not None else {})
 
     def sources(self, digests: DigestCache) -> dict[str, Any]:
         return {"tuning_data": resolve_text(self.tuning.config.tuning_data, digests.digest)}

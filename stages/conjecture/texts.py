@@ -10,11 +10,11 @@ import numpy as np
 
 from llmrepair.pipeline.stage import Context
 from llmrepair.stages.conjecture.analysis import Results
-from llmrepair.stages.conjecture.damage import damage
-from llmrepair.stages.conjecture.resampling import Floats, Resampling
+from llmrepair.stages.conjecture.roles import DAMAGED, DENSE, Arms, Role
 from llmrepair.stages.conjecture.samples import Item, of_models, text_losses
-from llmrepair.stages.conjecture.stage import DAMAGED, DENSE, Role
 from llmrepair.stages.conjecture.verdict import NO_ANSWERS, Verdict, text_sentence
+from llmrepair.stages.statistics.damage import damage
+from llmrepair.stages.statistics.resampling import Floats, Resampling
 
 if TYPE_CHECKING:
     from llmrepair.stages.conjecture.stage import Conjecture
@@ -46,22 +46,22 @@ def read_texts(stage: Conjecture, context: Context, name: str) -> Texts | None:
         return np.array([found[role][item] for item in items])
 
     scores: dict[str, dict[str, dict[str, float]]] = {}
-    for model, recovery in dict.fromkeys((role.model, role.recovery) for role in stage.evaluations):
-        of_seeds = [role for role in stage.evaluations if (role.model, role.recovery) == (model, recovery)]
+    for model, arm in dict.fromkeys((role.model, role.arm) for role in stage.evaluations):
+        of_seeds = [role for role in stage.evaluations if (role.model, role.arm) == (model, arm)]
         metrics = [context.inputs[str(role)].metrics["tasks"][name] for role in of_seeds]
         means = {metric: float(np.mean([each[metric]["value"] for each in metrics])) for metric in metrics[0]}
-        scores.setdefault(model, {})[recovery] = means
+        scores.setdefault(model, {})[arm] = means
     return Texts(name, items, losses(Role(DENSE)), of_models(stage, losses), scores)
 
 
-def texts_result(texts: Texts, model: str) -> dict[str, Any]:
+def texts_result(texts: Texts, model: str, arms: Arms) -> dict[str, Any]:
     """What is said of the task, as JSON values."""
     resampling = Resampling(len(texts.items))
     found = {name: damage(texts.dense, of.alone, of.repaired, resampling) for name, of in texts.models.items()}
     return {
         "kind": "texts",
         "verdict": asdict(Verdict("undetermined", NO_ANSWERS)),
-        "sentence": text_sentence(model, texts.name, found[DAMAGED]),
+        "sentence": text_sentence(model, texts.name, found[DAMAGED], arms.words),
         "items": len(texts.items),
         "overlap": _UNCHECKED,
         "dense": texts.scores[DENSE]["none"],

@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from llmrepair.stages.conjecture.analysis import Untuned
-from llmrepair.stages.conjecture.damage import Damage
-from llmrepair.stages.conjecture.index import FEWEST_NEVER_KNOWN, Index
-from llmrepair.stages.conjecture.resampling import Estimate
+from llmrepair.stages.statistics.damage import Damage
+from llmrepair.stages.statistics.index import FEWEST_NEVER_KNOWN, Index
+from llmrepair.stages.statistics.resampling import Estimate
 
 Word = Literal["displaced", "forgotten", "mixed", "undetermined"]
 
@@ -128,13 +128,12 @@ def sentence(
 
 
 NO_ANSWERS = "it has no right or wrong answers, so no fact is lost or found"
-_REPAIRS = {"untuned": "the prompt before it is tuned", "prompt": "the prompt", "idp": "IDP", "lora": "LoRA"}
 
 
-def text_sentence(model: str, task: str, found: Damage) -> str:
-    """What is said of a task that only asks how likely texts are, for a newcomer."""
+def text_sentence(model: str, task: str, found: Damage, words: Mapping[str, str]) -> str:
+    """What is said of a task that only asks how likely texts are, for a newcomer; with the words for each repair."""
     damage = f"its texts are less likely to {model} than to the dense model"
-    shares = [f"{share_text(share)} by {_REPAIRS.get(name, name)}" for name, share in found.undone.items() if share is not None]
+    shares = [f"{share_text(share)} by {words[name]}" for name, share in found.undone.items() if share is not None]
     undone = f"{damage}; undone of that damage are {', '.join(shares)}"
     nothing = f"it is not clear that {damage}, so there is nothing to undo"
     return f"{task}: undetermined, because {NO_ANSWERS}; {undone if shares else nothing}"

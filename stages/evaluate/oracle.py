@@ -14,7 +14,7 @@ from lm_eval.api.metrics import mean
 from llmrepair.models.harness import RepairedLM
 from llmrepair.models.selection import DocumentSelector, FixedSelector
 from llmrepair.pipeline.errors import Problem, WorkError
-from llmrepair.stages.evaluate.labels import headline, higher_is_better
+from llmrepair.stages.evaluate.headline import headline, higher_is_better
 from llmrepair.stages.evaluate.samples import RATES, scores_of_task
 
 if TYPE_CHECKING:

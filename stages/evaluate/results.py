@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lm_eval.loggers.utils import add_tokenizer_info
 from lm_eval.utils import hash_string
 
-from llmrepair.stages.evaluate.task_data import without_places
+from llmrepair.stages.evaluate.tasks.task_data import without_places
 
 if TYPE_CHECKING:
     from llmrepair.models.harness import RepairedLM

@@ -18,15 +18,9 @@ from llmrepair.models.loading import compressible_layers, meta_model
 from llmrepair.models.selection import DocumentSelector, EnsembleSelector
 from llmrepair.pipeline.artifact import write_json
 from llmrepair.pipeline.stage import Context
-from llmrepair.stages.compressed import load_compressed
-from llmrepair.stages.evaluate import factrecall
-from llmrepair.stages.evaluate.factrecall import FACTRECALL
 from llmrepair.stages.evaluate.files import RESULTS_FILE, samples_file
-from llmrepair.stages.evaluate.knowledge import with_bits_per_parameter
-from llmrepair.stages.evaluate.loading import load_tasks, templates_compiled_once, told
-from llmrepair.stages.evaluate.more_metrics import add_metrics
 from llmrepair.stages.evaluate.oracle import ask_oracle, gap_text
-from llmrepair.stages.evaluate.repair import Repair, apply_repair, positions
+from llmrepair.stages.evaluate.placing import placing_of
 from llmrepair.stages.evaluate.results import results_document
 from llmrepair.stages.evaluate.samples import (
     Selections,
@@ -37,10 +31,16 @@ from llmrepair.stages.evaluate.samples import (
     selection_shares,
     write_samples,
 )
+from llmrepair.stages.evaluate.tasks import factrecall
+from llmrepair.stages.evaluate.tasks.factrecall import FACTRECALL
+from llmrepair.stages.evaluate.tasks.knowledge import with_bits_per_parameter
+from llmrepair.stages.evaluate.tasks.loading import load_tasks, templates_compiled_once, told
+from llmrepair.stages.evaluate.tasks.more_metrics import add_metrics
+from llmrepair.stages.repairs.placed import Placed, positions
+from llmrepair.stages.sources.loading import load_weights
 
 if TYPE_CHECKING:
     from lm_eval.tasks.manager import TaskDict
-    from transformers import PreTrainedModel
 
     from llmrepair.stages.evaluate.stage import Evaluate, EvaluateConfig
 
@@ -52,7 +52,7 @@ BOOTSTRAP_ITERATIONS = 1000
 
 def run(stage: Evaluate, context: Context) -> dict[str, Any]:
     config = stage.config
-    model, tokenizer = load_compressed(stage.compressed, context)
+    model, tokenizer = load_weights(stage.compressed, context)
     parameters = _parameters(stage, context)
     asked = load_tasks(config, stage.task_identities)
     for task in asked["tasks"].values():
@@ -62,24 +62,24 @@ def run(stage: Evaluate, context: Context) -> dict[str, Any]:
             context.reporter.note(text)
 
     with context.reporter.bar("scoring") as bar:
-        repair = apply_repair(stage, context, model, tokenizer, bar)
-        prompt_tokens = repair.pool.length if repair.pool is not None else 0
+        placed = stage.repair.place(placing_of(stage, context, model, tokenizer, bar))
+        prompt_tokens = placed.pool.length if placed.pool is not None else 0
         language_model = RepairedLM(
-            repair.model,
+            placed.model,
             tokenizer,
             context.runtime.sequences,
             positions(model, tokenizer) - prompt_tokens,
-            repair.cache,
-            repair.selector,
-            repair.begun_by,
+            placed.cache,
+            placed.selector,
+            placed.begun_by,
             context.work / "answers.jsonl",
             on_start=bar.extend,
             on_progress=bar.advance,
         )
         oracle: dict[str, Any] | None = None
-        if isinstance(repair.selector, DocumentSelector) and repair.cache is not None:
+        if isinstance(placed.selector, DocumentSelector) and placed.cache is not None:
             asking = partial(ask, language_model, asked, config)
-            results, oracle = ask_oracle(language_model, asked["tasks"], repair.cache.size, asking)
+            results, oracle = ask_oracle(language_model, asked["tasks"], placed.cache.size, asking)
         else:
             results = ask(language_model, asked, config)
     for name, record in (oracle or {}).items():
@@ -96,11 +96,11 @@ def run(stage: Evaluate, context: Context) -> dict[str, Any]:
         },
         "parameters": parameters,
         "groups": {name: scores_of_group(group) for name, group in results.get("groups", {}).items()},
-        "extra_parameters": repair.extra_parameters,
+        "extra_parameters": placed.extra_parameters,
         "prompt_tokens": prompt_tokens,
-        **_weights(stage, context, repair.model),
+        **_weights(placed, context),
         "max_length": language_model.max_length,
-        "prompt_shares": _shares(language_model.selections, repair),
+        "prompt_shares": _shares(language_model.selections, placed),
         "oracle": oracle,
     }
     return dict(plain(metrics))
@@ -131,17 +131,17 @@ def ask(language_model: RepairedLM, asked: TaskDict, config: EvaluateConfig) -> 
         )
 
 
-def _shares(selections: Selections, repair: Repair) -> list[float] | None:
+def _shares(selections: Selections, placed: Placed) -> list[float] | None:
     """How often each prompt was chosen; None where nothing is chosen."""
-    if repair.pool is None or repair.selector is None or isinstance(repair.selector, EnsembleSelector):
+    if placed.pool is None or placed.selector is None or isinstance(placed.selector, EnsembleSelector):
         return None
-    return selection_shares(selections, repair.pool.size)
+    return selection_shares(selections, placed.pool.size)
 
 
-def _weights(stage: Evaluate, context: Context, model: PreTrainedModel) -> dict[str, Any]:
-    """What the weights take, and how many are zero: as they were compressed, or as they are once an adapter is merged."""
-    measured = context.inputs["compressed"].metrics
-    if stage.config.recovery != "lora" or not stage.config.lora_merged:
+def _weights(placed: Placed, context: Context) -> dict[str, Any]:
+    """What the weights take, and how many are zero: as they were compressed, or as they are once a repair has changed them."""
+    measured, model = context.inputs["compressed"].metrics, placed.model
+    if not placed.changes_weights:
         return {name: measured[name] for name in ("size_bytes", "bits_per_weight", "sparsity")}
     layers = [layer.weight for layer in compressible_layers(model).values()]
     zeros = sum(int((weight == 0).sum()) for weight in layers)

@@ -14,8 +14,8 @@ from lm_eval.api.metrics import bits_per_byte, mean, perplexity, weighted_perple
 from lm_eval.utils import handle_non_serializable, sanitize_list
 
 from llmrepair.models.selection import ENSEMBLE, Document
-from llmrepair.stages.evaluate.knowledge import known_bits
-from llmrepair.stages.evaluate.statistics import Score, mean_score, rate_score, reported_score, total_score
+from llmrepair.stages.evaluate.tasks.knowledge import known_bits
+from llmrepair.stages.statistics.scores import Score, mean_score, rate_score, reported_score, total_score
 
 if TYPE_CHECKING:
     from lm_eval.api.task import Task

@@ -8,14 +8,18 @@ from typing import Any
 import yaml
 
 from llmrepair.pipeline.units import bytes_text
+from llmrepair.stages.drawing.markdown import bullets, table
+from llmrepair.stages.drawing.numbers import COMPARISON_HEADS, comparison_cells, count_text, repair_text, score_text
 from llmrepair.stages.export.loading import loading_sections
-from llmrepair.stages.export.parts import ONE_ADAPTER
-from llmrepair.stages.report.text import COMPARISON_HEADS, comparison_cells, count_text, repair_text, score_text
+from llmrepair.stages.repairs import repair_of_form
+from llmrepair.stages.repairs.files import RepairFiles
 
 Facts = Mapping[str, Any]
 
-_TAGS = {"lora": "lora", "prefix": "prefix-tuning", "p-tuning": "p-tuning"}
-"""Recovery, or kind of virtual tokens -> what the Hub calls it."""
+
+def files_of(facts: Facts) -> RepairFiles:
+    """What knows how the repair lies in the export."""
+    return repair_of_form(facts["recovery"]).files
 
 
 def render_card(facts: Facts) -> str:
@@ -24,11 +28,11 @@ def render_card(facts: Facts) -> str:
     Args:
         facts: what `facts.collect_facts` found, and `weights_bytes` of the checkpoint that was written.
     """
-    parts = [f"# {_title(facts)}", _introduction(facts), _table(("", ""), _properties(facts))]
+    parts = [f"# {_title(facts)}", _introduction(facts), table(("", ""), _properties(facts))]
     if facts["repair"] is not None:
         parts += ["## Repair", *_repair(facts)]
     parts += ["## Scores", *_scores(facts), "## Loading", *loading_sections(facts)]
-    parts += ["## Limits", _list(_limits(facts)), "## Where it comes from", *_provenance(facts)]
+    parts += ["## Limits", bullets(_limits(facts)), "## Where it comes from", *_provenance(facts)]
     return _front_matter(facts) + "\n" + "\n\n".join(parts) + "\n"
 
 
@@ -45,27 +49,18 @@ def _front_matter(facts: Facts) -> str:
     if quantization is not None:
         tags += [quantization["method"], *([f"{quantization['bits']}-bit"] if quantization["bits"] else [])]
     if facts["repair"] is not None:
-        tags.append(_TAGS.get(facts["repair"]["settings"].get("kind", facts["recovery"]), "prompt-tuning"))
+        tags.append(files_of(facts).hub_tag(facts["repair"]["settings"]))
     return f"---\n{yaml.safe_dump(fields | {'tags': list(dict.fromkeys(tags))}, sort_keys=False, allow_unicode=True)}---\n"
 
 
 def _title(facts: Facts) -> str:
-    repair = f", {_repair_words(facts)}" if facts["repair"] is not None else ""
+    repair = f", {files_of(facts).words(facts)}" if facts["repair"] is not None else ""
     return f"{facts['base_model']['name']}, {facts['compression']['label']}{repair}"
 
 
 def _method(facts: Facts) -> str:
     """How it was compressed: `none` is the dense model or a control."""
     return str(facts["compression"]["settings"].get("method", "none"))
-
-
-def _repair_words(facts: Facts) -> str:
-    if facts["recovery"] == "lora":
-        return "with LoRA merged into its weights" if facts["merged"] else "with a LoRA adapter"
-    if facts["recovery"] == "ptune":
-        settings = facts["repair"]["settings"]
-        return f"with {settings['virtual_tokens']} virtual tokens ({_TAGS[settings['kind']]})"
-    return "with a soft prompt" if len(facts["repair"]["prompts"]) == 1 else "with a pool of soft prompts"
 
 
 def _introduction(facts: Facts) -> str:
@@ -75,9 +70,8 @@ def _introduction(facts: Facts) -> str:
     done = "as it is" if settings.get("method") == "none" else done
     repair = ""
     if facts["repair"] is not None:
-        repair = f" {_repair_words(facts)}"
-        folder = facts["recovery"] if facts["recovery"] in ONE_ADAPTER else "prompts"
-        repair += "" if facts["merged"] else f" in `{folder}/`"
+        files = files_of(facts)
+        repair = f" {files.words(facts)}" + ("" if facts["merged"] else f" in `{files.exported(facts['recovery'])}/`")
     return (
         f"`{name}` {done}{repair}, written by llmrepair {facts['llmrepair']}. All that is said here is in `llmrepair.json` "
         "for programs to read."
@@ -100,15 +94,7 @@ def _properties(facts: Facts) -> Iterable[tuple[str, str]]:
     base = f" (base model: {bytes_text(round(ratio * metrics['size_bytes']))})" if ratio is not None else ""
     yield "size of the weights", f"{bytes_text(facts['weights_bytes'])}{base}"
     if facts["repair"] is not None:
-        yield "extra parameters", count_text(_extra_parameters(facts)) + (" (merged)" if facts["merged"] else "")
-
-
-def _extra_parameters(facts: Facts) -> int:
-    repair = facts["repair"]
-    if facts["recovery"] != "prompt":
-        return int(repair["metrics"]["extra_parameters"])
-    pool = sum(repair["settings"]["lengths"])
-    return int(repair["metrics"]["extra_parameters"]) * repair["prompts"][0]["length"] // pool
+        yield "extra parameters", count_text(files_of(facts).extra_parameters(facts)) + (" (merged)" if facts["merged"] else "")
 
 
 def _base_model(base: Facts) -> str:
@@ -141,41 +127,27 @@ def _value(value: Any) -> str:
 
 def _repair(facts: Facts) -> Iterable[str]:
     repair = facts["repair"]
-    losses = repair["metrics"]["validation_loss"]
     settings = _settings({**repair["settings"], **repair["placing"]})
-    yield _table(("", ""), [("settings", settings), ("tuned on", _text_source(repair["tuning_data"]))])
-    if facts["recovery"] in ONE_ADAPTER:
-        rate = repair["metrics"]["learning_rate"]
-        yield (
-            f"Loss on held-out text: {losses['without']:.4f} nats per token without the adapter, "
-            f"{losses[facts['recovery']]:.4f} with it (learning rate {rate})."
-        )
-        return
-    yield f"Loss on held-out text, in nats per token: {losses['without']:.4f} without a prompt, and"
-    yield _table(("prompt", "tokens", "learning rate", "held-out loss", ""), map(_prompt_row, repair["prompts"]))
-
-
-def _prompt_row(prompt: Facts) -> list[str]:
-    numbers = [str(prompt["length"]), str(prompt["learning_rate"]), f"{prompt['validation_loss']:.4f}"]
-    return [f"`prompts/{prompt['number']}`", *numbers, "the lowest of the pool" if prompt["best"] else ""]
+    yield table(("", ""), [("settings", settings), ("tuned on", _text_source(repair["tuning_data"]))])
+    yield from files_of(facts).losses(facts)
 
 
 def _scores(facts: Facts) -> Iterable[str]:
-    table = facts["scores"]
-    if not table["rows"]:
+    scores = facts["scores"]
+    if not scores["rows"]:
         yield "It was not evaluated."
         return
-    columns = table["columns"]
+    columns = scores["columns"]
     yield "With 95 % intervals; in bold what lies here. Shares of right answers are in per cent."
     heads = ["compression", "repair", *(f"{column['title']}: {column['metric']}" for column in columns)]
     heads += ["extra parameters", "size"]
-    yield _table(heads, [_score_row(row, columns) for row in table["rows"]], right=2)
-    if compared := comparison_cells(table):
+    yield table(heads, [_score_row(row, columns) for row in scores["rows"]], right=2)
+    if compared := comparison_cells(scores):
         yield (
             "The repairs against the same model without one, item by item. Lost: right before compression and wrong after; "
             "kept: right in both; never known: wrong in both."
         )
-        yield _table(COMPARISON_HEADS, compared, right=3)
+        yield table(COMPARISON_HEADS, compared, right=3)
 
 
 def _score_row(row: Facts, columns: Sequence[Facts]) -> list[str]:
@@ -187,10 +159,7 @@ def _score_row(row: Facts, columns: Sequence[Facts]) -> list[str]:
 def _limits(facts: Facts) -> Iterable[str]:
     yield from _limits_of_measurement(facts)
     yield from _limits_of_compression(facts)
-    if facts["recovery"] in ("prompt", "idp", "pool", "ptune"):
-        yield from _limits_of_prompts(facts)
-    if facts["recovery"] in ("hard", "icl"):
-        yield "The text that stood in front of the questions is no part of the model: its scores need it there again."
+    yield from files_of(facts).limits(facts)
 
 
 def _limits_of_measurement(facts: Facts) -> Iterable[str]:
@@ -215,18 +184,6 @@ def _limits_of_compression(facts: Facts) -> Iterable[str]:
     elif is_compressed:
         what = "zeros are" if compression["pruned"] else "quantised values are"
         yield f"The {what} stored like all numbers: neither the files nor the memory are smaller than a dense model's."
-    if is_compressed and facts["recovery"] == "lora":
-        yield "Merging the adapter into the weights would undo the compression."
-
-
-def _limits_of_prompts(facts: Facts) -> Iterable[str]:
-    if facts["recovery"] in ("idp", "pool"):
-        yield (
-            "Inference-time dynamic prompting (IDP), which picks a prompt for each input, is done by llmrepair; transformers "
-            "and peft use one prompt, whichever is loaded."
-        )
-    yield "vLLM does not load soft prompts or virtual tokens: there the model runs without its repair."
-    yield "peft gets positions wrong in batches padded on the left: generate from texts of one length at a time."
 
 
 def _provenance(facts: Facts) -> Iterable[str]:
@@ -235,20 +192,9 @@ def _provenance(facts: Facts) -> Iterable[str]:
         text = ", ".join(f"{package} {version}" for package, version in artifact["versions"].items())
         versions.setdefault(text, []).append(f"`{name}`")
     yield f"Exported from `{facts['exported']}`. Keys of what it was made from, and the versions that made it:"
-    yield _list(f"{', '.join(names)}: {text}" for text, names in versions.items())
+    yield bullets(f"{', '.join(names)}: {text}" for text, names in versions.items())
     if keys := [key for row in facts["scores"]["rows"] for key in row["keys"]]:
         yield "Scores: " + ", ".join(f"`{key}`" for key in keys)
     if files := facts["base_model"].get("files"):
         yield f"Files of the base model `{facts['base_model']['name']}`:"
-        yield _table(("file", "sha256"), [(f"`{name}`", f"`{digest}`") for name, digest in files.items()])
-
-
-def _list(items: Iterable[str]) -> str:
-    return "\n".join(f"- {item}" for item in items)
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], right: int | None = None) -> str:
-    """A Markdown table; columns from `right` on are aligned to the right."""
-    rules = ["--:" if right is not None and number >= right else "---" for number in range(len(heads))]
-    lines = [heads, rules, *([cell.replace("|", "\\|") for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        yield table(("file", "sha256"), [(f"`{name}`", f"`{digest}`") for name, digest in files.items()])

@@ -11,7 +11,7 @@ from llmrepair.pipeline.errors import Problem
 
 if TYPE_CHECKING:
     from llmrepair.pipeline.progress import Reporter
-    from llmrepair.stages.compress.grid import Quantised
+    from llmrepair.stages.checkpoints.grid import Quantised
     from llmrepair.stages.export.parts import Parts
 
 _POSSIBLE = {"compressed-tensors": ("gptq", "dense"), "gptq": ("dense",)}
@@ -37,7 +37,7 @@ def format_problem(parts: Parts, file_format: str) -> Problem | None:
 
 def _gptq_problem(parts: Parts) -> Problem | None:
     from llmrepair.models.loading import layer_shapes, meta_model
-    from llmrepair.stages.compress.gptq_format import format_problems, packages_problem
+    from llmrepair.stages.checkpoints.gptq import format_problems, packages_problem
 
     if (packages := packages_problem()) is not None:
         return packages
@@ -57,9 +57,9 @@ def write_converted(parts: Parts, folder: Path, file_format: str, reporter: Repo
     import torch
 
     from llmrepair.models.loading import compressible_layers, load_model, weight_matrix
-    from llmrepair.stages.compress.checkpoint import save_checkpoint
-    from llmrepair.stages.compress.packed_format import read_packed
-    from llmrepair.stages.compress.reload import reload_in_fresh_process, some_logits
+    from llmrepair.stages.checkpoints.packed import read_packed
+    from llmrepair.stages.checkpoints.reload import reload_in_fresh_process, some_logits
+    from llmrepair.stages.checkpoints.save import save_checkpoint
 
     config = parts.compressed.key_document["config"]
     dtype, trust = config["dtype"], config["trust_remote_code"]

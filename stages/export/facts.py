@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,13 @@ import yaml
 from llmrepair.pipeline.artifact import Artifact
 from llmrepair.pipeline.keys import file_digest
 from llmrepair.pipeline.runner import Runner
-from llmrepair.stages.evaluate import Evaluate
-from llmrepair.stages.evaluate.labels import placing
+from llmrepair.stages.evaluate.stage import Evaluate
 from llmrepair.stages.export.parts import Parts
-from llmrepair.stages.report.stage import Evaluation, tuned_on
-from llmrepair.stages.report.table import build_table, compression_label
-from llmrepair.stages.sources import LAB_MODELS, model_folder
+from llmrepair.stages.results.collect import collect_evaluations
+from llmrepair.stages.results.evaluation import Evaluation
+from llmrepair.stages.results.table import build_table, compression_label
+from llmrepair.stages.sources.lab import LAB_MODELS
+from llmrepair.stages.sources.models import model_folder
 
 _LICENCE_FIELDS = ("license", "license_name", "license_link")
 
@@ -28,8 +29,8 @@ def collect_facts(runner: Runner, parts: Parts, merged: bool) -> dict[str, Any]:
     Args:
         merged: whether the LoRA adapter was merged into the weights.
     """
-    compressed, repair = parts.compressed, parts.repair
-    made_from = {each.name: each for each in (compressed, repair, parts.exported) if each is not None}
+    compressed, tuned = parts.compressed, parts.tuned
+    made_from = {each.name: each for each in (compressed, tuned, parts.exported) if each is not None}
     return {
         "exported": parts.exported.name,
         "llmrepair": importlib.metadata.version("llmrepair"),
@@ -43,7 +44,7 @@ def collect_facts(runner: Runner, parts: Parts, merged: bool) -> dict[str, Any]:
         },
         "recovery": parts.recovery,
         "merged": merged,
-        "repair": _repair(parts) if repair is not None else None,
+        "repair": _repair(parts, tuned) if tuned is not None else None,
         "scores": _scores(runner, parts),
         "artifacts": {
             name: {"key": each.key_document, "versions": each.record["versions"]} for name, each in made_from.items()
@@ -102,13 +103,12 @@ def quantization(config: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"method": found.get("quant_method"), "bits": bits.pop() if len(bits) == 1 else None}
 
 
-def _repair(parts: Parts) -> dict[str, Any]:
-    assert parts.repair is not None
+def _repair(parts: Parts, tuned: Artifact) -> dict[str, Any]:
     return {
-        "settings": parts.repair.key_document["config"],
-        "placing": placing(parts.exported.key_document["config"]) if parts.exported.stage == Evaluate.name else {},
-        "tuning_data": parts.repair.key_document["sources"]["tuning_data"],
-        "metrics": parts.repair.metrics,
+        "settings": tuned.key_document["config"],
+        "placing": parts.placing,
+        "tuning_data": tuned.key_document["sources"]["tuning_data"],
+        "metrics": tuned.metrics,
         "prompts": parts.prompts,
     }
 
@@ -122,26 +122,20 @@ def _is_dense_of(artifact: Artifact, parts: Parts) -> bool:
 
 def _scores(runner: Runner, parts: Parts) -> dict[str, Any]:
     """The report's table of this model with each repair, and of the dense model; rows of what is exported are marked."""
-    found = _comparable(list(_evaluations(runner, parts)), parts)
+    found = _comparable(_evaluations(runner, parts), parts)
     table = build_table(found)
     ours = {each.artifact.name for each in found if _is_exported(each, parts)}
     rows = [{**row, "exported": not ours.isdisjoint(row["keys"])} for row in table["rows"]]
     return {**table, "rows": rows}
 
 
-def _evaluations(runner: Runner, parts: Parts) -> Iterator[Evaluation]:
+def _evaluations(runner: Runner, parts: Parts) -> list[Evaluation]:
     """All intact ones of this compressed model, and those of the dense model without a repair."""
-    store = runner.store
-    for artifact in store.artifacts():
-        if artifact.stage != Evaluate.name:
-            continue
-        inputs = {role: store.find(name) for role, name in artifact.inputs.items()}
-        compressed, repair = inputs["compressed"], inputs.get("repair")
-        if compressed is None or ("repair" in inputs and repair is None):
-            continue
-        is_wanted = compressed.name == parts.compressed.name or (_is_dense_of(compressed, parts) and repair is None)
-        if is_wanted and runner.find_intact(artifact.name, is_read=True) is not None:
-            yield Evaluation(artifact, compressed, repair, tuned_on(store, repair))
+
+    def is_wanted(compressed: Artifact, tuned: Artifact | None) -> bool:
+        return compressed.name == parts.compressed.name or (tuned is None and _is_dense_of(compressed, parts))
+
+    return collect_evaluations(runner, is_wanted)
 
 
 def _comparable(evaluations: list[Evaluation], parts: Parts) -> list[Evaluation]:
@@ -151,13 +145,19 @@ def _comparable(evaluations: list[Evaluation], parts: Parts) -> list[Evaluation]
         ours = [parts.exported]
     if not ours:
         return evaluations
-    code = max(ours, key=lambda artifact: artifact.record["started"]).key_document["code"]
-    return [each for each in evaluations if each.artifact.key_document["code"] == code]
+    newest = max(ours, key=lambda artifact: artifact.record["started"])
+    return [each for each in evaluations if _same_code(each.artifact, newest)]
+
+
+def _same_code(one: Artifact, other: Artifact) -> bool:
+    """Whether all modules that both were computed with are the same; those of their repairs differ anyway."""
+    ours, theirs = one.key_document["code"], other.key_document["code"]
+    return all(ours[module] == theirs[module] for module in ours.keys() & theirs.keys())
 
 
 def _is_exported(evaluation: Evaluation, parts: Parts) -> bool:
     if parts.exported.stage == Evaluate.name:
         return evaluation.artifact.name == parts.exported.name
-    repair = parts.repair.name if parts.repair is not None else None
-    theirs = evaluation.repair.name if evaluation.repair is not None else None
-    return (evaluation.compressed.name, theirs) == (parts.compressed.name, repair)
+    ours = parts.tuned.name if parts.tuned is not None else None
+    theirs = evaluation.tuned.name if evaluation.tuned is not None else None
+    return (evaluation.compressed.name, theirs) == (parts.compressed.name, ours)

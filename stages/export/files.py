@@ -59,8 +59,9 @@ def write_export(runner: Runner, parts: Parts, place: Path, merge: bool, file_fo
         if not merge:
             for name, adapter in parts.adapters.items():
                 _write_adapter(adapter, folder / name)
-        if parts.prompts:
-            write_json(folder / "prompts" / "pool.json", parts.pool)
+        if parts.kept is not None:
+            for name, index in parts.repair.files.indices(parts.kept).items():
+                write_json(folder / name, index)
         write_json(folder / FACTS_FILE, facts)
         (folder / "README.md").write_text(render_card(facts), encoding="utf-8")
     return files_below(place)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from llmrepair.stages.export.parts import ONE_ADAPTER
+from llmrepair.stages.repairs import repair_of_form
 
 Facts = Mapping[str, Any]
 
 _PACKAGES = {"compressed-tensors": "compressed-tensors", "gptq": "optimum gptqmodel"}
 _SERVED_BITS = (4, 8)
-_SERVED_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 _TEXT = '"The capital of France is"'
 
 
@@ -25,7 +24,7 @@ def loading_sections(facts: Facts) -> Iterable[str]:
     if adapter(facts) is not None:
         others = "; another prompt of the pool is loaded by its own folder" if len(facts["repair"]["prompts"]) > 1 else ""
         yield f"Without the line with `PeftModel` it is the model without its repair{others}."
-        yield from _position_warning(facts["repair"])
+        yield from repair_of_form(facts["recovery"]).files.loading_notes(facts)
     yield "### vLLM"
     if quantization.get("method") == "compressed-tensors" and quantization["bits"] not in _SERVED_BITS:
         yield f"vLLM has no kernels for packed weights of {quantization['bits']} bits (it has for 4 and 8)."
@@ -33,26 +32,11 @@ def loading_sections(facts: Facts) -> Iterable[str]:
         yield _code(_vllm(facts))
 
 
-def _position_warning(repair: Facts) -> Iterable[str]:
-    """Where a prompt is shorter than the pool's longest: peft does not let the text start where it started in tuning."""
-    position = max(repair["settings"].get("lengths", [0]))
-    if short := [f"`prompts/{each['number']}`" for each in repair["prompts"] if each["length"] != position]:
-        yield (
-            f"The prompts were tuned with the text starting at position {position}; in peft it starts right behind the prompt. "
-            "That is the same for models with rotary positions (Llama, Qwen). With learned ones (OPT, GPT-2) "
-            f"{', '.join(short)} {'give' if len(short) > 1 else 'gives'} other results than were measured here; prompts of one "
-            "length (`--lengths`) do not."
-        )
-
-
 def adapter(facts: Facts) -> str | None:
     """The folder of the adapter that is loaded if nothing else is said: the only one, or that of the best prompt."""
     if facts["merged"] or facts["repair"] is None:
         return None
-    if facts["recovery"] in ONE_ADAPTER:
-        return str(facts["recovery"])
-    prompts = facts["repair"]["prompts"]
-    return f"prompts/{next((prompt for prompt in prompts if prompt['best']), prompts[0])['number']}"
+    return repair_of_form(facts["recovery"]).files.default_adapter(facts)
 
 
 def _transformers(facts: Facts) -> Iterable[str]:
@@ -81,18 +65,17 @@ def _transformers(facts: Facts) -> Iterable[str]:
 
 
 def _vllm(facts: Facts) -> Iterable[str]:
-    has_lora = adapter(facts) == "lora"
+    served = repair_of_form(facts["recovery"]).files.served(facts) if adapter(facts) is not None else None
     options = ", trust_remote_code=True" if facts["compression"]["settings"]["trust_remote_code"] else ""
     yield "from vllm import LLM, SamplingParams"
-    if has_lora:
-        rank = facts["repair"]["settings"]["rank"]
-        options += f", enable_lora=True, max_lora_rank={next((each for each in _SERVED_RANKS if each >= rank), rank)}"
-        yield "from vllm.lora.request import LoRARequest"
+    if served is not None:
+        options += served.options
+        yield served.imports
     yield ""
     yield 'folder = "."  # this folder'
     yield f"model = LLM(folder{options})"
     yield "sampling = SamplingParams(temperature=0, max_tokens=40)"
-    request = ', lora_request=LoRARequest("repair", 1, f"{folder}/lora")' if has_lora else ""
+    request = served.request if served is not None else ""
     yield f"print(model.generate({_TEXT}, sampling{request})[0].outputs[0].text)"
 
 

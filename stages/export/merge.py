@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def merge_problem(parts: Parts) -> Problem | None:
     """What keeps the repair from being merged; None if nothing does."""
-    if parts.recovery != "lora":
+    if not parts.repair.files.can_merge:
         return Problem(f"`{parts.exported.name}` has no LoRA adapter to merge", "leave --merge out")
     metrics, settings, losses = parts.compressed.metrics, parts.compressed.key_document["config"], []
     if "quantization_config" in parts.config:
@@ -46,5 +46,5 @@ def write_merged(parts: Parts, folder: Path) -> None:
     config = parts.compressed.key_document["config"]
     location = parts.checkpoint["config.json"].parent
     model = load_model(str(location), None, "float32", torch.device("cpu"), config["trust_remote_code"])
-    merged = with_merged_adapter(model, parts.adapters["lora"])
+    merged = with_merged_adapter(model, *parts.adapters.values())
     merged.to(getattr(torch, config["dtype"])).save_pretrained(folder)

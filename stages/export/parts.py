@@ -13,22 +13,22 @@ from llmrepair.pipeline.artifact import Artifact, files_below
 from llmrepair.pipeline.errors import Problem, RequestError, WorkError
 from llmrepair.pipeline.keys import file_digest
 from llmrepair.pipeline.runner import Runner
-from llmrepair.stages.compress import Compress
-from llmrepair.stages.control import Control
-from llmrepair.stages.evaluate import Evaluate
-from llmrepair.stages.sources import hub_snapshot, model_files, model_folder
-from llmrepair.stages.tune_lora import TuneLora
-from llmrepair.stages.tune_prompts import TunePrompts
-from llmrepair.stages.tune_ptune import TunePtune
+from llmrepair.stages.compress.stage import Compress
+from llmrepair.stages.controls.stage import Control
+from llmrepair.stages.evaluate.stage import Evaluate
+from llmrepair.stages.repairs import REPAIRS, TUNINGS, repair_of_form
+from llmrepair.stages.repairs.base import Repair
+from llmrepair.stages.repairs.files import Kept
+from llmrepair.stages.results.evaluation import placing
+from llmrepair.stages.results.table import UNREPAIRED
+from llmrepair.stages.sources.models import hub_snapshot, model_files, model_folder
 
 _ROLES = {
-    **{stage.name: "compressed" for stage in (Compress, Control)},
-    **{stage.name: "repair" for stage in (TunePrompts, TuneLora, TunePtune)},
+    **dict.fromkeys((Compress.name, Control.name), "compressed"),
+    **dict.fromkeys(TUNINGS, "repair"),
     Evaluate.name: "evaluated",
 }
 
-ONE_ADAPTER = ("lora", "ptune")
-"""Recoveries that are one adapter, which lies in an export under the recovery's name; all others are prompts, in `prompts`."""
 _CHANCE_ZEROS = 0.01
 """Share of zeros that a model may have that was never pruned."""
 
@@ -39,24 +39,31 @@ class Parts:
 
     exported: Artifact
     compressed: Artifact
-    repair: Artifact | None
+    tuned: Artifact | None
 
     @property
     def recovery(self) -> str:
-        """`none`, `lora`, `ptune`, `pool` (all prompts, nothing said of how one is chosen), or an evaluation's `prompt` (one of
-        them), `idp`, `hard` or `icl`."""
-        if self.exported.stage == Evaluate.name:
-            recovery = str(self.exported.key_document["config"]["recovery"])
-            uses_one = self._select.startswith(("best-validation", "fixed"))
-            return "pool" if recovery == "prompt" and not uses_one else recovery
-        recoveries = {
-            Compress.name: "none",
-            Control.name: "none",
-            TuneLora.name: "lora",
-            TunePtune.name: "ptune",
-            TunePrompts.name: "pool",
-        }
-        return recoveries[self.exported.stage]
+        """What the repair is called in the export: a recovery, or another of its forms."""
+        stage, config = self.exported.stage, self.exported.key_document["config"]
+        if stage == Evaluate.name:
+            repair = REPAIRS[config["recovery"]]
+            return repair.files.form(repair.name, config)
+        return TUNINGS[stage].form if stage in TUNINGS else UNREPAIRED
+
+    @property
+    def repair(self) -> Repair:
+        return repair_of_form(self.recovery)
+
+    @cached_property
+    def kept(self) -> Kept | None:
+        """The repair in the store; None where nothing was tuned."""
+        return Kept(self.tuned, self.recovery, self.placing) if self.tuned is not None else None
+
+    @property
+    def placing(self) -> dict[str, Any]:
+        """The options with which the exported evaluation put its repair in place; empty where a tuning is exported."""
+        is_evaluation = self.exported.stage == Evaluate.name
+        return placing(self.exported.key_document["config"]) if is_evaluation else {}
 
     @property
     def is_dense(self) -> bool:
@@ -90,45 +97,13 @@ class Parts:
 
     @cached_property
     def prompts(self) -> list[dict[str, Any]]:
-        """The prompts that are exported: number in the pool, folder, tokens, learning rate, held-out loss, and whether that is
-        the lowest."""
-        if self.repair is None or self.repair.stage != TunePrompts.name:
-            return []
-        pool, rates = self.repair.read_json("pool.json"), self.repair.metrics["learning_rates"]
-        losses = pool["validation_losses"]
-        best = losses.index(min(losses))
-        prompts = [
-            {"number": number, **entry, "learning_rate": rate, "validation_loss": loss, "best": number == best}
-            for number, (entry, rate, loss) in enumerate(zip(pool["prompts"], rates, losses, strict=True))
-        ]
-        if self.recovery != "prompt":
-            return prompts
-        kind, _, number = self._select.partition(":")
-        return [prompts[int(number) if kind == "fixed" else best]]
-
-    @property
-    def pool(self) -> dict[str, Any]:
-        """The index of the pool that is exported, as `models.soft_prompt.load_pool` reads it."""
-        assert self.repair is not None
-        return {
-            "prompts": [{"folder": str(prompt["number"]), "length": prompt["length"]} for prompt in self.prompts],
-            "input_position": self.repair.read_json("pool.json")["input_position"],
-            "validation_losses": [prompt["validation_loss"] for prompt in self.prompts],
-        }
-
-    @property
-    def _select(self) -> str:
-        """How the exported evaluation chose a prompt."""
-        return self.exported.key_document["config"].get("select") or "best-validation"
+        """The prompts that are exported, see `RepairFiles.prompts`."""
+        return self.repair.files.prompts(self.kept) if self.kept is not None else []
 
     @property
     def adapters(self) -> dict[str, Path]:
         """Folder in the export -> the peft adapter's folder in the store."""
-        if self.repair is None:
-            return {}
-        if self.recovery in ONE_ADAPTER:
-            return {self.recovery: self.repair.path / "adapter"}
-        return {f"prompts/{prompt['number']}": self.repair.path / prompt["folder"] for prompt in self.prompts}
+        return self.repair.files.adapters(self.kept) if self.kept is not None else {}
 
 
 def find_parts(runner: Runner, key: str) -> Parts:

@@ -1,18 +1,25 @@
-"""What conjecture tests, comparisons of regimes and probes found, as their artifacts have it."""
+"""What conjecture tests and diagnostics found, as their artifacts have it."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
-from llmrepair.stages.conjecture.stage import RESULT_FILE as CONJECTURE_FILE
-from llmrepair.stages.probe.stage import RESULT_FILE as PROBE_FILE
-from llmrepair.stages.regimes.stage import RESULT_FILE as REGIMES_FILE
-from llmrepair.stages.report.table import compression_label, compression_order, way
+from llmrepair.pipeline.artifact import Artifact
+from llmrepair.stages.conjecture.roles import RESULT_FILE
+from llmrepair.stages.results.table import compression_label, compression_order, way
 
-if TYPE_CHECKING:
-    from llmrepair.stages.report.stage import Examined
+
+@dataclass(frozen=True)
+class Examined:
+    """A finished conjecture test or diagnostic of what the report has evaluations of."""
+
+    artifact: Artifact
+    subject: Artifact
+    """The evaluation or the compressed model that it looks at."""
+    compressed: Artifact
 
 
 def read_verdicts(tests: Sequence[Examined]) -> list[dict[str, Any]]:
@@ -21,17 +28,14 @@ def read_verdicts(tests: Sequence[Examined]) -> list[dict[str, Any]]:
 
 
 def _verdict(test: Examined) -> dict[str, Any]:
-    found, asked = test.artifact.read_json(CONJECTURE_FILE), way(test.subject.key_document["config"])
+    found, asked = test.artifact.read_json(RESULT_FILE), way(test.subject.key_document["config"])
     tasks = [{**of_task, "task": name, "title": f"{name}{asked}"} for name, of_task in found["tasks"].items()]
     return {"word": found["verdict"], "sentences": found["sentences"], "seeds": found["seeds"], "tasks": tasks}
 
 
-def read_regimes(comparisons: Sequence[Examined]) -> list[dict[str, Any]]:
-    return [{**each.artifact.read_json(REGIMES_FILE), **_named(each, comparisons)} for each in _in_order(comparisons)]
-
-
-def read_probes(probes: Sequence[Examined]) -> list[dict[str, Any]]:
-    return [{**each.artifact.read_json(PROBE_FILE), **_named(each, probes)} for each in _in_order(probes)]
+def read_results(diagnostics: Sequence[Examined], result_file: str) -> list[dict[str, Any]]:
+    """What diagnostics of one kind found."""
+    return [{**each.artifact.read_json(result_file), **_named(each, diagnostics)} for each in _in_order(diagnostics)]
 
 
 def _in_order(those: Sequence[Examined]) -> list[Examined]:

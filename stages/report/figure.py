@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from llmrepair.stages.report.text import count_text, factor, repair_text, score_text
-from llmrepair.stages.svg import Drawing, Scale, drawing, line, linear, mark, rectangle, text, ticks
+from llmrepair.stages.drawing.numbers import count_text, factor, repair_text, score_text
+from llmrepair.stages.drawing.svg import Drawing, Look, Scale, drawing, line, linear, mark, rectangle, text, ticks
 
 _WIDTH, _ROW, _STRIP, _MOST_LETTERS = 400, 38, 16, 38
 _PANEL = (360, 250)
@@ -34,7 +34,7 @@ def score_panel(document: Mapping[str, Any], column: Mapping[str, Any]) -> Drawi
             marks.append(text(0, y, compression, kind="head"))
         said = score_text(row["scores"][column["name"]], column)
         marks += [_repair(row, y + 16), text(_WIDTH, y + 16, said, "end", "soft"), *_strip(x, y + 28, numbers, dense)]
-        marks += _score(x, y + 28, score, row["kind"], f"{compression}, {repair_text(row)}: {said}")
+        marks += _score(x, y + 28, score, look(document, row["kind"]), f"{compression}, {repair_text(row)}: {said}")
         y += _ROW
     marks += [_tick(x(number), y, number) for number in numbers if x(number) < _WIDTH - 10]
     return drawing(_WIDTH, y + 22, f"{title} of each repair; the table above has the numbers", marks)
@@ -53,10 +53,15 @@ def _strip(x: Scale, y: float, numbers: Sequence[float], dense: float | None) ->
     return [rectangle(0, y - _STRIP / 2, _WIDTH, _STRIP, "strip"), *lines]
 
 
-def _score(x: Scale, y: float, score: tuple[float, float | None, float | None], kind: str, said: str) -> list[str]:
+def look(document: Mapping[str, Any], kind: str) -> Look:
+    """Of a repair's marks."""
+    return Look(document["kinds"][kind]["colour"], document["kinds"][kind]["shape"])
+
+
+def _score(x: Scale, y: float, score: tuple[float, float | None, float | None], look: Look, said: str) -> list[str]:
     value, low, high = score
-    interval = [] if low is None or high is None else [line(x(low), y, x(high), y, f"interval {kind}")]
-    return [*interval, mark(x(value), y, kind, said)]
+    interval = [] if low is None or high is None else [line(x(low), y, x(high), y, f"interval {look.colour}")]
+    return [*interval, mark(x(value), y, look, said)]
 
 
 def _in_units(score: Mapping[str, Any], unit: int) -> tuple[float, float | None, float | None]:
@@ -75,7 +80,7 @@ class Point:
 
     cost: float
     recovered: float
-    kind: str
+    look: Look
     said: str
 
 
@@ -90,7 +95,7 @@ def cost_panel(points: Sequence[Point], cost_name: str, is_logarithmic: bool) ->
         marks += [line(x(shift(tick)), _PANEL[1] - 44, x(shift(tick)), 26, "grid"), _tick(x(shift(tick)), _PANEL[1] - 44, tick)]
     for share in ticks(0, min(1.0, 1.1 * best)):
         marks += [line(48, y(share), _PANEL[0] - 12, y(share), "grid"), text(42, y(share) + 4, f"{share:.0%}", "end", "soft")]
-    marks += [mark(x(shift(point.cost)), y(point.recovered), point.kind, point.said) for point in points]
+    marks += [mark(x(shift(point.cost)), y(point.recovered), point.look, point.said) for point in points]
     return drawing(*_PANEL, f"share of lost items recovered against {cost_name}; the table below has the numbers", marks)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llmrepair.stages.report.text import difference_text, repair_text
+from llmrepair.stages.drawing.numbers import difference_text, repair_text
 
 NO_DENSE = "The dense model was not evaluated, so what compression took is not known: run `llmrepair eval --method none`"
 NO_VERDICT = (

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from html import escape
 from string import Template
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from llmrepair.stages.drawing.numbers import footnotes
+from llmrepair.stages.drawing.svg import STYLE, page_colours
 from llmrepair.stages.report.files import TEMPLATE
-from llmrepair.stages.report.page.inside import probes, regimes
 from llmrepair.stages.report.page.repairs import cases, comparisons, selection
 from llmrepair.stages.report.page.scores import repairs_legend, score_plots, scores
 from llmrepair.stages.report.page.settings import settings, versions
 from llmrepair.stages.report.page.verdicts import verdicts
-from llmrepair.stages.report.text import footnotes
-from llmrepair.stages.svg import STYLE, page_colours
+
+if TYPE_CHECKING:
+    from llmrepair.stages.diagnostics.base import Diagnostic
 
 
-def render_html(document: Mapping[str, Any], store: str) -> str:
+def render_html(document: Mapping[str, Any], store: str, diagnostics: Iterable[Diagnostic]) -> str:
     """
     Args:
         document: what report.json holds.
         store: the folder of artifacts as seen from the file, for links.
+        diagnostics: whose sections the page has, where the document holds any of theirs.
     """
+    found = {each: document[each.field] for each in diagnostics if document.get(each.field)}
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         title=escape(document["title"]),
         colours=page_colours(),
@@ -34,8 +38,7 @@ def render_html(document: Mapping[str, Any], store: str) -> str:
         figures=score_plots(document),
         legend=repairs_legend(document),
         cases=cases(document),
-        probes=probes(document, store),
-        regimes=regimes(document, store),
+        diagnostics="".join(each.section(those, document["kinds"], store) for each, those in found.items()),
         comparisons=comparisons(document),
         selection=selection(document),
         settings=settings(document, store),

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import Any
 
-from llmrepair.stages.report.text import count_text, footnotes, repair_text, score_text, significant
+from llmrepair.stages.drawing.numbers import count_text, footnotes, repair_text, score_text, significant
 
 _LATEX = {
     "*": "$^{*}$",

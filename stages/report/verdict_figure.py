@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llmrepair.stages.conjecture.stage import DAMAGED
+from llmrepair.stages.conjecture.roles import DAMAGED
 from llmrepair.stages.conjecture.verdict import DISPLACED_ABOVE, FORGOTTEN_BELOW
-from llmrepair.stages.svg import Drawing, Scale, drawing, line, linear, mark, polygon, rectangle, standalone, text
+from llmrepair.stages.drawing.svg import Drawing, Look, Scale, drawing, line, linear, mark, polygon, rectangle, standalone, text
 
-FATES = {"displaced": "prompt", "latent": "lora", "erased": "none"}
-"""What became of a lost item -> whose colour it has: that of the repair that brings it back."""
+FATES = {"displaced": "blue", "latent": "green", "erased": "grey"}
+"""What became of a lost item -> its colour."""
 _WIDTH, _ROW, _TOP, _BAR = 420, 66, 24, 18
 _LEFT, _RIGHT = 8, _WIDTH - 8
 _FARTHEST = (-0.4, 1.4)
@@ -108,7 +108,7 @@ def _index(row: Judged, index: Mapping[str, float], x: Scale, bounds: tuple[floa
         if is_beyond:
             marks.append(polygon([(end, middle), (end + step, middle - 5), (end + step, middle + 5)], "truth"))
     is_inside = bounds[0] <= index["value"] <= bounds[1]
-    return [*marks, mark(x(index["value"]), middle, "truth", _verdict_words(row))] if is_inside else marks
+    return [*marks, mark(x(index["value"]), middle, Look("truth"), _verdict_words(row))] if is_inside else marks
 
 
 def _verdict_words(row: Judged) -> str:

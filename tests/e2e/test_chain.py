@@ -17,15 +17,15 @@ import torch
 
 from llmrepair.pipeline import graph as graph_module
 from llmrepair.pipeline.artifact import write_json
-from llmrepair.pipeline.code import current_code
+from llmrepair.pipeline.code import code_digests
 from llmrepair.pipeline.keys import document_key
 from llmrepair.pipeline.stage import Stage
 from llmrepair.pipeline.store import Store
-from llmrepair.stages.conjecture import Conjecture
-from llmrepair.stages.probe import Probes
-from llmrepair.stages.regimes import Regimes
+from llmrepair.stages.conjecture.stage import Conjecture
+from llmrepair.stages.diagnostics.probe.stage import Probes
+from llmrepair.stages.diagnostics.regimes.stage import Regimes
 from tests.conftest import Answer, CommandLine
-from tests.stages import report_document
+from tests.stages.report import report_document
 
 TUNING = ["--budget", 8192, "--tuning-samples", 60, "--learning-rates", 0.01]
 QUICK = [*TUNING, "--lengths", "4,6", "--virtual-tokens", 5]
@@ -134,13 +134,13 @@ def test_options_without_effect_are_noted_and_do_not_change_the_key(llmrepair: C
 
 def test_edited_code_computes_again(llmrepair: CommandLine, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = evaluate(llmrepair, runs, "--recovery", "idp")
-    real = graph_module.current_code
+    real = graph_module.code_digests
 
-    def edited(module: str) -> dict[str, str]:
-        digests = real(module)
+    def edited(modules: tuple[str, ...]) -> dict[str, str]:
+        digests = real(modules)
         return {**digests, "llmrepair.models.routing": "edited"} if "llmrepair.models.routing" in digests else digests
 
-    monkeypatch.setattr(graph_module, "current_code", edited)
+    monkeypatch.setattr(graph_module, "code_digests", edited)
     answer = llmrepair("eval", "--runs", runs, "--json", "--limit", 40, *QUICK, "--recovery", "idp")
     assert answer.json["key"] != base["key"]
     assert set(stages(answer)) == {"evaluate"}  # routing is no part of compressing or tuning
@@ -322,7 +322,7 @@ def test_report_ls_and_show(llmrepair: CommandLine, runs: Path, tmp_path: Path) 
 
 def publish(store: Store, stage: type[Stage], inputs: dict[str, str], file: str, found: object, **code: str) -> None:
     """An artifact of a stage that was not run."""
-    document = {"stage": stage.name, "inputs": inputs, "code": current_code(stage.code) | code}
+    document = {"stage": stage.name, "inputs": inputs, "code": code_digests((stage.code,)) | code}
     name = f"{stage.name}/{document_key(document)}"
     with store.draft(name) as draft:
         write_json(draft / file, found)

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from llmrepair.cli.worker import answer
 from llmrepair.pipeline.executors.base import Job
 from llmrepair.pipeline.executors.local import LocalExecutor
+from llmrepair.stages.workers import answer
 from tests.conftest import CommandLine
 
 PLAN = """

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from llmrepair.cli.main import COMMANDS
-from llmrepair.stages.sources import model_folder
+from llmrepair.stages.sources.models import model_folder
 from tests.conftest import CommandLine
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llmrepair.cli.running import make_runner
 from llmrepair.pipeline.store import Store
-from llmrepair.stages.graph import make_stage
 from llmrepair.stages.plan import read_plan
+from llmrepair.stages.request import MAKERS
+from llmrepair.stages.running import make_runner
 from tests.conftest import CommandLine
 from tests.e2e.test_chain import read_samples
 
@@ -231,7 +231,7 @@ def test_a_repair_on_the_dense_model_is_a_control(llmrepair: CommandLine, runs: 
     documents = [Store(runs).resolve(each["key"]).key_document["inputs"] for each in (repaired, control, dense)]
     assert documents[1] == {"compressed": documents[2]["compressed"], "repair": documents[0]["repair"]}
     assert read_samples(control, "lab_qa") != read_samples(dense, "lab_qa")
-    again = make_stage("evaluate", Store(runs).resolve(control["key"]).record["options"])
+    again = MAKERS["evaluate"](Store(runs).resolve(control["key"]).record["options"])
     assert make_runner({}, runs).pull(again).cached
     report = llmrepair("report", "--runs", runs, "--json")
     rows = Store(runs).resolve(report.json["key"]).read_json("report.json")["rows"]

@@ -21,7 +21,7 @@ from lm_eval.utils import get_file_task_name, get_results_filenames, get_sample_
 from llmrepair.lab.tasks import data_file
 from llmrepair.models.loading import load_model, load_tokenizer
 from llmrepair.stages.evaluate.run import BOOTSTRAP_ITERATIONS
-from llmrepair.stages.sources import model_folder
+from llmrepair.stages.sources.models import model_folder
 from tests.conftest import Answer, CommandLine
 
 TEMPLATE = (

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from llmrepair.lab.tasks import LAB_TASKS, data_file, write_data
 from llmrepair.lab.tokenizer import make_tokenizer
 from llmrepair.lab.world import Fact, documents, make_world
-from llmrepair.stages.sources import LAB_ERASED, LAB_MODELS, load_texts, model_folder
+from llmrepair.stages.sources.lab import LAB_MODELS, UNTOLD
+from llmrepair.stages.sources.models import model_folder
+from llmrepair.stages.sources.texts import load_texts
 
 
 @given(st.integers(0, 20))
@@ -77,7 +79,7 @@ def test_the_packaged_data_is_what_the_world_gives(tmp_path: Path) -> None:
         assert (tmp_path / f"{task}.jsonl").read_bytes() == data_file(task).read_bytes()
 
 
-@pytest.mark.parametrize("name", [*LAB_MODELS, *LAB_ERASED.values()])
+@pytest.mark.parametrize("name", [*LAB_MODELS, *UNTOLD.values()])
 def test_the_weights_are_small_and_say_how_they_were_made(name: str) -> None:
     folder = model_folder(name)
     assert folder is not None

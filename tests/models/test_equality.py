@@ -18,10 +18,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from llmrepair.models.harness import RepairedLM
 from llmrepair.models.loading import load_model, load_tokenizer
 from llmrepair.models.trees import common_length
-from llmrepair.stages.evaluate.loading import load_tasks
 from llmrepair.stages.evaluate.stage import EvaluateConfig
-from llmrepair.stages.evaluate.tasks import task_identities
-from llmrepair.stages.sources import model_folder
+from llmrepair.stages.evaluate.tasks.asked import task_identities
+from llmrepair.stages.evaluate.tasks.loading import load_tasks
+from llmrepair.stages.sources.models import model_folder
 from tests.models.test_tree_attention import LLAMA_LIKE, SIZES, random_model
 
 TASKS = ("arc_challenge", "arc_easy", "hellaswag", "lambada_openai", "triviaqa", "webqs", "wikitext")

@@ -15,7 +15,7 @@ from llmrepair.models.harness import RepairedLM
 from llmrepair.models.loading import load_model, load_tokenizer
 from llmrepair.models.prompt_cache import build_prompt_cache
 from llmrepair.models.selection import FixedSelector
-from llmrepair.stages.sources import model_folder
+from llmrepair.stages.sources.models import model_folder
 from tests.conftest import FAMILIES, tiny_model
 from tests.models.test_prompt_cache import behind_prompt
 

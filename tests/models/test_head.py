@@ -6,9 +6,9 @@ from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedModel
 
 from llmrepair.models import head
 from llmrepair.models.head import loss_in_parts
+from llmrepair.models.prompt_training import prompt_logits
 from llmrepair.models.soft_prompt import vocabulary_prompt
 from llmrepair.models.training import LossSum, distillation_loss, next_token_loss, plain_logits, predicting
-from llmrepair.stages.tune_prompts.run import prompt_logits
 
 ROWS = torch.arange(3, 63).reshape(5, 12)
 

@@ -49,7 +49,7 @@ def test_keys_depend_on_identity_inputs_and_code_alone(runner: Runner, log: Path
     assert name_of(runner, Toy(ToyConfig(number=1, path="elsewhere", unused=7), log)) == key
     assert name_of(runner, toy(log, 2)) != key
     assert name_of(runner, toy(log, 1, toy(log, 2))) != key
-    monkeypatch.setattr(graph_module, "current_code", lambda module: {"module": "other code"})
+    monkeypatch.setattr(graph_module, "code_digests", lambda modules: {"module": "other code"})
     assert name_of(runner, toy(log, 1)) != key
 
 

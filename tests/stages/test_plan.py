@@ -10,15 +10,10 @@ from hypothesis import strategies as st
 from llmrepair.pipeline.errors import RequestError
 from llmrepair.pipeline.graph import Graph
 from llmrepair.pipeline.keys import DigestCache
-from llmrepair.stages.compress import CompressConfig
 from llmrepair.stages.conjecture.stage import Role
-from llmrepair.stages.control import ControlConfig
-from llmrepair.stages.evaluate import EvaluateConfig
-from llmrepair.stages.graph import evaluate_stage, validated
+from llmrepair.stages.controls.stage import ControlConfig
 from llmrepair.stages.plan import Plan, read_plan
-from llmrepair.stages.tune_lora import TuneLoraConfig
-from llmrepair.stages.tune_prompts import TunePromptsConfig
-from llmrepair.stages.tune_ptune import TunePtuneConfig
+from llmrepair.stages.request import EVALUATION, configs_of, evaluate_stage, validated
 
 
 @pytest.fixture
@@ -60,7 +55,7 @@ def test_a_grid_is_every_combination(path: Path) -> None:
     assert len(plan.evaluations) == 2 * 2 * 2 * 2
     assert plan.evaluations[0].compressed.config.bits == 4
     assert "lab-opt gptq 2 bits, group 32: LoRA on lab_qa" in labels(plan)
-    tuned = [evaluation.repair.config for evaluation in plan.evaluations if evaluation.repair is not None]
+    tuned = [evaluation.tuned.config for evaluation in plan.evaluations if evaluation.tuned is not None]
     assert {config.seed for config in tuned} == {0, 1}
 
 
@@ -212,9 +207,10 @@ OPTIONS = st.fixed_dictionaries({name: st.sampled_from(values) for name, values 
 def effective(options: dict[str, Any]) -> list[Any]:
     """The identity of every stage that the evaluation is made of."""
     stage = evaluate_stage(options)
-    tuned = [stage.repair, stage.repair.compressed] if stage.repair is not None else []
-    every = [stage, stage.compressed, *stage.compressed.inputs().values(), *tuned]
-    return [(each.name, each.config.identity()) for each in every]
+    tuned = [stage.tuned, stage.tuned.compressed] if stage.tuned is not None else []
+    weights = [stage.compressed, *tuned[1:]]
+    every = [stage, *tuned, *weights, *(upstream for each in weights for upstream in each.inputs().values())]
+    return [(each.name, each.identity()) for each in every]
 
 
 def is_possible(options: dict[str, Any]) -> bool:
@@ -237,8 +233,8 @@ def test_a_key_changes_exactly_when_an_option_that_has_an_effect_does(
 
 
 def test_every_option_that_counts_is_tried() -> None:
-    configs = (CompressConfig, ControlConfig, TunePromptsConfig, TuneLoraConfig, TunePtuneConfig, EvaluateConfig)
-    assert set(CHOICES) == {name for config in configs for name in config().identity()}
+    configs = configs_of(EVALUATION)
+    assert set(CHOICES) == {name for each in configs for name in each.model_fields.keys() - each.references}  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("name", sorted(CHOICES))
@@ -303,10 +299,10 @@ def test_a_plan_tests_each_compression_of_its_grid(path: Path) -> None:
     assert found == [(label, tasks) for label in compressed for tasks in (("lab_qa",), ("lab_mc", "lab_qa"))]
     first = plan.conjectures[0]
     assert (first.config.seeds, first.models) == ((0, 5), ["model", "erased"])
-    repairs = {role.recovery: evaluation.repair for role, evaluation in first.evaluations.items() if evaluation.repair}
+    repairs = {role.arm: evaluation.tuned for role, evaluation in first.evaluations.items() if evaluation.tuned}
     budgets = {name: repair.config.budget for name, repair in repairs.items()}
     assert budgets == {"untuned": 0, "prompt": 300_000, "idp": 300_000, "oracle": 300_000, "lora": 300_000}
-    repair = first.evaluations[Role("model", "lora", 5)].repair
+    repair = first.evaluations[Role("model", "lora", 5)].tuned
     assert repair is not None
     assert (repair.config.seed, repair.config.model_dump()["rank"]) == (5, 4)
     assert plan.targets == [*plan.evaluations, *plan.conjectures]

@@ -9,7 +9,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from llmrepair.lab.tokenizer import make_tokenizer
-from tests.stages.test_compress_memory import check_estimate, measured
+from tests.stages.compress.test_memory import check_estimate, measured
 
 pytestmark = pytest.mark.stress
 VOCABULARY = 32_000

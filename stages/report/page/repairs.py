@@ -8,9 +8,10 @@ from html import escape
 from statistics import median
 from typing import Any
 
-from llmrepair.stages.report.figure import Point, cost_panel, flow
-from llmrepair.stages.report.page.elements import bar, cell, folded, grid, head, table
-from llmrepair.stages.report.text import count_text, difference_text, repair_text
+from llmrepair.stages.drawing.html import bar, cell, folded, grid, head, table
+from llmrepair.stages.drawing.numbers import count_text, difference_text, repair_text
+from llmrepair.stages.drawing.svg import Look
+from llmrepair.stages.report.figure import Point, cost_panel, flow, look
 
 _SECONDS = "seconds per item"
 _NO_CASES = "No task has right and wrong answers of the dense model, of a compressed one and of its repair"
@@ -21,6 +22,7 @@ class Repaired:
     """A repair of a compressed model on a task of which is known what the dense model answers."""
 
     row: Mapping[str, Any]
+    look: Look
     rates: Mapping[str, Any]
     seconds: float | None
     """Per item, of its evaluations."""
@@ -54,14 +56,16 @@ def _cases(document: Mapping[str, Any]) -> dict[tuple[str, str], list[Repaired]]
         for comparison in document["comparisons"]:
             if comparison["column"] == column["name"] and "rates" in comparison:
                 row = rows[comparison["row"]]
-                repaired = Repaired(row, comparison["rates"], seconds_per_item(row, column["name"]))
+                repaired = Repaired(
+                    row, look(document, row["kind"]), comparison["rates"], seconds_per_item(row, column["name"])
+                )
                 found.setdefault((column["title"], row["compression"]), []).append(repaired)
     return found
 
 
 def _costs(case: Sequence[Repaired]) -> str:
-    parameters = [Point(each.row["extra_parameters"], each.recovered, each.row["kind"], str(each)) for each in case]
-    seconds = [Point(each.seconds, each.recovered, each.row["kind"], str(each)) for each in case if each.seconds is not None]
+    parameters = [Point(each.row["extra_parameters"], each.recovered, each.look, str(each)) for each in case]
+    seconds = [Point(each.seconds, each.recovered, each.look, str(each)) for each in case if each.seconds is not None]
     return grid(
         [
             cost_panel(parameters, "extra parameters", is_logarithmic=True),
@@ -121,7 +125,7 @@ def selection(document: Mapping[str, Any]) -> str:
     for row in document["rows"]:
         for evaluation in row["evaluations"]:
             shares = evaluation["prompt_shares"]
-            if shares is not None and (row["kind"] == "idp" or max(shares) < 1):
+            if shares is not None and (document["kinds"][row["kind"]]["chooses"] or max(shares) < 1):
                 parts = bar([(f"prompt {number}", f"part{number % 6}", share, "") for number, share in enumerate(shares)])
                 lines.append(f"<tr>{head(row)}<td>{evaluation['seed']}</td><td class=shares>{parts}</td></tr>")
     if not lines:

@@ -7,11 +7,10 @@ from html import escape
 from typing import Any
 
 from llmrepair.pipeline.units import bytes_text
-from llmrepair.stages.evaluate.labels import RECOVERIES
-from llmrepair.stages.report.figure import score_panel
-from llmrepair.stages.report.page.elements import cell, grid, head, table
-from llmrepair.stages.report.text import count_text, score_text, significant
-from llmrepair.stages.svg import drawing, mark
+from llmrepair.stages.drawing.html import cell, grid, head, table
+from llmrepair.stages.drawing.numbers import count_text, score_text, significant
+from llmrepair.stages.drawing.svg import drawing, mark
+from llmrepair.stages.report.figure import look, score_panel
 
 
 def scores(document: Mapping[str, Any]) -> str:
@@ -43,5 +42,6 @@ def score_plots(document: Mapping[str, Any]) -> str:
 
 def repairs_legend(document: Mapping[str, Any]) -> str:
     kinds = dict.fromkeys(row["kind"] for row in document["rows"])
-    points = {kind: drawing(12, 12, RECOVERIES[kind], [mark(6, 6, kind, radius=4.5)]) for kind in kinds}
-    return "".join(f"<li><span aria-hidden=true>{points[kind]}</span>{escape(RECOVERIES[kind])}</li>" for kind in kinds)
+    titles = {kind: document["kinds"][kind]["title"] for kind in kinds}
+    points = {kind: drawing(12, 12, titles[kind], [mark(6, 6, look(document, kind), radius=4.5)]) for kind in kinds}
+    return "".join(f"<li><span aria-hidden=true>{points[kind]}</span>{escape(titles[kind])}</li>" for kind in kinds)

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from llmrepair.stages.report.page.elements import box, link
-from llmrepair.stages.report.text import repair_text
+from llmrepair.stages.drawing.html import box, link
+from llmrepair.stages.drawing.numbers import repair_text
 
 
 def settings(document: Mapping[str, Any], store: str) -> str:

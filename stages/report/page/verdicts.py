@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
-from llmrepair.stages.conjecture.stage import DAMAGED
-from llmrepair.stages.report.page.elements import bar, cell, folded, grid, link, share_cell, table
-from llmrepair.stages.report.text import difference_text
+from llmrepair.stages.conjecture.roles import DAMAGED
+from llmrepair.stages.drawing.html import bar, cell, folded, grid, link, share_cell, table
+from llmrepair.stages.drawing.numbers import difference_text
 from llmrepair.stages.report.verdict_figure import FATES, fates_panel, index_panel, judged
 
 _QUESTION = (

@@ -12,7 +12,7 @@ from llmrepair.models.loading import compressible_layers, weight_matrix
 from llmrepair.stages.compress.calibration import Inputs, calibrate
 from tests.conftest import tiny_model
 from tests.models.test_tree_attention import random_model
-from tests.stages.test_families import FAMILIES
+from tests.stages.compress.test_families import FAMILIES
 
 CPU = torch.device("cpu")
 ROWS = torch.randint(0, 60, (5, 24), generator=torch.Generator().manual_seed(0))

@@ -9,8 +9,9 @@ from llmrepair.pipeline.errors import WorkError
 from llmrepair.pipeline.progress import Reporter
 from llmrepair.stages.compress.calibration import Inputs
 from llmrepair.stages.compress.compressor import Compressor
+from llmrepair.stages.compress.config import CompressConfig
+from llmrepair.stages.compress.methods import METHODS
 from llmrepair.stages.compress.run import recipe_of
-from llmrepair.stages.compress.stage import CompressConfig
 
 COLUMNS = 16
 
@@ -26,7 +27,7 @@ def visited(rows: torch.Tensor, capsys: pytest.CaptureFixture[str], method: str 
 def visited_with(inputs: Inputs, capsys: pytest.CaptureFixture[str], method: str = "gptq") -> tuple[Compressor, str]:
     torch.manual_seed(0)
     layer = torch.nn.Linear(COLUMNS, 8).requires_grad_(False)
-    compressor = Compressor({"mlp": layer}, recipe_of(CompressConfig(method=method)), Reporter())
+    compressor = Compressor({"mlp": layer}, recipe_of(CompressConfig(method=method), METHODS[method]), Reporter())
     with compressor.showing():
         compressor.visit(["mlp"], inputs)
     compressor.tell_weak_calibration()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from llmrepair.stages.compress.grid import Grid, Quantised, round_to_nearest
+from llmrepair.stages.checkpoints.grid import Grid, Quantised, round_to_nearest
 from llmrepair.stages.compress.solver import factorise, solve
 from tests.stages.compress import reference
 from tests.stages.compress.reference import Quantiser

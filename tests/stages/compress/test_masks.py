@@ -7,7 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from llmrepair.stages.compress.masks import Pattern, magnitude_mask, sparsegpt_keep, wanda_mask
+from llmrepair.stages.compress.masks import Pattern
+from llmrepair.stages.compress.methods.magnitude import MAGNITUDE
+from llmrepair.stages.compress.methods.sparsegpt import SPARSEGPT
+from llmrepair.stages.compress.methods.wanda import WANDA
 from tests.stages.compress import reference
 
 PATTERNS = [Pattern(0.0, None), Pattern(0.3, None), Pattern(0.5, None), Pattern(0.95, None), Pattern(0.5, 4), Pattern(0.5, 8)]
@@ -41,14 +44,14 @@ def test_exactly_the_lowest_go(scores: np.ndarray, block: int | None, sparsity: 
 def test_magnitude(pattern: Pattern) -> None:
     weight = random(24, 64)
     expected = reference.magnitude(weight.double().numpy(), pattern.sparsity, pattern.block)
-    np.testing.assert_array_equal(magnitude_mask(weight, pattern).numpy(), expected)
+    np.testing.assert_array_equal(MAGNITUDE.mask(weight, torch.empty(0), pattern).numpy(), expected)
 
 
 @each_pattern
 def test_wanda(pattern: Pattern) -> None:
     weight, inputs = random(24, 64), random(300, 64) * torch.linspace(0.1, 5, 64)
     expected = reference.wanda(weight.double().numpy(), inputs.double().numpy(), pattern.sparsity, pattern.block)
-    mask = wanda_mask(weight, inputs.T @ inputs, pattern).numpy()
+    mask = WANDA.mask(weight, inputs.T @ inputs, pattern).numpy()
     np.testing.assert_array_equal(mask, expected)
     if not pattern.block:
         assert (mask.sum(1) == 64 - round(pattern.sparsity * 64)).all()  # each row alike
@@ -56,8 +59,8 @@ def test_wanda(pattern: Pattern) -> None:
 
 def test_wanda_sees_what_magnitude_does_not() -> None:
     weight, inputs = torch.tensor([[3.0, 1.0]]), torch.tensor([[0.1, 0.0], [0.0, 1.0]])
-    assert magnitude_mask(weight, Pattern(0.5, None)).tolist() == [[True, False]]
-    assert wanda_mask(weight, inputs.T @ inputs, Pattern(0.5, None)).tolist() == [[False, True]]
+    assert MAGNITUDE.mask(weight, torch.empty(0), Pattern(0.5, None)).tolist() == [[True, False]]
+    assert WANDA.mask(weight, inputs.T @ inputs, Pattern(0.5, None)).tolist() == [[False, True]]
 
 
 @each_pattern
@@ -66,5 +69,7 @@ def test_sparsegpt(pattern: Pattern) -> None:
     weights, diagonal = random(64, 24), torch.linspace(0.2, 3, 64)[:, None]
     losses = (weights.double() ** 2 / diagonal.double() ** 2).T.numpy()
     expected = reference.keep_highest(losses, pattern.sparsity, pattern.block or losses.size)
-    np.testing.assert_array_equal(sparsegpt_keep(weights, diagonal, pattern).T.numpy(), expected)
-    assert torch.equal(sparsegpt_keep(weights, torch.ones(64, 1), pattern).T, magnitude_mask(weights.T, pattern))
+    np.testing.assert_array_equal(SPARSEGPT.keep(weights, diagonal, pattern).T.numpy(), expected)
+    assert torch.equal(
+        SPARSEGPT.keep(weights, torch.ones(64, 1), pattern).T, MAGNITUDE.mask(weights.T, torch.empty(0), pattern)
+    )

@@ -4,8 +4,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmrepair.stages.compress.grid import Quantised
-from llmrepair.stages.compress.packed_format import pack, unpack
+from llmrepair.stages.checkpoints.grid import Quantised
+from llmrepair.stages.checkpoints.packed import pack, unpack
 
 
 @given(

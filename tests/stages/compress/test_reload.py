@@ -9,7 +9,7 @@ import torch
 
 from llmrepair.lab.tokenizer import make_tokenizer
 from llmrepair.pipeline.errors import WorkError
-from llmrepair.stages.compress.reload import reload_in_fresh_process, some_logits
+from llmrepair.stages.checkpoints.reload import reload_in_fresh_process, some_logits
 from tests.conftest import tiny_model
 
 ROWS = torch.arange(5, 37)[None]

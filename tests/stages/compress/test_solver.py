@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from llmrepair.stages.compress.grid import Grid, Quantised, round_to_nearest
-from llmrepair.stages.compress.masks import Pattern, magnitude_mask, sparsegpt_keep, wanda_mask
+from llmrepair.stages.checkpoints.grid import Grid, Quantised, round_to_nearest
+from llmrepair.stages.compress.masks import Pattern
+from llmrepair.stages.compress.methods.magnitude import MAGNITUDE
+from llmrepair.stages.compress.methods.sparsegpt import SPARSEGPT
+from llmrepair.stages.compress.methods.wanda import WANDA
 from llmrepair.stages.compress.solver import BLOCK, Masking, NotPositiveDefinite, factorise, solve
 from tests.stages.compress import reference
 from tests.stages.compress.reference import Array, Codes, Quantiser, output_error
@@ -79,7 +82,7 @@ def grid(bits: int, group_size: int = -1, symmetric: bool = True, dtype: torch.d
 
 
 def sparsegpt(pattern: Pattern) -> Masking:
-    return Masking(pattern.block or BLOCK, partial(sparsegpt_keep, pattern=pattern))
+    return Masking(pattern.block or BLOCK, partial(SPARSEGPT.keep, pattern=pattern))
 
 
 def fixed(mask: torch.Tensor) -> Masking:
@@ -184,7 +187,7 @@ def test_sparsegpt_and_gptq_in_one_pass(
 @pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS)
 def test_a_mask_chosen_before_is_kept(bits: int, group_size: int, symmetric: bool, pattern: Pattern) -> None:
     case = layer(96, 256)
-    mask = wanda_mask(case.weight, case.hessian, pattern)
+    mask = WANDA.mask(case.weight, case.hessian, pattern)
     new, quantised = case.quantised(grid(bits, group_size, symmetric), fixed(mask))
     for weight in (new, quantised.dequantise(), case.pruned(fixed(mask))):
         assert (weight[~mask] == 0).all()
@@ -196,7 +199,7 @@ def test_a_mask_chosen_before_is_kept(bits: int, group_size: int, symmetric: boo
 
 def test_a_mask_chosen_before_goes_with_an_order() -> None:
     case, pattern = layer(96, 256), PATTERNS["2:4"]
-    mask, order = wanda_mask(case.weight, case.hessian, pattern), case.activation_order
+    mask, order = WANDA.mask(case.weight, case.hessian, pattern), case.activation_order
     new, quantised = case.quantised(grid(4, 32, False), fixed(mask[:, order]), order)
     assert (quantised.dequantise()[~mask] == 0).all()
     theirs = reference.gptq(*case.doubles(), Quantiser(4, 32, False), order.numpy(), mask.numpy(), ties=codes_of(quantised))
@@ -215,7 +218,7 @@ def test_columns_that_do_not_touch_each_other_may_come_in_any_order(masked: bool
     """Uncorrelated inputs leave nothing to make up for, so a result in the wrong order of columns would show."""
     weight = layer(16, 64).weight
     alone = Layer(weight, torch.diag(torch.arange(1.0, 65.0)))
-    mask = magnitude_mask(weight, PATTERNS["2:4"]) if masked else torch.ones_like(weight, dtype=torch.bool)
+    mask = MAGNITUDE.mask(weight, torch.empty(0), PATTERNS["2:4"]) if masked else torch.ones_like(weight, dtype=torch.bool)
     order = torch.randperm(64, generator=torch.Generator().manual_seed(0))
     new, quantised = alone.quantised(grid(3, 16, False), fixed(mask[:, order]), order)
     expected = round_to_nearest(weight * mask, grid(3, 16, False))
@@ -236,8 +239,8 @@ def test_gptq_beats_rounding(bits: int, group_size: int, symmetric: bool) -> Non
 @pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS)
 def test_sparsegpt_beats_wanda_beats_magnitude(pattern: Pattern) -> None:
     assert_ordered(
-        lambda case: case.weight * magnitude_mask(case.weight, pattern),
-        lambda case: case.weight * wanda_mask(case.weight, case.hessian, pattern),
+        lambda case: case.weight * MAGNITUDE.mask(case.weight, torch.empty(0), pattern),
+        lambda case: case.weight * WANDA.mask(case.weight, case.hessian, pattern),
         lambda case: case.pruned(sparsegpt(pattern)),
     )
 
@@ -298,7 +301,7 @@ def test_a_layer_that_no_token_reached_is_rounded_to_nearest(bits: int, group_si
 
 def test_a_layer_that_no_token_reached_is_pruned_by_magnitude() -> None:
     unreached = Layer(layer(16, 128).weight, torch.zeros(1, 128))
-    expected = unreached.weight * magnitude_mask(unreached.weight, PATTERNS["0.5"])
+    expected = unreached.weight * MAGNITUDE.mask(unreached.weight, torch.empty(0), PATTERNS["0.5"])
     assert torch.equal(unreached.pruned(sparsegpt(PATTERNS["0.5"])), expected)
 
 

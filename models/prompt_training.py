@@ -1,0 +1,28 @@
+"""The logits that a soft prompt is trained by."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from llmrepair.models.prompt_cache import build_prompt_cache, forward_with_prompt
+from llmrepair.models.training import LogitsOf, predicting
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def prompt_logits(model: PreTrainedModel, prompt: torch.Tensor, start: int) -> LogitsOf:
+    """Of rows behind a prompt that is prefilled once per call, so that a batch pays for its tokens once.
+
+    Args:
+        start: position at which the rows begin, the same for all prompts of a pool.
+    """
+
+    def logits_of(rows: torch.Tensor) -> torch.Tensor:
+        cache = build_prompt_cache(model, [prompt.to(model.dtype)], start)
+        choice = torch.zeros(len(rows), dtype=torch.long, device=rows.device)
+        return forward_with_prompt(model, cache, choice, rows, torch.ones_like(rows), logits_to_keep=predicting(rows))
+
+    return logits_of

@@ -1,0 +1,29 @@
+"""Wanda: in each row the smallest |weight| x norm of its input go (Sun et al. 2023, arXiv 2306.11695)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llmrepair.stages.compress.methods.base import Pruner
+
+if TYPE_CHECKING:
+    import torch
+
+    from llmrepair.stages.compress.masks import Pattern
+
+
+class Wanda(Pruner):
+    name = "wanda"
+
+    def is_sorted_whole(self, has_pattern: bool) -> bool:
+        return has_pattern  # else each row by itself
+
+    def mask(self, weight: torch.Tensor, hessian: torch.Tensor, pattern: Pattern) -> torch.Tensor:
+        """The Hessian's diagonal holds the inputs' squared norms."""
+        import torch
+
+        scores = weight.abs() * hessian.diagonal().sqrt()
+        return pattern.keep(scores) if pattern.block else torch.stack([pattern.keep(row) for row in scores])
+
+
+WANDA = Wanda()

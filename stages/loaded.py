@@ -1,0 +1,124 @@
+"""A repaired model from what the store or an export holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmrepair.models.answers import AnswerFile
+from llmrepair.models.loading import load_model, load_tokenizer, pick_device
+from llmrepair.models.prompted import PromptedModel
+from llmrepair.models.scorer import Scorer
+from llmrepair.models.selection import DocumentSelector, FixedSelector
+from llmrepair.pipeline.errors import Problem, RequestError
+from llmrepair.pipeline.progress import Reporter
+from llmrepair.pipeline.runner import Runner
+from llmrepair.pipeline.stage import Runtime
+from llmrepair.pipeline.store import Store
+from llmrepair.stages.evaluate.stage import EvaluateConfig
+from llmrepair.stages.export.files import FACTS_FILE
+from llmrepair.stages.export.parts import find_parts
+from llmrepair.stages.repairs import REPAIRS, repair_of_form
+from llmrepair.stages.repairs.base import Repair
+from llmrepair.stages.repairs.placed import Placing
+from llmrepair.stages.request import validated
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where a model lies, and its repair.
+
+    Attributes:
+        checkpoint: folder of the compressed model.
+        dtype: in which it was compressed.
+        repair: what it has; of a pool the one that takes it where nothing else is said.
+        tuned: folder of the adapter or of the pool; None where nothing was tuned.
+        options: with which it is put in place.
+        seed: with which it was tuned.
+    """
+
+    checkpoint: Path
+    dtype: str
+    repair: Repair
+    tuned: Path | None
+    options: Mapping[str, Any]
+    seed: int
+
+
+def load_repaired(
+    source: str, runs: Path, device: str, trust_remote_code: bool, options: Mapping[str, Any]
+) -> PreTrainedModel | PromptedModel:
+    """See `llmrepair.load`."""
+    stored = in_export(Path(source)) if (Path(source) / FACTS_FILE).is_file() else in_store(source, runs)
+    values = {"recovery": stored.repair.name, **stored.options, **options}
+    (config,) = validated(values, EvaluateConfig)
+    repair = REPAIRS[config.recovery]
+    (placing,) = validated(values, repair.options())
+    _check(repair, stored)
+    model = load_model(str(stored.checkpoint), None, stored.dtype, pick_device(device), trust_remote_code)
+    placed = repair.place(
+        Placing(
+            model=model,
+            tokenizer=load_tokenizer(str(stored.checkpoint), None, trust_remote_code),
+            options=placing,
+            tuned=stored.tuned,
+            seed=stored.seed,
+            scoring=lambda cache: Scorer(model, cache, None, AnswerFile(None)).score,
+        )
+    )
+    if isinstance(placed.selector, DocumentSelector):
+        raise RequestError(Problem("an oracle chooses by answers, which no input has", "give another way with `select`"))
+    if placed.pool is None:
+        return placed.model
+    return PromptedModel(model, placed.cache, placed.selector or FixedSelector(0))
+
+
+def in_store(key: str, runs: Path) -> Stored:
+    """What an artifact leads to.
+
+    Raises:
+        RequestError: there is no such artifact, or it is no model.
+        WorkError: it, or what it was made from, is damaged.
+    """
+    if not runs.is_dir():
+        message = f"`{key}` is no folder of an export, and there is no folder `{runs}` in which it could be a key"
+        raise RequestError(Problem(message, "say where artifacts lie with `runs`"))
+    parts = find_parts(Runner(Store(runs), Runtime.model_validate({}), Reporter(quiet=True)), key)
+    evaluated = parts.exported.key_document["config"].get("recovery")
+    repair, tuned = REPAIRS[evaluated] if evaluated is not None else parts.repair, parts.tuned
+    return Stored(
+        checkpoint=parts.checkpoint["config.json"].parent,
+        dtype=parts.compressed.key_document["config"]["dtype"],
+        repair=repair,
+        tuned=repair.files.stored(tuned.path) if tuned is not None else None,
+        options=parts.placing,
+        seed=tuned.key_document["config"]["seed"] if tuned is not None else 0,
+    )
+
+
+def in_export(folder: Path) -> Stored:
+    """What a folder of `llmrepair export` holds."""
+    facts = json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))
+    dtype, tuned, form = facts["compression"]["settings"]["dtype"], facts["repair"], facts["recovery"]
+    if tuned is None or facts["merged"]:
+        return Stored(folder, dtype, REPAIRS["none"], None, {}, 0)
+    files = repair_of_form(form).files
+    where, seed = folder / files.exported(form), tuned["settings"]["seed"]
+    return Stored(folder, dtype, repair_of_form(form), where, files.placing(facts), seed)
+
+
+def _check(repair: Repair, stored: Stored) -> None:
+    """Raises a RequestError for what cannot be loaded."""
+    if not repair.files.is_loadable:
+        hint = "load the compressed model, and put the text in front of its inputs"
+        raise RequestError(Problem(f"recovery `{repair.name}` is a text and no part of a model", hint))
+    ours, theirs = (each.tuning.name if each.tuning is not None else None for each in (repair, stored.repair))
+    if repair.name != stored.repair.name and (ours is None or ours != theirs):  # a pool is used in either way
+        message = f"what is loaded has recovery `{stored.repair.name}`, not `{repair.name}`"
+        raise RequestError(Problem(message, "leave `recovery` out"))

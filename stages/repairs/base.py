@@ -1,0 +1,121 @@
+"""What a repair is. Its folder says all that is to be known of it; everything else asks.
+
+This module and those of the repairs are imported by `--help`: they import nothing heavy. What a repair computes with lies in
+other modules of its folder, which are imported when it is put in place.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from llmrepair.stages.repairs.files import RepairFiles
+
+if TYPE_CHECKING:
+    from llmrepair.pipeline.errors import Problem
+    from llmrepair.pipeline.keys import DigestCache
+    from llmrepair.pipeline.stage import StageConfig
+    from llmrepair.stages.repairs.options import NoOptions
+    from llmrepair.stages.repairs.placed import Placed, Placing
+    from llmrepair.stages.repairs.tuning.config import TuningConfig
+    from llmrepair.stages.repairs.tuning.stage import Tune
+    from llmrepair.stages.sources.weights import Weights
+
+Options = Mapping[str, Any]
+"""Options by name; those that have an effect, as a key document has them."""
+
+
+class Tuning(ABC):
+    """The command and stage that tune a repair."""
+
+    name: ClassVar[str]
+    """Of the command and the stage, such as `tune-lora`."""
+    help: ClassVar[str]
+    panel: ClassVar[str]
+    """Heading of its own options in `--help`."""
+    form: ClassVar[str]
+    """What it leaves is called where nothing is said of how it is put in place: see `Repair.forms`."""
+
+    @abstractmethod
+    def stage(self) -> type[Tune]: ...
+
+    @abstractmethod
+    def config(self) -> type[TuningConfig]: ...
+
+
+@dataclass(frozen=True)
+class Arm:
+    """How a repair goes through the conjecture test.
+
+    Attributes:
+        name: in its tables.
+        words: in a sentence: "undone by `words`".
+        options: that make it, besides the repair's own defaults.
+        role: what it says of a lost item that it brings back. displaced, latent: those fates; edge: it was at the edge, for
+            nothing was tuned; bound: nothing, for the arm has seen the answers.
+    """
+
+    name: str
+    words: str
+    options: Options = field(default_factory=dict)
+    role: Literal["displaced", "latent", "edge", "bound"] | None = None
+
+
+class Repair(ABC):
+    """What can be done to a compressed model so that it answers more: one of the values of `--recovery`."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    """In tables and legends."""
+    help: ClassVar[str]
+    """Half a sentence for `--recovery`."""
+    colour: ClassVar[str]
+    shape: ClassVar[str]
+    """Of its marks in plots: names of `drawing.svg`'s."""
+    placed_by: ClassVar[str]
+    """Dotted name of the module whose `place(placing)` puts it in place. It counts in the keys of what uses the repair."""
+    tuning: ClassVar[Tuning | None] = None
+    files: ClassVar[RepairFiles] = RepairFiles()
+    """How it is exported and loaded."""
+    forms: ClassVar[tuple[str, ...]] = ()
+    """Further names under which it lies in an export, besides its own."""
+    chooses: ClassVar[bool] = False
+    """Whether each input has a choice made for it, of which the report tells the shares even where they are all one's."""
+    is_standard: ClassVar[bool] = False
+    """Whether `demo` and `regimes` take it without being asked."""
+    side: ClassVar[Literal["input", "weights"]] = "input"
+    """What it changes."""
+    arms: ClassVar[tuple[Arm, ...]] = ()
+    """In the conjecture test."""
+    set_by_arms: ClassVar[frozenset[str]] = frozenset()
+    """Options that the conjecture test itself sets, so that nobody else can."""
+
+    def options(self) -> type[NoOptions] | type[StageConfig]:
+        """The options that say how it is put in place."""
+        from llmrepair.stages.repairs.options import NoOptions
+
+        return NoOptions
+
+    def label(self, options: Options) -> str:
+        """What it is called where it is put in place with such options."""
+        return self.title
+
+    def phrase(self, options: Options) -> str:
+        """The same in an evaluation's label."""
+        return self.label(options)
+
+    def problems(self, options: Any, weights: Weights, tuned: Tune | None) -> list[Problem]:
+        """What keeps it from being put in place, as far as a look at the model's config and tokenizer tells."""
+        return []
+
+    def sources(self, options: Any, digests: DigestCache) -> dict[str, Any]:
+        """What it reads besides the model and what was tuned, for a key."""
+        return {}
+
+    def place(self, placing: Placing) -> Placed:
+        """The model with the repair in place."""
+        placed: Placed = importlib.import_module(self.placed_by).place(placing)
+        return placed

@@ -1,0 +1,48 @@
+"""How the input chooses a prompt."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, field_validator
+
+from llmrepair.pipeline.errors import Problem
+from llmrepair.stages.repairs.options import TunedOptions
+from llmrepair.stages.sources.fields import invalid
+from llmrepair.stages.sources.models import load_config
+
+if TYPE_CHECKING:
+    from llmrepair.stages.sources.weights import Weights
+
+
+class RoutingOptions(TunedOptions):
+    idp_layers: str = Field(
+        "first", description="layers that vote: first, all, or a list such as 0,2; up to the last one all is computed twice"
+    )
+    idp_reduce: Literal["mean", "sum", "max"] = Field("mean", description="a prompt's vote over its tokens")
+    idp_normalise: Literal["none", "length"] = Field(
+        "none", description="length: a prompt's vote is divided by the number of its tokens"
+    )
+    idp_per: Literal["sequence", "token"] = Field(
+        "sequence",
+        description="what chooses; token, an experiment: each token sees the prompt that it attends to most itself, and all "
+        "prompts in the layers before the last one that votes",
+    )
+
+    @field_validator("idp_layers")
+    @classmethod
+    def _layers_are_named(cls, layers: str) -> str:
+        if layers not in ("first", "all") and not re.fullmatch(r"\d+(,\d+)*", layers):
+            raise invalid(Problem(f"`{layers}` names no layers", "give --idp-layers first, all, or a list such as 0,2"))
+        return layers
+
+
+def layer_problems(options: RoutingOptions, weights: Weights) -> list[Problem]:
+    """Says so if a layer is to vote that the model does not have."""
+    if options.idp_layers in ("first", "all"):
+        return []
+    layers = load_config(weights.model)["num_hidden_layers"]
+    beyond = [layer for layer in options.idp_layers.split(",") if int(layer) >= layers]
+    hint = f"layers are counted from 0 to {layers - 1}"
+    return [Problem(f"`{weights.config.model}` has no layer {layer} that could vote", hint, "idp_layers") for layer in beyond]

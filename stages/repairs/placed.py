@@ -1,0 +1,65 @@
+"""A repair that is put in place on its model: what it takes, and what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmrepair.models.prompt_cache import PromptCache
+from llmrepair.models.selection import Score, Selector, TokenSelector
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Placing:
+    """What a repair may use to put itself in place.
+
+    Attributes:
+        options: its own, of the class that `Repair.options()` names.
+        tuned: folder of what was tuned: an adapter, or a pool of them; None where nothing was.
+        seed: that it was tuned with, for what is drawn at random.
+        scoring: the prompts of a pool -> what scores texts behind them.
+        sources: what `Repair.sources()` found.
+        sequences: computed at once; None for as many as usual.
+        note: says something to the user.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    options: Any
+    tuned: Path | None
+    seed: int
+    scoring: Callable[[PromptCache], Score]
+    sources: Mapping[str, Any] = field(default_factory=dict)
+    sequences: int | None = None
+    note: Callable[[str], None] = lambda text: None
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A model with its repair in place."""
+
+    model: PreTrainedModel
+    pool: PromptCache | None = None
+    """The prompts."""
+    selector: Selector | None = None
+    begun_by: int | None = None
+    """The token for the beginning of a text, where the cached one has it."""
+    extra_parameters: int = 0
+    """What inference has to hold beside the weights."""
+    changes_weights: bool = False
+    """Whether the model's weights are no longer those of the checkpoint."""
+
+    @property
+    def cache(self) -> PromptCache | None:
+        """The prompts that are put in front of inputs; None where the model's tokens see the pool by themselves."""
+        return None if isinstance(self.selector, TokenSelector) else self.pool
+
+
+def positions(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    """How many tokens the model takes, prompts included."""
+    return getattr(model.config, "max_position_embeddings", None) or min(tokenizer.model_max_length, 2048)

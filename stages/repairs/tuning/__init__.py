@@ -1,0 +1,1 @@
+"""What all tuning shares: the same data, objectives and budget make its results comparable."""

@@ -1,0 +1,1 @@
+"""Where models, texts and weights come from, and what pins them: digests for local files, the commit hash for a Hub id."""

@@ -1,0 +1,119 @@
+"""Models by what `--model` says: embedded, in a local folder, or on the Hub."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmrepair.pipeline.errors import Problem, RequestError
+from llmrepair.pipeline.stage import Needs
+from llmrepair.stages.sources.hub import hub_commit, looks_like_hub_id, snapshot_folder
+from llmrepair.stages.sources.lab import lab_folder
+
+_LIBRARIES_BYTES = 1 << 30
+_MODEL_FILES = (
+    "config.json generation_config.json *.safetensors *.safetensors.index.json *token*.json vocab.* merges.txt *.model "
+    "*.jinja *.py"
+).split()
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A pinned model: `location` and `revision` go to `from_pretrained`, `identity` goes into keys."""
+
+    location: str
+    revision: str | None
+    identity: dict[str, Any]
+
+
+def model_folder(model: str) -> Path | None:
+    """The folder that `--model` names, or None if it is a Hub id."""
+    if (embedded := lab_folder(model)) is not None:
+        return embedded
+    folder = Path(model).expanduser()
+    return folder if folder.exists() or not looks_like_hub_id(model) else None
+
+
+def resolve_model(model: str, revision: str | None, digest: Callable[[Path], str]) -> ModelSource:
+    """Finds a model and pins it.
+
+    Args:
+        model: `lab`, `lab-opt`, a local folder or a Hub id.
+        revision: branch, tag or commit of a Hub id.
+        digest: sha256 of a file.
+
+    Raises:
+        RequestError: there is no such model.
+    """
+    folder = model_folder(model)
+    if folder is None:
+        commit = hub_commit(model, revision, "model")
+        return ModelSource(model, commit, {"hub": model, "commit": commit})
+    problem = folder_problem(model, folder)
+    if problem:
+        raise RequestError(problem)
+    return ModelSource(str(folder), None, {"files": {path.name: digest(path) for path in model_files(folder)}})
+
+
+def model_files(folder: Path) -> list[Path]:
+    """Files of a model folder that say what the model is: weights, configs, tokenizer, code."""
+    return sorted({path for pattern in _MODEL_FILES for path in folder.glob(pattern)})
+
+
+def hub_snapshot(name: str, commit: str) -> Path:
+    """The folder of a Hub model on this machine; what is missing of it is downloaded if the Hub answers.
+
+    Raises:
+        RequestError: the Hub does not answer, and the model is not in its local cache.
+    """
+    from httpx import HTTPError
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, revision=commit, allow_patterns=_MODEL_FILES))
+    except (HTTPError, OSError) as error:  # the Hub's own errors are OSErrors
+        folder = snapshot_folder(name, commit, "model")
+        if folder_problem(name, folder) is None:
+            return folder
+        message = f"model `{name}` at commit `{commit}` is not in the local Hub cache, nor reachable on the Hub"
+        raise RequestError(Problem(f"{message} ({type(error).__name__})", "check the network")) from error
+
+
+def folder_problem(model: str, folder: Path) -> Problem | None:
+    """What keeps a folder from being a model, as far as its file names tell."""
+    if not folder.is_dir():
+        return Problem(f"there is no model folder `{model}`", "give `lab`, `lab-opt`, a folder or a Hub id with --model")
+    if not (folder / "config.json").is_file():
+        return Problem(f"`{model}` is no model folder: it has no config.json", "save one there with `save_pretrained`")
+    if not any(folder.glob("*.safetensors")):
+        hint = "convert them: `AutoModelForCausalLM.from_pretrained(...).save_pretrained(...)` writes safetensors"
+        return Problem(f"`{model}` has no weights in safetensors format, and pickled ones are never loaded", hint)
+    return None
+
+
+def weights_on_disk(source: ModelSource) -> int:
+    """Bytes of a model's weight files; none of a model of the Hub that is not in the local cache yet."""
+    folder = Path(source.location)
+    if source.revision is not None:
+        folder = snapshot_folder(source.location, source.revision, "model")
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+
+
+def roughly_needed(source: ModelSource) -> Needs:
+    """What a stage takes, by rule of thumb: the libraries, and the weights three times (loaded, worked on, saved)."""
+    return Needs(host=_LIBRARIES_BYTES + 3 * weights_on_disk(source), is_rough=True)
+
+
+def load_config(source: ModelSource) -> dict[str, Any]:
+    """The model's config.json."""
+    if source.revision is None:
+        path = Path(source.location) / "config.json"
+    else:
+        from huggingface_hub import hf_hub_download
+
+        path = Path(hf_hub_download(source.location, "config.json", revision=source.revision))
+    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return config

@@ -1,0 +1,36 @@
+"""What leaves weights for others to work on: a compressed model, or in its place a control, whose truth is known."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llmrepair.pipeline.artifact import Artifact
+from llmrepair.pipeline.stage import Stage
+from llmrepair.stages.sources.fields import ModelConfig
+from llmrepair.stages.sources.models import ModelSource
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+CHECKPOINT_FOLDER = "checkpoint"
+
+
+class Weights(Stage):
+    """Model -> a checkpoint that is tuned for, evaluated and exported.
+
+    Its metrics hold at least the checkpoint's `size_bytes`, `bits_per_weight` and `sparsity`.
+    """
+
+    config: ModelConfig
+    model: ModelSource
+    """The dense model, which `sources()` finds."""
+
+    def checkpoint(self, artifact: Artifact) -> tuple[str, str | None]:
+        """Where the artifact's weights are: location and revision for `from_pretrained`."""
+        return str(artifact.path / CHECKPOINT_FOLDER), None
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The dense model's, which is the checkpoint's too."""
+        from llmrepair.models.loading import load_tokenizer
+
+        return load_tokenizer(self.model.location, self.model.revision, self.config.trust_remote_code)

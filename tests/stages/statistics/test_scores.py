@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from llmrepair.stages.statistics.comparison import counts
+from llmrepair.stages.statistics.paired import crossed_mean, mcnemar_p, paired_difference
+from llmrepair.stages.statistics.scores import mean_score, rate_score, wilson_interval
+
+
+@given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_interval_is_scipys(counts: tuple[int, int]) -> None:
+    expected = stats.binomtest(*counts).proportion_ci(0.95, method="wilson")
+    low, high = wilson_interval(*counts)
+    assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-9)
+    assert low <= counts[0] / counts[1] <= high
+
+
+@given(st.lists(st.floats(-5, 5), min_size=2, max_size=40).filter(lambda values: not set(values) <= {0.0, 1.0}))
+def test_mean_and_standard_error_are_scipys(values: list[float]) -> None:
+    score = mean_score(np.array(values))
+    assert score.value == pytest.approx(np.mean(values), abs=1e-9)
+    assert score.stderr == pytest.approx(stats.sem(values), abs=1e-9)
+    assert score.low <= score.value <= score.high
+
+
+def test_rates_of_loglikelihood() -> None:
+    loglikelihoods, words = np.array([-10.0, -30.0]), np.array([5.0, 15.0])
+    assert rate_score(loglikelihoods, words, exponential=True).value == pytest.approx(math.exp(2))
+    assert rate_score(loglikelihoods, words, exponential=False).value == pytest.approx(2 / math.log(2))
+    score = rate_score(loglikelihoods, words, exponential=True)
+    assert score.low == pytest.approx(score.high)  # both items have the same rate
+
+
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_mcnemar_is_the_exact_binomial_test(better: int, worse: int) -> None:
+    expected = stats.binomtest(better, better + worse).pvalue if better + worse else 1.0
+    assert mcnemar_p(better, worse) == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_paired_bootstrap_covers_what_it_should() -> None:
+    generator = np.random.default_rng(1)
+    covered = 0
+    for _ in range(200):
+        before = generator.random(300) < 0.6
+        after = np.where(generator.random(300) < 0.2, generator.random(300) < 0.8, before)  # true difference 0.2 * 0.2
+        difference = paired_difference(after[None], before)
+        covered += difference.low <= 0.04 <= difference.high
+    assert 0.90 <= covered / 200 <= 0.99
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans(), st.booleans()), min_size=1, max_size=60))
+def test_rates_count_each_item_where_it_belongs(items: list[tuple[bool, bool, bool]]) -> None:
+    dense, compressed, repaired = (np.array(column) for column in zip(*items, strict=True))
+    counted = counts(dense, compressed, repaired[None])
+    assert counts(dense, compressed, np.stack([repaired, ~repaired])).recovered == counted.lost / 2
+    assert counted.lost == sum(d and not c for d, c, _ in items)
+    assert counted.recovered == sum(d and not c and r for d, c, r in items)
+    assert counted.broken == sum(d and c and not r for d, c, r in items)
+    assert counted.lucky == sum(not d and not c and r for d, c, r in items)
+
+
+@given(st.lists(st.sampled_from([0.0, 1 / 3, 0.5, 1.0]), min_size=2, max_size=60))
+def test_the_interval_of_a_mean_of_shares_holds_it_and_stays_among_them(values: list[float]) -> None:
+    score = mean_score(np.array(values))
+    assert 0 <= score.low <= score.value <= score.high <= 1
+
+
+def test_the_interval_of_a_mean_of_shares_covers_what_it_should() -> None:
+    generator = np.random.default_rng(3)
+    covered = 0
+    for _ in range(200):
+        known = generator.random(150) < 0.7
+        shares = np.where(known, generator.choice([0.75, 1.0], 150), generator.choice([0.0, 0.25], 150))
+        score = mean_score(shares)
+        covered += score.low <= 0.7 * 0.875 + 0.3 * 0.125 <= score.high
+    assert 0.90 <= covered / 200 <= 0.99
+
+
+@pytest.mark.parametrize(
+    ("of_seeds", "of_items", "of_both"), [(0.1, 1.0, 1.0), (0.5, 1.0, 0.2), (0.0, 0.3, 1.0), (0.0, 1.0, 0.1)]
+)
+def test_the_interval_over_seeds_and_items_covers_what_it_should(of_seeds: float, of_items: float, of_both: float) -> None:
+    """Each draws new seeds and new items, whose true mean is 0.3."""
+    generator = np.random.default_rng(5)
+    covered = 0
+    for _ in range(1000):
+        seeds, items = generator.normal(0, of_seeds, (3, 1)), generator.normal(0, of_items, (1, 200))
+        mean = crossed_mean(0.3 + seeds + items + generator.normal(0, of_both, (3, 200)))
+        covered += mean.low <= 0.3 <= mean.high
+    assert 0.92 <= covered / 1000 <= 0.985
+
+
+def test_one_item_effect_is_a_t_test_over_seeds_and_one_seed_effect_over_items() -> None:
+    values = np.array([0.1, 0.4, 0.2])
+    expected = stats.ttest_1samp(values, 0)
+    mean = crossed_mean(np.repeat(values[:, None], 50, 1))
+    assert mean.p_value == pytest.approx(expected.pvalue)
+    assert (mean.low, mean.high) == pytest.approx(tuple(expected.confidence_interval()))
+    assert crossed_mean(np.repeat(values[None], 50, 0)).p_value == pytest.approx(expected.pvalue)
