@@ -28,7 +28,7 @@ lint: .venv/installed ## Format, style and types, as .ci/run checks them.
 	cp -r api/. cli pipeline stages models lab build/typed/llmrepair/
 	cd build/typed && ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p llmrepair
 
-.venv/llmrepair: pyproject.toml constraints.txt
+.venv/llmrepair: pyproject.toml setup.py api/__init__.py constraints.txt
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("llmrepair needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
