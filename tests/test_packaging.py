@@ -110,7 +110,7 @@ def test_a_plain_install_is_without_ray_and_gptqmodel(wheel: Path) -> None:
 
 def test_the_wheel_runs_outside_of_the_checkout(installed: Callable[..., str], tmp_path: Path) -> None:
     assert installed("--version") == f"{llmrepair.__version__}\n"
-    installed("compress", "--method", "rtn", "--bits", "3", "--runs", str(tmp_path))
+    installed("compress", "--method", "none", "--runs", str(tmp_path))
     (record,) = tmp_path.glob("compress/*/record.json")
     assert '"git": null' in record.read_text()
 
