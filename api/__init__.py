@@ -10,7 +10,8 @@ if TYPE_CHECKING:
 
     from llmrepair.models.prompted import PromptedModel
 
-__all__ = ["load"]
+__all__ = ["__version__", "load"]
+__version__ = "0.1.0"
 
 
 def load(

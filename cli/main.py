@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from llmrepair import __version__
 from llmrepair.cli.output import print_problems
 from llmrepair.pipeline.errors import INTERRUPTED, LlmrepairError, Problem, WorkError, disk_is_full, says_disk_is_full
 from llmrepair.stages.diagnostics import DIAGNOSTICS
@@ -89,8 +90,18 @@ app = typer.Typer(
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
 @app.callback()
-def _root() -> None:
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
     """Makes a group of what has no command of its own."""
 
 
