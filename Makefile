@@ -1,9 +1,9 @@
 # make demo: the whole chain on the embedded model. make conjecture: was what three compressions of it took forgotten, or displaced?
-# make test, make lint: what .ci/run calls. make stress: the long tests.
+# make test, make lint, make docs: what .ci/run calls. make stress: the long tests.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo conjecture test stress lint clean
+.PHONY: demo conjecture test stress lint docs clean
 
 demo: .venv/llmrepair
 	$(BIN)/llmrepair demo --html report.html
@@ -27,6 +27,10 @@ lint: .venv/installed
 	cp -r api/. cli pipeline stages models lab build/typed/llmrepair/
 	cd build/typed && ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p llmrepair
 
+# The pages of docs/ into build/docs. A broken link fails.
+docs: .venv/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 .venv/llmrepair: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("llmrepair needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
@@ -36,6 +40,10 @@ lint: .venv/installed
 # The tests also need what the optional extras install, and a C compiler for some of that.
 .venv/installed: .venv/llmrepair
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,lint]'
+	touch $@
+
+.venv/docs: .venv/llmrepair
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	touch $@
 
 clean:
