@@ -203,6 +203,16 @@ def test_python_of_a_page(page: Path, here: Path) -> None:
                 exec(code, {})
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_shell_commands_stand_in_blocks_that_are_read(page: Path) -> None:
+    """In `sh` at the beginning of a line; else none of these tests would see them."""
+    read = {line.strip() for block in blocks(page) if block.language in ("sh", "console") for line in block.text.splitlines()}
+    typed = re.compile(r"^\s*(\$ |[A-Z_]+=\S+ )*(llmrepair|make|pip|python) ")
+    in_code = re.findall(r"^\s*```.*?\n(.*?)^\s*```|^((?: {4}.*\n)+)", page.read_text(), re.M | re.S)
+    lines = [line for found in in_code for text in found for line in text.splitlines()]
+    assert [line for line in lines if typed.match(line) and line.strip() not in read] == []
+
+
 def test_the_readme_is_of_one_screen() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 
