@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo conjecture test stress lint clean
+.PHONY: help demo conjecture test stress lint docs clean
 
 help: ## Say what there is to make.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ lint: .venv/installed ## Format, style and types, as .ci/run checks them.
 	cp -r api/. cli pipeline stages models lab build/typed/llmrepair/
 	cd build/typed && ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p llmrepair
 
+docs: .venv/docs ## The pages of docs/ into build/docs; a broken link fails.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 .venv/llmrepair: pyproject.toml setup.py api/__init__.py constraints.txt
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("llmrepair needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
@@ -38,6 +41,10 @@ lint: .venv/installed ## Format, style and types, as .ci/run checks them.
 .venv/installed: .venv/llmrepair
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[gptq,ray]' --group test --group lint
+	touch $@
+
+.venv/docs: .venv/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group docs
 	touch $@
 
 clean: ## Remove the virtual environment and what was built; results in runs/ stay.

@@ -262,10 +262,9 @@ def test_the_examples_are_plans(path: Path) -> None:
     assert plan.notes == []
 
 
-def test_the_plan_in_the_readme_is_one(path: Path) -> None:
-    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
-    block = readme.partition("examples/idp.toml)):\n\n")[2].partition("\n`llmrepair plan")[0]
-    plan = read(path, "\n".join(line.removeprefix("    ") for line in block.splitlines()))
+def test_the_plan_in_the_docs_is_one(path: Path) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "plan.md").read_text()
+    plan = read(path, page.partition('```toml title="first-look.toml"\n')[2].partition("```")[0])
     assert (plan.name, plan.notes) == ("first-look", [])
     assert len(plan.evaluations) == 2 * 2 * 3 * 2 * 3 - 2 * 2 * 2 * 3 + 1
 
