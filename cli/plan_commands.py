@@ -27,7 +27,7 @@ from llmrepair.stages.running import make_runner
 from llmrepair.stages.workers import make_executor
 
 _REASONS_SHOWN = 3
-_PLAN = Annotated[Path, typer.Argument(metavar="PLAN.toml", help="the plan; see the README for how it is written")]
+_PLAN = Annotated[Path, typer.Argument(metavar="PLAN.toml", help="the plan; docs/plan.md says how it is written")]
 
 
 def plan(plan: _PLAN, runs: RUNS_OPTION = DEFAULT_RUNS, as_json: JSON_OPTION = False) -> None:

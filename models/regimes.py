@@ -35,7 +35,7 @@ _RESAMPLES = 1000
 _SEED = 0
 
 
-class Estimate(NamedTuple):
+class Interval(NamedTuple):
     """A value with its 95 % interval."""
 
     value: float
@@ -113,14 +113,14 @@ def _unbiased_hsic(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     return ((one * other).sum() + sums - 2 / (n - 2) * (one.sum(0) @ other.sum(0))) / (n * (n - 3))
 
 
-def measures(sums: NDArray[np.float64]) -> dict[str, Estimate]:
+def measures(sums: NDArray[np.float64]) -> dict[str, Interval]:
     """Both measures from the sums [m, 5] of blocks, with a percentile bootstrap over blocks."""
     m = len(sums)
     weights = np.random.default_rng(_SEED).multinomial(m, np.full(m, 1 / m), size=_RESAMPLES)
     values, resampled = _of_totals(sums.sum(0)), _of_totals(weights @ sums)
     low, high = (np.percentile(resampled, level, axis=0) for level in (2.5, 97.5))
     return {
-        name: Estimate(float(values[i]), min(float(low[i]), float(values[i])), max(float(high[i]), float(values[i])))
+        name: Interval(float(values[i]), min(float(low[i]), float(values[i])), max(float(high[i]), float(values[i])))
         for i, name in enumerate(MEASURES)
     }
 

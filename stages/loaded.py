@@ -59,8 +59,8 @@ def load_repaired(
     values = {"recovery": stored.repair.name, **stored.options, **options}
     (config,) = validated(values, EvaluateConfig)
     repair = REPAIRS[config.recovery]
+    _check(repair, stored, options)
     (placing,) = validated(values, repair.options())
-    _check(repair, stored)
     model = load_model(str(stored.checkpoint), None, stored.dtype, pick_device(device), trust_remote_code)
     placed = repair.place(
         Placing(
@@ -113,8 +113,11 @@ def in_export(folder: Path) -> Stored:
     return Stored(folder, dtype, repair_of_form(form), where, files.placing(facts), seed)
 
 
-def _check(repair: Repair, stored: Stored) -> None:
+def _check(repair: Repair, stored: Stored, given: Mapping[str, Any]) -> None:
     """Raises a RequestError for what cannot be loaded."""
+    if unknown := sorted(given.keys() - repair.options().model_fields.keys() - {"recovery"}):
+        known = ", ".join(["recovery", *repair.options().model_fields])
+        raise RequestError(Problem(f"`{unknown[0]}` is no option of recovery `{repair.name}`", f"it has {known}"))
     if not repair.files.is_loadable:
         hint = "load the compressed model, and put the text in front of its inputs"
         raise RequestError(Problem(f"recovery `{repair.name}` is a text and no part of a model", hint))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from pydantic import BaseModel
 
@@ -45,6 +47,15 @@ def test_no_module_is_above_itself() -> None:
 
 def test_there_are_few_floors() -> None:
     assert max(floors(rooms()).values()) <= 10
+
+
+def test_the_picture_in_contributing_is_the_house() -> None:
+    picture, level, drawn = re.search(r"```text\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL), 0, {}
+    assert picture is not None
+    for line in picture[1].splitlines():
+        level = int(line[0]) if line[0].isdigit() else level
+        drawn |= {name.partition("/")[0]: level for name in re.findall(r"\S+/(?=\s|$)|stages/\S*", line)}
+    assert drawn == {name.removeprefix("stages/"): height for name, height in floors(rooms()).items()}
 
 
 def test_stages_has_folders_and_few_files() -> None:

@@ -15,7 +15,7 @@ from llmrepair.models.loading import weight_matrix
 from llmrepair.pipeline.errors import Problem, WorkError
 from llmrepair.pipeline.progress import Bar, Reporter
 from llmrepair.stages.checkpoints.grid import Quantised
-from llmrepair.stages.compress.layer import CompressedLayer, Recipe, compress_layers, output_error
+from llmrepair.stages.compress.layer import CompressedLayer, LayerRecipe, compress_layers, output_error
 from llmrepair.stages.compress.solver import NotPositiveDefinite
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Compressor:
         quantised: the layers that were rounded, as codes.
     """
 
-    def __init__(self, layers: Mapping[str, torch.nn.Module], recipe: Recipe, reporter: Reporter):
+    def __init__(self, layers: Mapping[str, torch.nn.Module], recipe: LayerRecipe, reporter: Reporter):
         self.told: list[dict[str, Any]] = []
         self.quantised: dict[str, Quantised] = {}
         self._layers, self._recipe, self._reporter = layers, recipe, reporter

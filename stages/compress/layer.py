@@ -14,7 +14,7 @@ from llmrepair.stages.compress.solver import BLOCK, Masking, factorise, solve
 
 
 @dataclass(frozen=True)
-class Recipe:
+class LayerRecipe:
     """What is done to each layer.
 
     Attributes:
@@ -44,7 +44,7 @@ class CompressedLayer:
     """Share of the Hessian's mean diagonal that had to be added to its diagonal; None where nothing was factorised."""
 
 
-def compress_layers(weights: Sequence[torch.Tensor], hessian: torch.Tensor, recipe: Recipe) -> Iterator[CompressedLayer]:
+def compress_layers(weights: Sequence[torch.Tensor], hessian: torch.Tensor, recipe: LayerRecipe) -> Iterator[CompressedLayer]:
     """Compresses layers that share their inputs.
 
     Args:
@@ -60,7 +60,7 @@ def compress_layers(weights: Sequence[torch.Tensor], hessian: torch.Tensor, reci
         yield solver.solve(weight, mask) if solver else _independent(weight, mask, recipe)
 
 
-def _independent(weight: torch.Tensor, mask: torch.Tensor | None, recipe: Recipe) -> CompressedLayer:
+def _independent(weight: torch.Tensor, mask: torch.Tensor | None, recipe: LayerRecipe) -> CompressedLayer:
     """Each weight by itself: rounded to nearest, or zero, or kept."""
     kept = weight if mask is None else weight * mask
     if recipe.grid is None:
@@ -72,7 +72,7 @@ def _independent(weight: torch.Tensor, mask: torch.Tensor | None, recipe: Recipe
 class _Solver:
     """Weights that make up for each other's errors. The Hessian is factorised once for all layers."""
 
-    def __init__(self, hessian: torch.Tensor, recipe: Recipe):
+    def __init__(self, hessian: torch.Tensor, recipe: LayerRecipe):
         self._recipe = recipe
         self._order = hessian.diagonal().argsort(descending=True, stable=True) if recipe.activation_order else None
         ordered = hessian if self._order is None else hessian[self._order][:, self._order]

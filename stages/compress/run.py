@@ -18,7 +18,7 @@ from llmrepair.stages.checkpoints.measure import measure
 from llmrepair.stages.checkpoints.reload import five_tokens, reload_in_fresh_process, some_logits
 from llmrepair.stages.checkpoints.save import save_checkpoint
 from llmrepair.stages.compress.compressor import Compressor
-from llmrepair.stages.compress.layer import Recipe
+from llmrepair.stages.compress.layer import LayerRecipe
 from llmrepair.stages.compress.masks import Pattern
 from llmrepair.stages.compress.rows import rows_at_once
 from llmrepair.stages.sources.models import hub_snapshot
@@ -93,9 +93,9 @@ def compress_layers_of(
     return compressor
 
 
-def recipe_of(config: CompressConfig, method: Method) -> Recipe:
+def recipe_of(config: CompressConfig, method: Method) -> LayerRecipe:
     """What the options do to each layer."""
-    return Recipe(
+    return LayerRecipe(
         pruner=method.pruner,
         pattern=Pattern(config.sparsity, None if config.pattern == "unstructured" else int(config.pattern.split(":")[1])),
         grid=grid_of(config) if method.quantiser else None,

@@ -35,7 +35,7 @@ _MOST_OVERLAP = 0.5
 
 
 @dataclass(frozen=True)
-class Task:
+class JudgedTask:
     """A task's items, of those that the tuning text does not hold, and who answers them right."""
 
     name: str
@@ -71,7 +71,7 @@ def run(stage: Conjecture, context: Context) -> dict[str, Any]:
 _NEITHER = "because its answers are neither right or wrong nor texts with a likelihood"
 
 
-def _read_tasks(stage: Conjecture, context: Context) -> tuple[list[Task], list[Texts], list[str]]:
+def _read_tasks(stage: Conjecture, context: Context) -> tuple[list[JudgedTask], list[Texts], list[str]]:
     """The tasks that have right and wrong answers, those whose texts have a likelihood, and the names of others.
 
     Raises:
@@ -89,7 +89,7 @@ def _read_tasks(stage: Conjecture, context: Context) -> tuple[list[Task], list[T
     return tasks, texts, others
 
 
-def _read_task(stage: Conjecture, context: Context, name: str, samples: Mapping[Item, Mapping[str, Any]]) -> Task:
+def _read_task(stage: Conjecture, context: Context, name: str, samples: Mapping[Item, Mapping[str, Any]]) -> JudgedTask:
     items = list(samples)
     asked = tested(list(samples.values()), world_of(stage.tuning.compressed.config.model))
     found = overlaps(asked, _tuning_text(stage))
@@ -107,7 +107,7 @@ def _read_task(stage: Conjecture, context: Context, name: str, samples: Mapping[
     readings = None
     if stage.probe is not None:
         readings = readings_of(context.inputs[READINGS], [item for item, is_kept in zip(asked, kept, strict=True) if is_kept])
-    return Task(name, items, found, right(Role(DENSE)), of_models(stage, right), readings)
+    return JudgedTask(name, items, found, right(Role(DENSE)), of_models(stage, right), readings)
 
 
 def _tuning_text(stage: Conjecture) -> Iterator[str]:
@@ -116,7 +116,7 @@ def _tuning_text(stage: Conjecture) -> Iterator[str]:
     return first_words(load_texts(config.tuning_data, identity), (2 * config.tuning_samples + 1) * config.tuning_seq_len)
 
 
-def _of_task(task: Task, model: str, arms: Arms, anchors: Mapping[str, str]) -> dict[str, Any]:
+def _of_task(task: JudgedTask, model: str, arms: Arms, anchors: Mapping[str, str]) -> dict[str, Any]:
     resampling = Resampling(len(task.dense))
     found = {name: find(task.dense, answers, arms, resampling) for name, answers in task.models.items()}
     index = index_of(task.dense, task.models, anchors, arms, resampling)
@@ -150,7 +150,7 @@ def _add_holm(results: Mapping[str, dict[str, Any]]) -> None:
             results[task]["tests"][recovery]["p_holm"] = p_value
 
 
-def _item_lines(task: Task, arms: Arms) -> Iterator[dict[str, Any]]:
+def _item_lines(task: JudgedTask, arms: Arms) -> Iterator[dict[str, Any]]:
     """What became of each item, of each seed; an item that the tuning text holds has a reason for that and no class."""
     damaged = task.models[DAMAGED]
     names, fates = iter(classes(task.dense, damaged.alone).names()), iter(item_fates(damaged, arms))

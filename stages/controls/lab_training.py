@@ -26,7 +26,7 @@ RECIPES = {
     "lock": TrainingRecipe(steps=400, learning_rate=1e-3),
     "overwrite": TrainingRecipe(steps=400, learning_rate=1e-3),
 }
-"""Settings under which a control is what its name says; the README's table of controls was measured with them."""
+"""Settings under which a control is what its name says; the table of controls in docs/benchmarks.md was measured with them."""
 
 
 def train(

@@ -104,3 +104,9 @@ def test_what_cannot_be_loaded_is_said(llmrepair: CommandLine, runs: Path, optio
 def test_no_such_model(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="there is no folder"):
         load("3f2a", runs=tmp_path / "runs")
+
+
+def test_an_option_that_the_repair_does_not_have_is_told(llmrepair: CommandLine, runs: Path) -> None:
+    key = evaluated(llmrepair, runs, PROMPTED["idp"])["key"]
+    with pytest.raises(RequestError, match="`selekt` is no option of recovery `idp`"):
+        load(key, runs=runs, device="cpu", selekt="random")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from llmrepair.stages.diagnostics.probe.stage import Probes, ProbesConfig
 
 
-class Probe(Diagnostic):
+class ProbeDiagnostic(Diagnostic):
     name = "probe"
     help = "Read facts off the compressed model's hidden states by linear probes."
     panel = "Probes"
@@ -30,4 +30,4 @@ class Probe(Diagnostic):
         return Probes(config, made.weights)
 
 
-PROBE = Probe()
+PROBE = ProbeDiagnostic()

@@ -14,7 +14,7 @@ from llmrepair.models.probe import Words
 
 
 @dataclass(frozen=True)
-class Fact:
+class ProbedFact:
     """A fact about a person."""
 
     person: Person
@@ -27,7 +27,7 @@ class Fact:
 class Facts:
     """n facts, and the words that any of them could be."""
 
-    facts: tuple[Fact, ...]
+    facts: tuple[ProbedFact, ...]
     vocabulary: dict[str, tuple[str, ...]]
     """Words of each attribute."""
 
@@ -55,7 +55,7 @@ class Facts:
         on. First names do: a probe that merely remembers what it was told of a name does well here.
         """
 
-        def drawn(fact: Fact) -> str:
+        def drawn(fact: ProbedFact) -> str:
             attribute = fact.question.attribute
             first_name = fact.person.name.split()[0]
             return random.Random(f"{seed} {first_name} {attribute}").choice(self.vocabulary[attribute])
@@ -73,5 +73,5 @@ def lab_facts() -> tuple[Facts, Facts]:
     return Facts(tuple(_facts(world.seen_qa)), vocabulary), Facts(tuple(_facts(world.held_out)), vocabulary)
 
 
-def _facts(people: Iterable[Person]) -> list[Fact]:
-    return [Fact(person, question, question.answer.split()[0]) for person in people for question in person.questions()]
+def _facts(people: Iterable[Person]) -> list[ProbedFact]:
+    return [ProbedFact(person, question, question.answer.split()[0]) for person in people for question in person.questions()]

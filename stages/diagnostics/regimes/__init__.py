@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 from llmrepair.stages.diagnostics.base import Diagnostic, Made
 
 if TYPE_CHECKING:
-    from llmrepair.stages.diagnostics.regimes.stage import Regimes as RegimesStage
-    from llmrepair.stages.diagnostics.regimes.stage import RegimesConfig
+    from llmrepair.stages.diagnostics.regimes.stage import Regimes, RegimesConfig
     from llmrepair.stages.repairs.base import Repair
 
 
-class Regimes(Diagnostic):
+class RegimesDiagnostic(Diagnostic):
     name = "regimes"
     help = "Compare attention and activations of dense, compressed and repaired."
     panel = "Comparison"
@@ -31,10 +30,10 @@ class Regimes(Diagnostic):
 
         return RegimesConfig
 
-    def stage(self, config: Any, made: Made) -> RegimesStage:
-        from llmrepair.stages.diagnostics.regimes.stage import Regimes as RegimesStage
+    def stage(self, config: Any, made: Made) -> Regimes:
+        from llmrepair.stages.diagnostics.regimes.stage import Regimes
 
-        return RegimesStage(config, made.dense, made.weights, made.tunings, self.repairs())
+        return Regimes(config, made.dense, made.weights, made.tunings, self.repairs())
 
 
-REGIMES = Regimes()
+REGIMES = RegimesDiagnostic()

@@ -41,7 +41,7 @@ _HINT = (
 )
 
 
-class Fact(NamedTuple):
+class Triple(NamedTuple):
     relation: str
     subject: str
     object: str
@@ -113,7 +113,7 @@ def notes(folder: Path) -> list[str]:
     return [f"`factrecall` leaves out {left_out}: no template ends in the object, or there is but one object"]
 
 
-def _document(fact: Fact, prompts: Sequence[str], wrong: set[str]) -> dict[str, Any]:
+def _document(fact: Triple, prompts: Sequence[str], wrong: set[str]) -> dict[str, Any]:
     generator = random.Random("\n".join(fact))
     choices = sorted([fact.object, *generator.sample(sorted(wrong), min(len(wrong), _CANDIDATES - 1))])
     asked = [prompt.replace("[X]", fact.subject) for prompt in prompts]
@@ -174,12 +174,12 @@ def _prompts(patterns: Sequence[str]) -> list[str]:
     return [prompts[index * len(prompts) // kept] for index in range(kept)]
 
 
-def _read_facts(folder: Path) -> Iterator[Fact]:
+def _read_facts(folder: Path) -> Iterator[Triple]:
     for path in _facts(folder):
         if path.parent.name == "TREx":
-            yield from (Fact(path.stem, row["sub_label"], row["obj_label"]) for row in _rows(path, "sub_label", "obj_label"))
+            yield from (Triple(path.stem, row["sub_label"], row["obj_label"]) for row in _rows(path, "sub_label", "obj_label"))
         else:
-            yield from (Fact(row["relation"], row["subject"], row["object"]) for row in _rows(path, *Fact._fields))
+            yield from (Triple(row["relation"], row["subject"], row["object"]) for row in _rows(path, *Triple._fields))
 
 
 def _relations(folder: Path) -> list[Path]:

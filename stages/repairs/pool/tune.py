@@ -14,8 +14,8 @@ from llmrepair.pipeline.progress import Bar
 from llmrepair.pipeline.stage import Context
 from llmrepair.stages.repairs.pool.diversity import diversity, diversity_text
 from llmrepair.stages.repairs.tuning.setup import (
-    Part,
     Setup,
+    TunedPart,
     mean_validation_loss,
     set_up,
     tune,
@@ -53,7 +53,7 @@ def run(stage: TunePrompts, context: Context) -> dict[str, Any]:
     }
 
 
-def _parts(config: TunePromptsConfig, setup: Setup) -> list[Part]:
+def _parts(config: TunePromptsConfig, setup: Setup) -> list[TunedPart]:
     """What each prompt of the pool learns, and from which rows; the seed makes its start and its order of the data its own.
 
     Raises:
@@ -65,13 +65,13 @@ def _parts(config: TunePromptsConfig, setup: Setup) -> list[Part]:
         message = f"{len(setup.training)} rows to learn from cannot be shared by {count} prompts"
         raise WorkError(Problem(message, "give more text with --tuning-data, or leave --shards out"))
     return [
-        Part(config.seed * 1000 + number, config.objective[number % len(config.objective)], shard)
+        TunedPart(config.seed * 1000 + number, config.objective[number % len(config.objective)], shard)
         for number, shard in enumerate(shards)
     ]
 
 
 def _tune_prompt(
-    config: TunePromptsConfig, setup: Setup, number: int, part: Part, context: Context, bar: Bar
+    config: TunePromptsConfig, setup: Setup, number: int, part: TunedPart, context: Context, bar: Bar
 ) -> tuple[torch.Tensor, list[Trial]]:
     """A prompt [n, E] and the trials that it is the best of."""
     starts: dict[str, list[torch.Tensor]] = {

@@ -46,7 +46,7 @@ _MICRO_BATCH = 32
 
 
 @dataclass(frozen=True)
-class Part:
+class TunedPart:
     """How one part of a repair, such as a prompt of a pool, is tuned."""
 
     seed: int
@@ -133,7 +133,7 @@ def tune(
     logits_of: LogitsOf,
     work: Path,
     bar: Bar,
-    part: Part | None = None,
+    part: TunedPart | None = None,
 ) -> list[Trial]:
     """Sweeps over initialisations and learning rates; leaves `parameters` at the best values.
 
@@ -146,7 +146,7 @@ def tune(
     Raises:
         WorkError: no trial has a finite loss.
     """
-    part = part or Part(config.seed, config.objective[0], setup.training)
+    part = part or TunedPart(config.seed, config.objective[0], setup.training)
     trials = sweep(
         parameters,
         starts,
