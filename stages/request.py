@@ -133,21 +133,26 @@ def conjecture_stage(values: Values) -> Conjecture:
     if compress.method == "none" and _is_compressed(values):
         raise RequestError(Problem("there is nothing to test: no compression is asked for", "give --method", "method"))
     controls = config.controls if config.controls is not None else controls_of(compress.model, _is_compressed(values))
+    evaluations = _evaluations(values, controls, config.seeds)
+    requested = config.model_dump(mode="json", exclude_unset=True)
+    for _, arm in arms():
+        options = evaluations[Role(DAMAGED, arm.name, config.seeds[0])].options()
+        requested |= {name: value for name, value in options.items() if name not in {*arm.options, *SET_BY_CONJECTURE}}
+    probe = diagnostic_stage(PROBE, values) if world_of(compress.model) is not None else None
+    return Conjecture(config, evaluations, {arm.name: arm for _, arm in arms()}, probe, requested)
+
+
+def _evaluations(values: Values, controls: Sequence[str], seeds: Sequence[int]) -> dict[Role, Evaluate]:
+    """Of the dense model, of the one under test behind every arm, and of its controls behind those that tell fates."""
     models = {DAMAGED: values, **{name: _beside(values, name) for name in controls}}
     evaluations = {Role(DENSE): evaluate_stage({**_without_control(values), "method": "none"})}
     for model, of_model in models.items():
         evaluations[Role(model)] = evaluate_stage(of_model)
         for repair, arm in arms():
-            for seed in config.seeds if model == DAMAGED or arm.role in _ARMS_OF_CONTROLS else ():
+            for seed in seeds if model == DAMAGED or arm.role in _ARMS_OF_CONTROLS else ():
                 repaired = {**of_model, "recovery": repair.name, **arm.options, "seed": seed}
                 evaluations[Role(model, arm.name, seed)] = evaluate_stage(repaired)
-    requested = config.model_dump(mode="json", exclude_unset=True)
-    for _, arm in arms():
-        if arm.role in _ARMS_OF_CONTROLS:
-            requested |= evaluations[Role(DAMAGED, arm.name, config.seeds[0])].options()
-    requested = {name: value for name, value in requested.items() if name not in SET_BY_CONJECTURE}
-    probe = diagnostic_stage(PROBE, values) if world_of(compress.model) is not None else None
-    return Conjecture(config, evaluations, {arm.name: arm for _, arm in arms()}, probe, requested)
+    return evaluations
 
 
 _ARMS_OF_CONTROLS = ("displaced", "latent")
