@@ -34,7 +34,7 @@ from llmrepair.stages.evaluate.samples import (
 from llmrepair.stages.evaluate.tasks import factrecall
 from llmrepair.stages.evaluate.tasks.factrecall import FACTRECALL
 from llmrepair.stages.evaluate.tasks.knowledge import with_bits_per_parameter
-from llmrepair.stages.evaluate.tasks.loading import load_tasks, templates_compiled_once, told
+from llmrepair.stages.evaluate.tasks.loading import example_notes, load_tasks, templates_compiled_once, told
 from llmrepair.stages.evaluate.tasks.more_metrics import add_metrics
 from llmrepair.stages.repairs.placed import Placed, positions
 from llmrepair.stages.sources.loading import load_weights
@@ -61,6 +61,8 @@ def run(stage: Evaluate, context: Context) -> dict[str, Any]:
         for text in factrecall.notes(config.tasks_data):
             context.reporter.note(text)
 
+    for text in example_notes(asked["tasks"], config.num_fewshot):
+        context.reporter.note(text)
     with context.reporter.bar("scoring") as bar:
         placed = stage.repair.place(placing_of(stage, context, model, tokenizer, bar))
         prompt_tokens = placed.pool.length if placed.pool is not None else 0

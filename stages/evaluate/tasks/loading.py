@@ -62,7 +62,33 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _entry(name: str, config: dict[str, Any]) -> Entry:
-    return Entry(name, Kind.PY_TASK if "class" in config else Kind.TASK, None, config)
+    return Entry(name, Kind.PY_TASK if "class" in config else Kind.TASK, None, without_own_answers(config))
+
+
+def without_own_answers(config: dict[str, Any]) -> dict[str, Any]:
+    """A task's settings with which no item is an example for itself.
+
+    Where a task names no split for examples, lm-eval takes them from one that it has, perhaps the one that is asked; but it
+    leaves an item out of its own examples only where the settings name that same split twice.
+    """
+    asked = config.get("test_split") or config.get("validation_split")
+    examples = config.get("fewshot_config") or {}
+    shown = config.get("fewshot_split") or examples.get("split")
+    shown = shown or config.get("training_split") or config.get("validation_split") or config.get("test_split")
+    if shown != asked or "samples" in examples:
+        return config
+    return config | {"test_split": asked, "fewshot_split": asked}
+
+
+def example_notes(tasks: Mapping[str, Any], num_fewshot: int | None) -> list[str]:
+    """Says of which tasks the examples are items that are asked themselves."""
+    names = [
+        name
+        for name, task in tasks.items()
+        if task.config.fewshot_split is not None and task.config.fewshot_split == task.config.test_split
+        if (task.config.num_fewshot if num_fewshot is None else num_fewshot)
+    ]
+    return [f"examples of `{name}` are other items of those that are asked: it has no more" for name in names]
 
 
 @contextmanager
