@@ -324,6 +324,7 @@ ENVIRONMENTS = [
 
 def test_keys_are_the_same_in_any_process_place_and_locale(folder: Path, tmp_path: Path) -> None:
     root = Path(__file__).resolve().parents[2]
+    shutil.copytree(root / "api", tmp_path / "elsewhere" / "llmrepair")
     for package in ("cli", "pipeline", "stages", "models", "lab"):
         shutil.copytree(root / package, tmp_path / "elsewhere" / "llmrepair" / package)
     keys = set()
