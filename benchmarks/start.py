@@ -25,7 +25,7 @@ def told(moment):
     def tell(owner, name, real):
         def method(*arguments, **options):
             if moment:
-                print(moment.pop(), time.time(), time.process_time(), flush=True)
+                print(moment.pop(), time.time(), time.process_time(), file=sys.__stdout__, flush=True)
             return real(*arguments, **options)
         setattr(owner, name, method)
     return tell
