@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib
 import sys
 from typing import Annotated, Any, NamedTuple
@@ -106,6 +108,7 @@ def _root(
 
 
 def main() -> None:
+    atexit.register(gc.freeze)  # or Python looks for garbage among all that the libraries made, a second for nothing
     sys.exit(run(sys.argv[1:]))
 
 

@@ -6,13 +6,16 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-from transformers.pytorch_utils import Conv1D
 
 from llmrepair.models.gptq import import_gptqmodel, unpack_layers
+from llmrepair.models.postponed import postponed
+
+with postponed():
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+    from transformers.pytorch_utils import Conv1D
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 
 def pick_device(device: str) -> torch.device:

@@ -96,6 +96,18 @@ class Reporter:
             self._journal = None
 
     @contextmanager
+    def busy(self, text: str) -> Iterator[None]:
+        """Says what takes a while: beside something that turns until it is left where there is a terminal, else in a line."""
+        if self._quiet or not self.console.is_terminal:
+            self.say(text)
+            yield
+            return
+        from rich.text import Text
+
+        with self.console.status(Text(text)):
+            yield
+
+    @contextmanager
     def bar(self, description: str, total: float = 0) -> Iterator[Bar]:
         """A progress bar with the time left; its total may be told later."""
         with self.bars() as shown:

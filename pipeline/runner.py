@@ -10,6 +10,7 @@ from llmrepair.pipeline.artifact import LOG_FILE, Artifact, write_json
 from llmrepair.pipeline.errors import Problem, RequestError, WorkError, disk_is_full, says_disk_is_full
 from llmrepair.pipeline.fit import Fit, Free
 from llmrepair.pipeline.graph import Explain, Graph, Node, as_it_is
+from llmrepair.pipeline.imports import no_garbage_collection
 from llmrepair.pipeline.journal import Journal, read_progress
 from llmrepair.pipeline.machine import free_disk, free_memory
 from llmrepair.pipeline.progress import Reporter, ShownBars
@@ -93,12 +94,15 @@ class Runner:
         if not nodes:
             return
         self.store.clear_dead()
-        problems = self._runtime_problems(self.runtime)
-        problems += [self._explain(node.stage, problem) for node in nodes for problem in node.stage.check()]
-        if not problems and run_here:
-            problems = self._misfits(nodes)
+        with self.reporter.busy(_checking(nodes)), no_garbage_collection():
+            problems = self._problems(nodes, run_here)
         if problems:
             raise RequestError(*dict.fromkeys(problems))
+
+    def _problems(self, nodes: list[Node], run_here: bool) -> list[Problem]:
+        problems = self._runtime_problems(self.runtime)
+        problems += [self._explain(node.stage, problem) for node in nodes for problem in node.stage.check()]
+        return problems or (self._misfits(nodes) if run_here else [])
 
     def _misfits(self, nodes: list[Node]) -> list[Problem]:
         """What is wrong with stages that need more than this machine has left, each by itself."""
@@ -174,6 +178,12 @@ class _Waiting:
 
     def end(self) -> None:
         self._stack.close()
+
+
+def _checking(nodes: list[Node]) -> str:
+    """What is said before the libraries are imported, which takes seconds."""
+    first, more = nodes[0].stage, f" and {len(nodes) - 1} more" if len(nodes) > 1 else ""
+    return f"{first.name:<13} {first.label()}{more}: checking ..."
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from llmrepair.pipeline.artifact import Artifact
 from llmrepair.pipeline.errors import Problem
+from llmrepair.pipeline.imports import no_garbage_collection
 from llmrepair.pipeline.keys import DigestCache
 from llmrepair.pipeline.progress import Reporter
 
@@ -160,7 +161,9 @@ class Stage(ABC):
 
     def run(self, context: Context) -> dict[str, Any]:
         """Does the work, which is the `run(stage, context)` of the module that `code` names, and returns its metrics."""
-        metrics: dict[str, Any] = importlib.import_module(self.code).run(self, context)
+        with no_garbage_collection():
+            module = importlib.import_module(self.code)
+        metrics: dict[str, Any] = module.run(self, context)
         return metrics
 
 
