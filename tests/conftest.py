@@ -89,6 +89,34 @@ def shared_data() -> Path:
     return SHARED
 
 
+SLOWEST = (
+    "e2e/test_plans",
+    "e2e/test_chain",
+    "stages/controls/test_controls",
+    "e2e/test_selectors",
+    "stages/compress/test_compress.py",
+    "e2e/test_tasks",
+    "stages/export/test_export",
+    "stages/checkpoints/test_gptq",
+    "e2e/test_requests",
+    "e2e/test_conjecture",
+    "e2e/test_ray",
+    "examples/test_extend",
+    "api/test_load",
+    "models/test_ensemble",
+)
+"""Files that take longest, the longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The slowest files come first, so that no process of xdist begins one when the others have nothing left."""
+
+    def place(item: pytest.Item) -> int:
+        return next((place for place, name in enumerate(SLOWEST) if name in item.nodeid), len(SLOWEST))
+
+    items.sort(key=place)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def reloading() -> Iterator[None]:
     """Written checkpoints are loaded again in this process: the same code and checks, without its imports each time.
