@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ from transformers import (
     Qwen2Config,
     Qwen2ForCausalLM,
 )
+
+from tests.child import HERE
 
 hypothesis.settings.register_profile("llmrepair", deadline=None)  # how fast a machine is, is no property
 hypothesis.settings.load_profile("llmrepair")
@@ -84,6 +87,51 @@ def shared_data() -> Path:
             pytest.fail(f"{SHARED} is missing")
         pytest.skip(f"{SHARED} is missing")
     return SHARED
+
+
+SLOWEST = (
+    "e2e/test_plans",
+    "e2e/test_chain",
+    "stages/controls/test_controls",
+    "e2e/test_selectors",
+    "stages/compress/test_compress.py",
+    "e2e/test_tasks",
+    "stages/export/test_export",
+    "stages/checkpoints/test_gptq",
+    "e2e/test_requests",
+    "e2e/test_conjecture",
+    "e2e/test_ray",
+    "examples/test_extend",
+    "api/test_load",
+    "models/test_ensemble",
+)
+"""Files that take longest, the longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The slowest files come first, so that no process of xdist begins one when the others have nothing left."""
+
+    def place(item: pytest.Item) -> int:
+        return next((place for place, name in enumerate(SLOWEST) if name in item.nodeid), len(SLOWEST))
+
+    items.sort(key=place)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def reloading() -> Iterator[None]:
+    """Written checkpoints are loaded again in this process: the same code and checks, without its imports each time.
+
+    What a process of its own adds, that nothing of this one is needed, is the point of tests that ask for `fresh_process`.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("llmrepair.stages.checkpoints.reload.subprocess", HERE)
+        yield
+
+
+@pytest.fixture
+def fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Written checkpoints are loaded again in a process of their own, as a user's are."""
+    monkeypatch.setattr("llmrepair.stages.checkpoints.reload.subprocess", subprocess)
 
 
 @dataclass

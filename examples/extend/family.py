@@ -29,9 +29,9 @@ class CappedForCausalLM(LlamaForCausalLM):
 
 def main(folder: Path, tokenizer: str) -> None:
     words = AutoTokenizer.from_pretrained(tokenizer)
-    config = CappedConfig(len(words), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4)
-    config.auto_map = {"AutoConfig": "family.CappedConfig", "AutoModelForCausalLM": "family.CappedForCausalLM"}
-    CappedForCausalLM(config).save_pretrained(folder)
+    tiny = CappedConfig(vocab_size=len(words), hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)
+    tiny.auto_map = {"AutoConfig": "family.CappedConfig", "AutoModelForCausalLM": "family.CappedForCausalLM"}
+    CappedForCausalLM(tiny).save_pretrained(folder)
     words.save_pretrained(folder)
     (folder / "family.py").write_text(Path(__file__).read_text())
 

@@ -272,7 +272,7 @@ def test_nothing_is_unpickled(llmrepair: CommandLine, tmp_path: Path, monkeypatc
     for module, name in ((pickle, "load"), (pickle, "loads"), (pickle, "Unpickler"), (torch, "load")):
         monkeypatch.setattr(module, name, refuse)
     for recovery in ("idp", "lora", "ptune"):
-        evaluate(llmrepair, tmp_path, "--recovery", recovery)
+        evaluate(llmrepair, tmp_path, "--recovery", recovery, "--samples", 16)
     assert llmrepair("report", "--runs", tmp_path).code == 0
     assert {path.suffix for path in tmp_path.rglob("*/*") if path.is_file() and ".locks" not in path.parts} <= SUFFIXES
 
@@ -357,8 +357,9 @@ ROLES = {"dense": "none", "model": "gptq"}
 
 
 def test_repairs_that_differ_in_their_seed_are_one_row(llmrepair: CommandLine, tmp_path: Path) -> None:
-    plain = evaluate(llmrepair, tmp_path, "--method", "rtn")
-    lora = ("--method", "rtn", "--recovery", "lora", "--rank")
+    compression = ("--method", "rtn", "--samples", 16)
+    plain = evaluate(llmrepair, tmp_path, *compression)
+    lora = (*compression, "--recovery", "lora", "--rank")
     repaired = [evaluate(llmrepair, tmp_path, *lora, 1, "--seed", seed) for seed in (0, 1)]
     evaluate(llmrepair, tmp_path, *lora, 2)
     report = json.loads((Path(llmrepair("report", "--runs", tmp_path, "--json").json["path"]) / "report.json").read_text())

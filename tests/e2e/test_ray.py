@@ -1,4 +1,4 @@
-"""The ray executor on a cluster of two nodes on this machine; `tests/stress` has the nodes that die."""
+"""The ray executor on this machine; a cluster of two nodes is for `make stress`, and `tests/stress` has nodes that die."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.ray_nodes import ENVIRONMENT, two_nodes
 
@@ -21,6 +23,7 @@ def run(folder: Path, plan: str, *options: str) -> Any:
     return json.loads(done.stdout)
 
 
+@pytest.mark.stress
 def test_a_plan_runs_on_a_cluster(tmp_path: Path) -> None:
     with two_nodes(tmp_path / "ray.log") as nodes:
         plan = '[grid]\ncompressions = ["none", "rtn"]\n[defaults]\nlimit = 10\n'

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -14,7 +13,8 @@ import pytest
 
 from llmrepair.cli.main import COMMANDS
 from llmrepair.stages.sources.models import model_folder
-from tests.conftest import CommandLine
+from tests.child import run_in_child
+from tests.conftest import Answer, CommandLine
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -160,95 +160,110 @@ def test_a_real_model_on_real_tasks(
     assert scores["arc_easy"]["acc"]["n"] == 3
 
 
-@pytest.fixture
-def hub_cache(tmp_path: Path) -> dict[str, str]:
-    """An environment whose Hub cache holds `someone/tiny`, laid out as the Hub's client does, and no network."""
-    repository = tmp_path / "home" / "hub" / "models--someone--tiny"
-    source = model_folder("lab")
-    assert source is not None
-    shutil.copytree(source, repository / "snapshots" / COMMIT)
-    (repository / "refs").mkdir()
+def cached(home: Path, kind: str, name: str) -> Path:
+    """A folder of the Hub's cache for the files of a model or data set, laid out as the Hub's client does."""
+    repository = home / "hub" / f"{kind}--{name.replace('/', '--')}"
+    (repository / "refs").mkdir(parents=True)
     (repository / "refs" / "main").write_text(COMMIT)
-    return {**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    return repository / "snapshots" / COMMIT
 
 
 def cached_data_set(home: Path, name: str, file: str, lines: list[dict[str, Any]]) -> None:
-    repository = home / "hub" / f"datasets--{name.replace('/', '--')}"
-    for folder in (repository / "snapshots" / COMMIT, repository / "refs"):
-        folder.mkdir(parents=True)
-    (repository / "refs" / "main").write_text(COMMIT)
-    (repository / "snapshots" / COMMIT / file).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    folder = cached(home, "datasets", name)
+    folder.mkdir(parents=True)
+    (folder / file).write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def in_process_of_its_own(environment: dict[str, str], *arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from llmrepair.cli.main import main; main()", *map(str, arguments)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+HUB = {
+    "model": ["--model", "someone/tiny", "--method", "none", "--limit", 5],
+    "model by commit": ["--model", "someone/tiny", "--method", "none", "--limit", 5, "--revision", COMMIT],
+    "data": ["--calibration", "someone/texts", "--seq-len", 16, "--method", "rtn", "--tasks", "lambada_openai"],
+    "group": ["--method", "none", "--include-path", "tasks", "--tasks", "words"],
+    "no model": ["--model", "someone/else"],
+    "no calibration": ["--calibration", "someone/nothing"],
+    "no task": ["--tasks", "sciq"],
+    "no tasks": ["--tasks", "mmlu_stem,sciq,ai2_arc"],
+}
 
 
-def test_a_hub_id_works_offline_from_the_cache_and_is_pinned_to_its_commit(tmp_path: Path, hub_cache: dict[str, str]) -> None:
-    runs = tmp_path / "runs"
-    options = ["eval", "--model", "someone/tiny", "--runs", runs, "--json", "--limit", 5]
-    answer = in_process_of_its_own(hub_cache, *options)
-    assert answer.returncode == 0, answer.stderr
-    documents = [json.loads(file.read_text()) for file in runs.glob("compress/*/key.json")]
-    assert [document["sources"]["model"] for document in documents] == [{"hub": "someone/tiny", "commit": COMMIT}]
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a Hub cache, in which `HUB` was run; each command line has a store of its own.
 
-    by_commit = in_process_of_its_own(hub_cache, *options, "--revision", COMMIT)
-    assert json.loads(by_commit.stdout)["cached"]
-
-
-def test_data_sets_of_the_hub_work_offline_from_the_cache(tmp_path: Path, hub_cache: dict[str, str]) -> None:
-    home, runs = Path(hub_cache["HF_HOME"]), tmp_path / "runs"
+    In a process of their own, as libraries read where the cache is when they are imported; in one, as that takes seconds.
+    """
+    folder = tmp_path_factory.mktemp("hub")
+    home, source = folder / "home", model_folder("lab")
+    assert source is not None
+    shutil.copytree(source, cached(home, "models", "someone/tiny"))
     cached_data_set(home, "someone/texts", "train.jsonl", [{"text": "Oslo Rome Paris. " * 20}] * 3)
     cached_data_set(home, "EleutherAI/lambada_openai", "test.jsonl", [{"text": "Ada Abel comes from Oslo"}] * 4)
-    options = ["--calibration", "someone/texts", "--seq-len", 16, "--tasks", "lambada_openai", "--runs", runs, "--json"]
-    answer = in_process_of_its_own(hub_cache, "eval", *options)
-    assert answer.returncode == 0, answer.stderr
-    assert json.loads(answer.stdout)["metrics"]["tasks"]["lambada_openai"]["acc"]["n"] == 4
-    (compress,) = [json.loads(file.read_text()) for file in runs.glob("compress/*/key.json")]
+    (folder / "tasks").mkdir()
+    group = "group: words\ntask: [lambada_openai]\naggregate_metric_list: [{metric: acc}]\n"
+    (folder / "tasks" / "words.yaml").write_text(group)
+    lines = {name: ["eval", *options, "--runs", name.partition(" by ")[0], "--json"] for name, options in HUB.items()}
+    said = run_in_child(lines, folder, HF_HOME=str(home), HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1")
+    (folder / "said.json").write_text(json.dumps(said))
+    return folder
+
+
+@pytest.fixture
+def hub_answers(hub: Path) -> dict[str, Answer]:
+    return {name: Answer(*said) for name, said in json.loads((hub / "said.json").read_text()).items()}
+
+
+def key_documents(runs: Path, stage: str) -> list[dict[str, Any]]:
+    return [json.loads(file.read_text()) for file in runs.glob(f"{stage}/*/key.json")]
+
+
+def test_a_hub_id_works_offline_from_the_cache_and_is_pinned_to_its_commit(hub: Path, hub_answers: dict[str, Answer]) -> None:
+    assert hub_answers["model"].code == 0, hub_answers["model"].err
+    sources = [document["sources"]["model"] for document in key_documents(hub / "model", "compress")]
+    assert sources == [{"hub": "someone/tiny", "commit": COMMIT}]
+    assert not hub_answers["model"].json["cached"]
+    assert hub_answers["model by commit"].json["cached"]
+
+
+def test_data_sets_of_the_hub_work_offline_from_the_cache(hub: Path, hub_answers: dict[str, Answer]) -> None:
+    assert hub_answers["data"].code == 0, hub_answers["data"].err
+    assert hub_answers["data"].json["metrics"]["tasks"]["lambada_openai"]["acc"]["n"] == 4
+    (compress,) = key_documents(hub / "data", "compress")
     assert compress["sources"]["calibration"] == {"hub": "someone/texts", "config": "", "commit": COMMIT}
-    (evaluate,) = [json.loads(file.read_text()) for file in runs.glob("evaluate/*/key.json")]
+    (evaluate,) = key_documents(hub / "data", "evaluate")
     assert evaluate["sources"]["tasks"]["lambada_openai"]["commit"] == COMMIT
 
 
-def test_a_data_set_that_is_nowhere(tmp_path: Path, hub_cache: dict[str, str]) -> None:
-    for options in (["--calibration", "someone/nothing"], ["--tasks", "sciq"]):
-        answer = in_process_of_its_own(hub_cache, "eval", *options, "--runs", tmp_path / "runs")
-        assert answer.returncode == 2
-        assert "is neither a local path, nor in the local Hub cache" in answer.stderr
-        assert "Traceback" not in answer.stderr
+@pytest.mark.parametrize("name", ["no calibration", "no task"])
+def test_a_data_set_that_is_nowhere(hub_answers: dict[str, Answer], name: str) -> None:
+    answer = hub_answers[name]
+    assert answer.code == 2
+    assert "is neither a local path, nor in the local Hub cache" in answer.err
+    assert "Traceback" not in answer.err
 
 
-def test_all_data_sets_that_are_nowhere_are_told_once(tmp_path: Path, hub_cache: dict[str, str]) -> None:
-    answer = in_process_of_its_own(hub_cache, "eval", "--tasks", "mmlu_stem,sciq,ai2_arc", "--runs", tmp_path / "runs")
-    assert answer.returncode == 2
-    assert [answer.stderr.count(f"data set `{name}`") for name in ("cais/mmlu", "allenai/sciq", "allenai/ai2_arc")] == [1, 1, 1]
+def test_all_data_sets_that_are_nowhere_are_told_once(hub_answers: dict[str, Answer]) -> None:
+    answer = hub_answers["no tasks"]
+    assert answer.code == 2
+    assert [answer.err.count(f"data set `{name}`") for name in ("cais/mmlu", "allenai/sciq", "allenai/ai2_arc")] == [1, 1, 1]
 
 
-def test_a_group_works_offline_from_the_cache(tmp_path: Path, hub_cache: dict[str, str]) -> None:
-    rows = [{"text": "Ada Abel comes from Oslo"}, {"text": "Sara Lorenz was born in Milano"}]
-    cached_data_set(Path(hub_cache["HF_HOME"]), "EleutherAI/lambada_openai", "test.jsonl", rows)
-    (tmp_path / "tasks").mkdir()
-    group = "group: words\ntask: [lambada_openai]\naggregate_metric_list: [{metric: acc}]\n"
-    (tmp_path / "tasks" / "words.yaml").write_text(group)
-    options = ["--include-path", tmp_path / "tasks", "--tasks", "words", "--runs", tmp_path / "runs", "--json"]
-    answer = in_process_of_its_own(hub_cache, "eval", "--method", "none", *options)
-    assert answer.returncode == 0, answer.stderr
-    path = Path(json.loads(answer.stdout)["path"])
+def test_a_group_works_offline_from_the_cache(hub: Path, hub_answers: dict[str, Answer]) -> None:
+    assert hub_answers["group"].code == 0, hub_answers["group"].err
+    path = hub / hub_answers["group"].json["path"]
     source = json.loads((path / "key.json").read_text())["sources"]["tasks"]["lambada_openai"]
     assert source["commit"] == COMMIT
     assert list(source["definition"]) == ["words.yaml"]
     results = json.loads((path / "results_llmrepair.json").read_text())
-    assert results["groups"]["words"]["sample_len"] == 2
+    assert results["groups"]["words"]["sample_len"] == 4
     assert results["configs"]["lambada_openai"]["dataset_path"] == "EleutherAI/lambada_openai"
-    assert hub_cache["HF_HOME"] not in json.dumps(results)
+    assert str(hub) not in json.dumps(results)
 
 
-def test_a_hub_id_that_is_nowhere(tmp_path: Path, hub_cache: dict[str, str]) -> None:
-    answer = in_process_of_its_own(hub_cache, "eval", "--model", "someone/else", "--runs", tmp_path / "runs")
-    assert answer.returncode == 2
-    assert "model `someone/else` is neither a local path, nor in the local Hub cache" in answer.stderr
-    assert "Traceback" not in answer.stderr
+def test_a_hub_id_that_is_nowhere(hub_answers: dict[str, Answer]) -> None:
+    answer = hub_answers["no model"]
+    assert answer.code == 2
+    assert "model `someone/else` is neither a local path, nor in the local Hub cache" in answer.err
+    assert "Traceback" not in answer.err
 
 
 def test_help_names_every_command(llmrepair: CommandLine) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.architecture import ROOT
+from tests.child import Said, run_in_child
+from tests.conftest import CommandLine
 
 TOYS = ROOT / "examples" / "extend"
 QUICK = ["--method", "random", "--sparsity", "0.3", "--samples", "16"]
@@ -24,23 +25,9 @@ COMMANDS = {
     "control": ["control", "--control", "shuffled", "--json"],
     "norms": ["norms", *QUICK, "--json"],
     "report": ["report", "--html", "report.html"],
-    "export": ["export", "evaluate/", "--to", "exported"],
+    "export": ["export", "evaluate/{eval}", "--to", "exported"],
     "wrong": ["eval", "--louder-by", "0"],
 }
-DRIVER = """
-import contextlib, io, json, sys
-from llmrepair.cli.main import run
-said = {}
-for name, arguments in json.loads(sys.argv[1]).items():
-    if "evaluate/" in arguments:
-        arguments[1] = "evaluate/" + json.loads(said["eval"][1])["key"]
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = run(arguments)
-    said[name] = (code, out.getvalue(), err.getvalue())
-sys.stdout.write(json.dumps(said))
-"""
-Said = dict[str, tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -49,15 +36,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def said(folder: Path) -> Said:
+def said(folder: Path) -> dict[str, Said]:
     """Command -> exit code, standard output and standard error."""
     shutil.copytree(TOYS, folder / "source")  # which pip leaves files in
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target"]
     subprocess.run([*install, str(folder / "packages"), str(folder / "source")], check=True, capture_output=True)
-    environment = os.environ | {"PYTHONPATH": str(folder / "packages"), "COLUMNS": "160"}
-    command = [sys.executable, "-c", DRIVER, json.dumps(COMMANDS)]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
-    found: Said = json.loads(done.stdout.splitlines()[-1])
+    found = run_in_child(COMMANDS, folder, PYTHONPATH=str(folder / "packages"), COLUMNS="160")
     assert {name: code for name, (code, *_) in found.items()} == {name: 2 if name == "wrong" else 0 for name in COMMANDS}
     return found
 
@@ -68,20 +52,20 @@ def test_a_toy_is_at_most_forty_lines() -> None:
     assert max(lengths.values()) <= 40, lengths
 
 
-def test_toys_stand_in_the_help(said: Said) -> None:
+def test_toys_stand_in_the_help(said: dict[str, Said]) -> None:
     assert "Measure how large the weights are." in said["help"][1]
     for words in ("louder", "--louder-by", "shuffled", "random"):
         assert words in said["eval help"][1]
     assert "--louder-by" in said["wrong"][2]
 
 
-def test_the_toy_method_prunes_and_its_code_is_in_the_key(said: Said, folder: Path) -> None:
+def test_the_toy_method_prunes_and_its_code_is_in_the_key(said: dict[str, Said], folder: Path) -> None:
     made = json.loads(said["compress"][1])
     assert made["metrics"]["sparsity"] == pytest.approx(0.3, abs=0.001)
     assert "extend_method" in json.loads((folder / made["path"] / "key.json").read_text())["code"]
 
 
-def test_the_toy_repair_is_scored_and_reported(said: Said, folder: Path) -> None:
+def test_the_toy_repair_is_scored_and_reported(said: dict[str, Said], folder: Path) -> None:
     made = json.loads(said["eval"][1])
     key = json.loads((folder / made["path"] / "key.json").read_text())
     assert "extend_repair" in key["code"] and key["config"]["louder_by"] == 1.2
@@ -89,29 +73,29 @@ def test_the_toy_repair_is_scored_and_reported(said: Said, folder: Path) -> None
     assert "head x 1.2" in (folder / "report.html").read_text()
 
 
-def test_the_toy_diagnostic_has_a_section_in_the_report(said: Said, folder: Path) -> None:
+def test_the_toy_diagnostic_has_a_section_in_the_report(said: dict[str, Said], folder: Path) -> None:
     assert json.loads(said["norms"][1])["metrics"]["largest"] > 0
     assert "How large are the weights?" in (folder / "report.html").read_text()
 
 
-def test_the_toy_control_is_made(said: Said) -> None:
+def test_the_toy_control_is_made(said: dict[str, Said]) -> None:
     assert json.loads(said["control"][1])["metrics"]["rows"] > 300
 
 
-def test_the_export_says_that_the_toy_repair_is_not_in_it(said: Said, folder: Path) -> None:
+def test_the_export_says_that_the_toy_repair_is_not_in_it(said: dict[str, Said], folder: Path) -> None:
     assert "needs it to be put in place again" in (folder / "exported" / "README.md").read_text().replace(
         "scores need", "needs"
     )
 
 
-def test_the_toy_family_is_compressed(folder: Path) -> None:
-    tokenizer, text = ROOT / "lab" / "weights" / "lab", folder / "text.txt"
+def test_the_toy_family_is_compressed(llmrepair: CommandLine, tmp_path: Path) -> None:
+    tokenizer, text = ROOT / "lab" / "weights" / "lab", tmp_path / "text.txt"
     text.write_text("\n\n".join(f"Sara Falk was born in Oslo, {n} times." for n in range(200)))
     subprocess.run(
-        [sys.executable, str(TOYS / "family.py"), "my-model", str(tokenizer)], cwd=folder, check=True, capture_output=True
+        [sys.executable, str(TOYS / "family.py"), "my-model", str(tokenizer)], cwd=tmp_path, check=True, capture_output=True
     )
-    options = ["--model", "./my-model", "--trust-remote-code", "--method", "rtn", "--bits", "4", "--calibration", "text.txt"]
-    command = [sys.executable, "-c", "from llmrepair.cli.main import main; main()", "compress", *options, "--json"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["metrics"]["bits_per_weight"] < 5
+    model = ["--model", tmp_path / "my-model", "--trust-remote-code"]
+    options = ["--method", "rtn", "--bits", "4", "--calibration", text, "--runs", tmp_path / "runs"]
+    answer = llmrepair("compress", *model, *options, "--json")
+    assert answer.code == 0, answer.err
+    assert answer.json["metrics"]["bits_per_weight"] < 5

@@ -173,7 +173,7 @@ def test_an_artifact_under_another_key_is_damage(runner: Runner, log: Path) -> N
     assert Artifact("toy", other.name, other).damage() == "key.json is that of another key"
 
 
-@settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_every_flipped_byte_is_found(runner: Runner, log: Path, data: st.DataObject) -> None:
     artifact = runner.pull(toy(log, 1)).artifact

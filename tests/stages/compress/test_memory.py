@@ -52,7 +52,12 @@ def check_estimate(record: dict[str, Any], path: Path, vocabulary: int) -> None:
     assert estimated["disk"] == pytest.approx(written + compared, rel=0.25)
 
 
-@pytest.mark.parametrize("method", ["gptq", "rtn", "sparsegpt", "sparsegpt+gptq"])
+LATER = pytest.mark.stress  # each takes a process that imports all, and one that reloads
+
+
+@pytest.mark.parametrize(
+    "method", ["sparsegpt+gptq", *(pytest.param(method, marks=LATER) for method in ("gptq", "rtn", "sparsegpt"))]
+)
 def test_the_estimate_of_the_lab_is_within_a_quarter(tmp_path: Path, method: str) -> None:
     check_estimate(*measured(tmp_path, "--method", method), vocabulary=384)
 

@@ -12,6 +12,7 @@ from llmrepair.pipeline.errors import WorkError
 from llmrepair.stages.checkpoints.reload import reload_in_fresh_process, some_logits
 from tests.conftest import tiny_model
 
+pytestmark = pytest.mark.usefixtures("fresh_process")
 ROWS = torch.arange(5, 37)[None]
 
 

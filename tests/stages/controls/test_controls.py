@@ -49,6 +49,7 @@ def answers_to(pair: QuestionAnswer, texts: Iterable[str]) -> list[str]:
     return [document.removeprefix(start).removesuffix(".") for document in documents if document.startswith(start)]
 
 
+@FEW
 @given(SHARES, SEEDS)
 def test_an_erased_fact_is_in_no_text_and_every_other_one_is(share: float, seed: int) -> None:
     taken = taken_facts(WORLD, CONTROLS["erased"], share, seed)
