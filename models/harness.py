@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from lm_eval.models.huggingface import HFLM
-from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
+from lm_eval.models.utils import handle_stop_sequences, has_bos_prefix, normalize_gen_kwargs, postprocess_generated_text
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from transformers import StoppingCriteria
 
@@ -24,6 +24,7 @@ from llmrepair.models.memory import DoesNotFit
 from llmrepair.models.prompt_cache import PromptCache
 from llmrepair.models.scorer import Scorer
 from llmrepair.models.selection import Document, Selector, TokenSelector
+from llmrepair.models.text import tokens_behind
 from llmrepair.models.trees import Text, common_length
 
 if TYPE_CHECKING:
@@ -72,15 +73,25 @@ class RepairedLM(HFLM):
         self.selector = selector
         """Whoever asks again may change it."""
         self._last = last
+        self._tokens_behind = tokens_behind(tokenizer)
         self._on_start = on_start
         self.selections: dict[Document, list[int]] = defaultdict(list)
         """Document -> prompt of each choice made for it, or of each token; empty without a selector."""
 
+    def tok_encode(
+        self, string: str, add_special_tokens: bool | None = None, left_truncate_len: int | None = None, **options: Any
+    ) -> list[int]:
+        """As lm-eval encodes a text, but not ended: lm-eval takes an answer's first token away for the end of its question."""
+        tokens = super().tok_encode(string, add_special_tokens, **options)
+        if add_special_tokens is None and not has_bos_prefix(string, self.tokenizer.decode(self.prefix_token_id)):
+            tokens = tokens[: len(tokens) - self._tokens_behind]
+        return tokens[-left_truncate_len:] if left_truncate_len else tokens
+
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Log-likelihood in nats of each request's continuation, and whether greedy decoding gives it.
 
-        It is log P(context and continuation) - log P(context). Where the tokens of both begin with those of the context, that is
-        log P(continuation | context) as lm-eval has it; where context and continuation share a token, lm-eval leaves it out.
+        It is log P(context and continuation) - log P(context). Where the tokens of both begin with those of the context, this
+        is log P(continuation | context) as lm-eval has it; where context and continuation share a token, lm-eval leaves it out.
         """
         pairs = self._pairs(requests)
         prompts = self._choose(requests, [context for context, _ in pairs])
