@@ -7,7 +7,8 @@ without a repair gets the same numbers. The work is done by `Scorer`; each item'
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from transformers import StoppingCriteria
 
 from llmrepair.models.answers import AnswerFile
 from llmrepair.models.failures import NoAnswer
+from llmrepair.models.finite import NotFinite
 from llmrepair.models.memory import DoesNotFit
 from llmrepair.models.prompt_cache import PromptCache
 from llmrepair.models.scorer import Scorer
@@ -97,7 +99,8 @@ class RepairedLM(HFLM):
         prompts = self._choose(requests, [context for context, _ in pairs])
         texts = [self._halves(prompt, *pair) for pair, prompt in zip(pairs, prompts, strict=True)]
         self._on_start(sum(map(len, texts)))
-        scores = iter(self._scorer.score([text for halves in texts for text in halves]))
+        with _named(requests, texts):
+            scores = iter(self._scorer.score([text for halves in texts for text in halves]))
         return [_difference([next(scores) for _ in halves]) for halves in texts]
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
@@ -111,7 +114,8 @@ class RepairedLM(HFLM):
         prompts = iter(self._choose(asking, [seen for each in windows for seen in _text_before(each)]))
         texts = [[self._texts(next(prompts), len(seen), [*seen, *window])[0] for seen, window in each] for each in windows]
         self._on_start(sum(counts))
-        scores = iter(self._scorer.score([text for each in texts for text in each]))
+        with _named(requests, texts):
+            scores = iter(self._scorer.score([text for each in texts for text in each]))
         return [sum(next(scores)[0] for _ in range(count)) for count in counts]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
@@ -212,8 +216,9 @@ class RepairedLM(HFLM):
         prompts = self._choose(requests, contexts)
 
         options |= {"pad_token_id": self.tokenizer.pad_token_id, "max_new_tokens": longest}
-        pairs = zip(prompts, contexts, strict=True)
-        generated = self._scorer.generate(pairs, options, stop, partial(_StopsAt, self.tokenizer, stop))
+        pairs = list(zip(prompts, contexts, strict=True))
+        with _named(requests, [[pair] for pair in pairs]):
+            generated = self._scorer.generate(pairs, options, stop, partial(_StopsAt, self.tokenizer, stop))
         for place, tokens in zip(places, generated, strict=True):
             results[place] = postprocess_generated_text(self.tok_decode(tokens), stop, think_end_token=None)
 
@@ -232,6 +237,21 @@ class _StopsAt(StoppingCriteria):
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **options: Any) -> torch.Tensor:
         texts = self._tokenizer.batch_decode(input_ids[:, self._width :])
         return torch.tensor([any(stop in text for stop in self._stop) for text in texts], device=input_ids.device)
+
+
+@contextmanager
+def _named(requests: Sequence[Instance], texts: Sequence[Sequence[tuple[Any, ...]]]) -> Iterator[None]:
+    """Says which request has the text that is no finite number.
+
+    Args:
+        texts: of each request; their prompts, their tokens and what does not matter here.
+    """
+    try:
+        yield
+    except NotFinite as error:
+        wrong = error.prompt, tuple(error.tokens)
+        owner = next(place for place, each in enumerate(texts) if wrong in [(text[0], tuple(text[1])) for text in each])
+        raise error.about(*_document(requests[owner])) from None
 
 
 def _difference(scores: Sequence[tuple[float, bool]]) -> tuple[float, bool]:
