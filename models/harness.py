@@ -7,23 +7,27 @@ without a repair gets the same numbers. The work is done by `Scorer`; each item'
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from lm_eval.models.huggingface import HFLM
-from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
+from lm_eval.models.utils import handle_stop_sequences, has_bos_prefix, normalize_gen_kwargs, postprocess_generated_text
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from transformers import StoppingCriteria
 
 from llmrepair.models.answers import AnswerFile
+from llmrepair.models.failures import NoAnswer
+from llmrepair.models.finite import NotFinite
 from llmrepair.models.memory import DoesNotFit
 from llmrepair.models.prompt_cache import PromptCache
 from llmrepair.models.scorer import Scorer
 from llmrepair.models.selection import Document, Selector, TokenSelector
-from llmrepair.models.trees import Text
+from llmrepair.models.text import tokens_behind
+from llmrepair.models.trees import Text, common_length
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -41,7 +45,8 @@ class RepairedLM(HFLM):
         max_length: most input tokens, the prompt's not counted.
         cache: the prompts; None for none.
         selector: chooses among them; None where there is nothing to choose, be it no prompt or one.
-        begun_by: the token at the beginning of the text that is cached in front of the inputs; they are then taken without it.
+        last: the last token of the text in front of the inputs, whose others are cached, if that text has a token for its
+            beginning; inputs are then taken without one.
         answers: file that keeps answers as they come; what it holds is not asked again.
         on_start: called with the number of requests that are about to be scored.
         on_progress: called with the number of requests done since the last call.
@@ -58,7 +63,7 @@ class RepairedLM(HFLM):
         max_length: int,
         cache: PromptCache | None = None,
         selector: Selector | None = None,
-        begun_by: int | None = None,
+        last: int | None = None,
         answers: Path | None = None,
         on_start: Callable[[int], None] = lambda requests: None,
         on_progress: Callable[[int], None] = lambda requests: None,
@@ -69,17 +74,34 @@ class RepairedLM(HFLM):
         self._scorer = Scorer(model, cache, batch_size, AnswerFile(answers), on_progress)
         self.selector = selector
         """Whoever asks again may change it."""
-        self._begun_by = begun_by
+        self._last = last
+        self._tokens_behind = tokens_behind(tokenizer)
         self._on_start = on_start
         self.selections: dict[Document, list[int]] = defaultdict(list)
         """Document -> prompt of each choice made for it, or of each token; empty without a selector."""
 
+    def tok_encode(
+        self, string: str, add_special_tokens: bool | None = None, left_truncate_len: int | None = None, **options: Any
+    ) -> list[int]:
+        """As lm-eval encodes a text, but not ended: lm-eval takes an answer's first token away for the end of its question."""
+        tokens = super().tok_encode(string, add_special_tokens, **options)
+        if add_special_tokens is None and not has_bos_prefix(string, self.tokenizer.decode(self.prefix_token_id)):
+            tokens = tokens[: len(tokens) - self._tokens_behind]
+        return tokens[-left_truncate_len:] if left_truncate_len else tokens
+
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """Log-likelihood in nats of each request's continuation, and whether greedy decoding gives it."""
-        pairs = [self._encoded(*request.args) for request in requests]
+        """Log-likelihood in nats of each request's continuation, and whether greedy decoding gives it.
+
+        It is log P(context and continuation) - log P(context). Where the tokens of both begin with those of the context, this
+        is log P(continuation | context) as lm-eval has it; where context and continuation share a token, lm-eval leaves it out.
+        """
+        pairs = self._pairs(requests)
         prompts = self._choose(requests, [context for context, _ in pairs])
-        self._on_start(len(requests))
-        return self._scorer.score([self._text(*pair, prompt) for pair, prompt in zip(pairs, prompts, strict=True)])
+        texts = [self._halves(prompt, *pair) for pair, prompt in zip(pairs, prompts, strict=True)]
+        self._on_start(sum(map(len, texts)))
+        with _named(requests, texts):
+            scores = iter(self._scorer.score([text for halves in texts for text in halves]))
+        return [_difference([next(scores) for _ in halves]) for halves in texts]
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Log-likelihood in nats of whole texts, in windows of `max_length` that do not overlap.
@@ -90,9 +112,10 @@ class RepairedLM(HFLM):
         counts = [len(each) for each in windows]
         asking = [request for request, count in zip(requests, counts, strict=True) for _ in range(count)]
         prompts = iter(self._choose(asking, [seen for each in windows for seen in _text_before(each)]))
-        texts = [[self._text(context, continuation, next(prompts)) for context, continuation in each] for each in windows]
+        texts = [[self._texts(next(prompts), len(seen), [*seen, *window])[0] for seen, window in each] for each in windows]
         self._on_start(sum(counts))
-        scores = iter(self._scorer.score([text for each in texts for text in each]))
+        with _named(requests, texts):
+            scores = iter(self._scorer.score([text for each in texts for text in each]))
         return [sum(next(scores)[0] for _ in range(count)) for count in counts]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
@@ -106,35 +129,66 @@ class RepairedLM(HFLM):
             self._generate_group([requests[index] for index in indices], indices, results)
         return results
 
+    def _pairs(self, requests: Sequence[Instance]) -> list[tuple[list[int], list[int]]]:
+        """Token ids of each context, and of context and continuation as one text, the first token never to be predicted.
+
+        Raises:
+            NoAnswer: a continuation changes no token.
+        """
+        pairs = [self._encoded(*request.args) for request in requests]
+        # What is predicted stands behind something. If one choice needs it, all do: they would not compare otherwise.
+        bare = {request.args[0] for request, pair in zip(requests, pairs, strict=True) if not common_length(*pair)}
+        for place, request in enumerate(requests):
+            context, whole = pairs[place]
+            if not request.args[1] or common_length(context, whole) == len(whole):
+                raise _no_answer(request)
+            if request.args[0] in bare:
+                pairs[place] = self._begun(context), self._begun(whole)
+        return pairs
+
     def _encoded(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        """Token ids of a pair; an empty context becomes the beginning-of-text token."""
+        """Token ids of a context, and of context and continuation. White space between them is the continuation's."""
+        stripped = context.rstrip()
         if context:
-            context_ids, continuation_ids = self._encode_pair(context, continuation)
-            return self._not_begun_again(context_ids), continuation_ids
-        tokens = self.tok_encode(continuation, add_special_tokens=False)
+            return self.tok_encode(stripped), self.tok_encode(context + continuation)
+        whole = self.tok_encode(continuation, add_special_tokens=False)
+        return [token for token in whole[:1] if token == self.prefix_token_id], whole
+
+    def _begun(self, tokens: list[int]) -> list[int]:
         prefix = self.prefix_token_id
-        return (tokens[:1], tokens[1:]) if tokens[0] == prefix else ([prefix], tokens)
+        return tokens if tokens[:1] == [prefix] else [prefix, *tokens]
 
     def _windows(self, text: str) -> list[tuple[list[int], list[int]]]:
+        """Windows and what each is predicted from; the first from the beginning of the text, which lm-eval puts there twice."""
         windows = get_rolling_token_windows(
-            token_list=self._not_begun_again(self.tok_encode(text)),
+            token_list=self._begun(self.tok_encode(text))[1:],
             prefix_token=self.prefix_token_id,
             max_seq_len=self.max_length,
             context_len=1,
         )
         return [make_disjoint_window(window) for window in windows]
 
-    def _not_begun_again(self, tokens: list[int]) -> list[int]:
-        """Tokens of a text without the one for its beginning, if that stands in front of the prompt. One token stays."""
-        return tokens[1:] if len(tokens) > 1 and tokens[0] == self._begun_by else tokens
+    def _halves(self, prompt: int, context: list[int], whole: list[int]) -> list[Text]:
+        """Context and continuation, and the context if the first new token is in its midst; both are predicted from there."""
+        shared = common_length(context, whole)
+        return self._texts(prompt, shared, *([whole, context] if shared < len(context) else [whole]))
 
-    def _text(self, context: list[int], continuation: list[int], prompt: int) -> Text:
-        """What is too long loses its beginning."""
-        if len(continuation) > self.max_length:
-            message = f"an answer of {len(continuation)} tokens does not fit in the {self.max_length} that the model takes"
+    def _texts(self, prompt: int, scored: int, *texts: list[int]) -> list[Text]:
+        """Texts that share `scored` tokens and are predicted from there on.
+
+        What is too long loses its beginning, and all of them lose the same: one would know more otherwise.
+        """
+        longest = max(map(len, texts))
+        if longest - scored > self.max_length:
+            message = f"an answer of {longest - scored} tokens does not fit in the {self.max_length} that the model takes"
             raise DoesNotFit(message, "leave the task out, or take shorter prompts or a model with more positions")
-        tokens = (*context, *continuation)[-(self.max_length + 1) :]
-        return Text(prompt, tokens, len(tokens) - len(continuation))
+        lost = max(longest - (self.max_length + 1), self._begins_again(texts[0]))
+        behind = () if self._last is None else (self._last,)
+        return [Text(prompt, (*behind, *text[lost:]), len(behind) + scored - lost) for text in texts]
+
+    def _begins_again(self, tokens: list[int]) -> bool:
+        """Whether a text has a token for its beginning, and one stands in front of the prompt already."""
+        return self._last is not None and tokens[:1] == [self.prefix_token_id]
 
     def _choose(self, requests: Sequence[Instance], contexts: Sequence[list[int]]) -> list[int]:
         """The prompt of each request's context; the choice is kept."""
@@ -157,12 +211,14 @@ class RepairedLM(HFLM):
         if not options["do_sample"]:
             options.pop("temperature", None)
         encoded = [self.tok_encode(request.args[0], left_truncate_len=self.max_length - longest) for request in requests]
-        contexts = [self._not_begun_again(tokens) for tokens in encoded]
+        begun = [tokens or [self.prefix_token_id] for tokens in encoded]
+        contexts = [tokens if self._last is None else [self._last, *tokens[self._begins_again(tokens) :]] for tokens in begun]
         prompts = self._choose(requests, contexts)
 
         options |= {"pad_token_id": self.tokenizer.pad_token_id, "max_new_tokens": longest}
-        pairs = zip(prompts, contexts, strict=True)
-        generated = self._scorer.generate(pairs, options, stop, partial(_StopsAt, self.tokenizer, stop))
+        pairs = list(zip(prompts, contexts, strict=True))
+        with _named(requests, [[pair] for pair in pairs]):
+            generated = self._scorer.generate(pairs, options, stop, partial(_StopsAt, self.tokenizer, stop))
         for place, tokens in zip(places, generated, strict=True):
             results[place] = postprocess_generated_text(self.tok_decode(tokens), stop, think_end_token=None)
 
@@ -181,6 +237,33 @@ class _StopsAt(StoppingCriteria):
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **options: Any) -> torch.Tensor:
         texts = self._tokenizer.batch_decode(input_ids[:, self._width :])
         return torch.tensor([any(stop in text for stop in self._stop) for text in texts], device=input_ids.device)
+
+
+@contextmanager
+def _named(requests: Sequence[Instance], texts: Sequence[Sequence[tuple[Any, ...]]]) -> Iterator[None]:
+    """Says which request has the text that is no finite number.
+
+    Args:
+        texts: of each request; their prompts, their tokens and what does not matter here.
+    """
+    try:
+        yield
+    except NotFinite as error:
+        wrong = error.prompt, tuple(error.tokens)
+        owner = next(place for place, each in enumerate(texts) if wrong in [(text[0], tuple(text[1])) for text in each])
+        raise error.about(*_document(requests[owner])) from None
+
+
+def _difference(scores: Sequence[tuple[float, bool]]) -> tuple[float, bool]:
+    """Of context and continuation, and of the context if it is to be taken away."""
+    (whole, greedy), *context = scores
+    return whole - sum(loglikelihood for loglikelihood, _ in context), greedy
+
+
+def _no_answer(request: Instance) -> NoAnswer:
+    task, item = _document(request)
+    message = f"item {item} of task `{task}` has an answer without tokens: {request.args[1]!r}"
+    return NoAnswer(message, "mend the task's answers or its `target_delimiter`, or leave it out")
 
 
 def _document(request: Instance) -> Document:

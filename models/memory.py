@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from llmrepair.models.failures import Failure
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -16,17 +18,8 @@ _CPU_BYTES = 2 * 1024**3
 _GPU_SHARE = 0.5  # of what the weights leave free: this is an estimate
 
 
-class DoesNotFit(Exception):
-    """A text is longer than the model or the memory allows.
-
-    Args:
-        message: what is wrong.
-        hint: what helps.
-    """
-
-    def __init__(self, message: str, hint: str):
-        super().__init__(message)
-        self.hint = hint
+class DoesNotFit(Failure):
+    """A text is longer than the model or the memory allows."""
 
 
 def text_does_not_fit(tokens: int) -> DoesNotFit:

@@ -5,6 +5,7 @@ What texts share is computed once, and logits only where a token is scored (see 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -16,6 +17,7 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 
 from llmrepair.models.answers import AnswerFile, Question
 from llmrepair.models.ensemble import extend_members, mean_log_probabilities, members
+from llmrepair.models.finite import NotFinite, watching
 from llmrepair.models.memory import is_out_of_memory, most_generated_rows, most_tokens, text_does_not_fit
 from llmrepair.models.prompt_cache import PromptCache, extend_cache
 from llmrepair.models.prompted import PromptedModel
@@ -68,6 +70,7 @@ class Scorer:
 
         Raises:
             DoesNotFit: one text alone is too much for the memory.
+            NotFinite: the log-likelihood of one is no finite number.
         """
         return [(total, greedy) for total, greedy in self._answered(texts, self._score_rows)]
 
@@ -88,6 +91,7 @@ class Scorer:
 
         Raises:
             DoesNotFit: one context alone is too much for the memory.
+            NotFinite: the logits behind one are no finite numbers.
         """
 
         def ask(cache: PromptCache | None, choice: torch.Tensor, rows: Rows) -> list[list[int]]:
@@ -183,6 +187,9 @@ class Scorer:
             loglikelihoods, likeliest = means[which, targets], means.argmax(-1)[which] == targets
         lengths = [len(path) for path, _ in spans]
         totals = [part.sum().item() for part in loglikelihoods.cpu().double().split(lengths)]
+        for text, total in zip((text for tree in trees for text in tree.paths), totals, strict=True):
+            if not math.isfinite(total):
+                raise NotFinite(self._model, self._cache, text.prompt, text.tokens)
         return list(zip(totals, [bool(part.all()) for part in likeliest.cpu().split(lengths)], strict=True))
 
     @torch.no_grad()
@@ -200,7 +207,9 @@ class Scorer:
         width = input_ids.shape[1]
         criteria = StoppingCriteriaList([stopping(width)])
         prompted = PromptedModel(self._model, cache)
-        output = prompted.generate(input_ids, mask, choice=choice, stopping_criteria=criteria, **options)
+        texts = [(text.prompt, text.context) for tree in trees for text in tree.paths]
+        with watching(self._model, self._cache, texts):
+            output = prompted.generate(input_ids, mask, choice=choice, stopping_criteria=criteria, **options)
         return output[:, width:].tolist()
 
 

@@ -117,7 +117,7 @@ def side_by_side(trees: Sequence[Tree]) -> Tree:
     return row
 
 
-def common_length(one: Tokens, other: Tokens) -> int:
+def common_length(one: Sequence[int], other: Sequence[int]) -> int:
     """How many tokens two texts share at their beginning."""
     low, high = 0, min(len(one), len(other))
     while low < high:

@@ -9,6 +9,7 @@ import torch
 
 from llmrepair.lab.world import Fact, Person, World
 from llmrepair.models.selection import pad_rows
+from llmrepair.models.text import text_encoder
 from llmrepair.stages.controls.texts import Taken
 
 if TYPE_CHECKING:
@@ -57,10 +58,11 @@ def answered(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: 
     Args:
         texts: prompts and answers.
     """
-    right = []
+    encode, right = text_encoder(tokenizer), []
     for first in range(0, len(texts), _BATCH):
         batch = texts[first : first + _BATCH]
-        prompts, answers = (tokenizer([pair[part] for pair in batch]).input_ids for part in (0, 1))
+        prompts = [encode(prompt) for prompt, _ in batch]
+        answers = tokenizer([answer for _, answer in batch], add_special_tokens=False).input_ids
         rows, _ = pad_rows([prompt + answer for prompt, answer in zip(prompts, answers, strict=True)], model.device)
         likeliest = model(input_ids=rows).logits.argmax(-1).cpu()  # what stands to the right of a text cannot change it
         for row, prompt, answer in zip(likeliest, prompts, answers, strict=True):

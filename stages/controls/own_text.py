@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from llmrepair.models.text import text_encoder
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -20,7 +22,7 @@ def own_text(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, samples
 
     They are about what it knows, and so about what may be lost; text on other matters would leave that to generalisation.
     """
-    in_front = tokenizer("").input_ids[:1]  # what the tokenizer begins a text with, if anything
+    in_front = text_encoder(tokenizer)("")[:1]  # what the tokenizer begins a text with, if anything
     first = in_front or [tokenizer.eos_token_id]
     generator = torch.Generator(model.device).manual_seed(seed)
     starts = torch.tensor([first] * samples, device=model.device).split(_WRITTEN_AT_ONCE)

@@ -65,7 +65,7 @@ def run(stage: Evaluate, context: Context) -> dict[str, Any]:
         context.reporter.note(text)
     with context.reporter.bar("scoring") as bar:
         placed = stage.repair.place(placing_of(stage, context, model, tokenizer, bar))
-        prompt_tokens = placed.pool.length if placed.pool is not None else 0
+        prompt_tokens = (placed.pool.length if placed.pool is not None else 0) + (placed.last is not None)
         language_model = RepairedLM(
             placed.model,
             tokenizer,
@@ -73,7 +73,7 @@ def run(stage: Evaluate, context: Context) -> dict[str, Any]:
             positions(model, tokenizer) - prompt_tokens,
             placed.cache,
             placed.selector,
-            placed.begun_by,
+            placed.last,
             context.work / "answers.jsonl",
             on_start=bar.extend,
             on_progress=bar.advance,

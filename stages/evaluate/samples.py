@@ -14,6 +14,7 @@ from lm_eval.api.metrics import bits_per_byte, mean, perplexity, weighted_perple
 from lm_eval.utils import handle_non_serializable, sanitize_list
 
 from llmrepair.models.selection import ENSEMBLE, Document
+from llmrepair.pipeline.errors import Problem, WorkError
 from llmrepair.stages.evaluate.tasks.knowledge import known_bits
 from llmrepair.stages.statistics.scores import Score, mean_score, rate_score, reported_score, total_score
 
@@ -79,8 +80,13 @@ def _answer(sample: Sample) -> dict[str, Any]:
 
 
 def scores_of_task(task: Task, results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Metric -> its score: from the samples where we have statistics for how they are aggregated, else what lm-eval says."""
+    """Metric -> its score: from the samples where we have statistics for how they are aggregated, else what lm-eval says.
+
+    Raises:
+        WorkError: a perplexity is no finite number.
+    """
     samples, scores = results["samples"][task.task_name], {}
+    _check_rates(task, results["results"][task.task_name])
     for called, metric, name, value, stderr in _reported(results["results"][task.task_name]):
         values = [sample[metric] for sample in samples if sample["filter"] == name and metric in sample["metrics"]]
         aggregation = task.aggregation().get(metric, mean)
@@ -108,6 +114,14 @@ def _reported(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, str, float
         if isinstance(value, (int, float, np.number)) and math.isfinite(value):
             called = metric if len(filters) == 1 else f"{metric},{name}"
             yield called, metric, name, float(value), float(stderr) if isinstance(stderr, (float, np.floating)) else math.nan
+
+
+def _check_rates(task: Task, metrics: Mapping[str, Any]) -> None:
+    """Other metrics may have no value; of a perplexity it would say that a model is too bad for one."""
+    for called, value in metrics.items():
+        if task.aggregation().get(called.split(",")[0]) in RATES and not math.isfinite(value):
+            message = f"{called.split(',')[0]} of task `{task.task_name}` is {value}, which is no score"
+            raise WorkError(Problem(message, "the model says nothing of this text; compress less, or leave the task out"))
 
 
 def _score(values: Sequence[Any], aggregation: Callable[..., Any]) -> Score | None:

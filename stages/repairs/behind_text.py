@@ -13,5 +13,7 @@ def behind_text(placing: Placing, tokens: Sequence[int]) -> Placed:
     tokenizer = placing.tokenizer
     if unknown := tokens.count(tokenizer.unk_token_id):
         placing.note(f"{unknown} of the {len(tokens)} tokens in front of each input are words that the tokenizer does not know")
-    begun_by = tokens[0] if tokens[0] == tokenizer.bos_token_id else None
-    return Placed(placing.model, extend_cache(placing.model, None, 0, tokens), begun_by=begun_by)
+    if tokens[0] != tokenizer.bos_token_id or len(tokens) == 1:
+        return Placed(placing.model, extend_cache(placing.model, None, 0, tokens))
+    # an input that begins with nothing else is predicted from the last one: that is no part of the cache
+    return Placed(placing.model, extend_cache(placing.model, None, 0, tokens[:-1]), last=tokens[-1])

@@ -47,8 +47,8 @@ class Placed:
     pool: PromptCache | None = None
     """The prompts."""
     selector: Selector | None = None
-    begun_by: int | None = None
-    """The token for the beginning of a text, where the cached one has it."""
+    last: int | None = None
+    """The last token of a text in front of the inputs that has a token for its beginning; the others are the pool."""
     extra_parameters: int = 0
     """What inference has to hold beside the weights."""
     changes_weights: bool = False

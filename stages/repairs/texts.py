@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from llmrepair.models.text import text_encoder
 from llmrepair.stages.sources.texts import load_texts
 
 if TYPE_CHECKING:
@@ -21,8 +22,7 @@ def most_prompt_tokens(positions: int) -> int:
 
 def prompt_tokens(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Token ids of a text to be put in front of inputs, begun as the tokenizer begins texts."""
-    tokens: list[int] = tokenizer(text + _BETWEEN).input_ids
-    return tokens
+    return text_encoder(tokenizer)(text + _BETWEEN)
 
 
 def example_tokens(

@@ -387,3 +387,30 @@ def test_a_score_that_no_statistics_are_known_for(llmrepair: CommandLine, tmp_pa
     assert results_of(answer)["results"]["own"]["infinite,none"] is None
     assert "tasks.own.pairs" in llmrepair("eval", "--method", "none", *options, "--runs", runs).out
     assert llmrepair("report", "--runs", runs).code == 0
+
+
+def test_what_is_no_number_is_no_answer(llmrepair: CommandLine, tmp_path: Path) -> None:
+    model = load_model(str(model_folder("lab")), None, "float32", torch.device("cpu"))
+    model.model.layers[1].mlp.down_proj.weight.fill_(float("inf"))
+    model.save_pretrained(tmp_path / "broken")
+    load_tokenizer(str(model_folder("lab")), None).save_pretrained(tmp_path / "broken")
+    asked = ("--model", tmp_path / "broken", "--runs", tmp_path / "runs", "--limit", 4)
+    for task in ("lab_mc", "lab_text", "lab_qa"):
+        answer = evaluated(llmrepair, *asked, "--tasks", task)
+        assert answer.code == 1
+        assert re.search(
+            rf"item \d of task `{task}`: what the model says is no finite number; in float32, `[\w.]+` is", answer.err
+        )
+
+
+@pytest.mark.parametrize(("delimiter", "choices"), [("", ["Oslo", ""]), (" ", ["", "Oslo"])])
+def test_an_answer_without_tokens_is_named(llmrepair: CommandLine, tmp_path: Path, delimiter: str, choices: list[str]) -> None:
+    items = [{"prompt": "Sara Lorenz comes from", "choices": each, "gold": 0} for each in (["Oslo", "Rome"], choices)]
+    (tmp_path / "spans.jsonl").write_text("\n".join(map(json.dumps, items)))
+    data = {"dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(tmp_path / "spans.jsonl")}}}
+    task = {**CHOICES, "task": "spans", "test_split": "test", "target_delimiter": delimiter, **data}
+    write_yaml(tmp_path / "spans.yaml", task)
+    asked = ("--include-path", tmp_path, "--tasks", "spans", "--runs", tmp_path / "runs")
+    answer = evaluated(llmrepair, *asked)
+    assert answer.code == 1
+    assert "item 1 of task `spans` has an answer without tokens" in answer.err

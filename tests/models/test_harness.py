@@ -86,8 +86,9 @@ def test_behind_a_prompt_it_is_the_model_on_concatenated_embeddings(name: str) -
         ours = RepairedLM(model, tokenizer, 3, 90, cache, FixedSelector(chosen))
         results = ours.loglikelihood(pairs())
         for request, (ll, _) in zip(pairs(), results, strict=True):
-            context, continuation = ours._encoded(*request.args)
-            logits = behind_prompt(model, prompt, context + continuation, 9)[len(context) - 1 : -1].log_softmax(-1)
+            ((context, whole),) = ours._pairs([request])
+            continuation = whole[len(context) :]
+            logits = behind_prompt(model, prompt, whole, 9)[len(context) - 1 : -1].log_softmax(-1)
             expected = logits.gather(1, torch.tensor(continuation)[:, None]).sum().item()
             assert ll == pytest.approx(expected, abs=1e-4)
         for request, text in zip(prompts_to_continue(), ours.generate_until(prompts_to_continue()), strict=True):

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from llmrepair.models.probe import cross_validated, fit_probe, last_states
+from llmrepair.models.text import text_encoder
 from llmrepair.pipeline.artifact import write_json
 from llmrepair.pipeline.stage import Context
 from llmrepair.stages.diagnostics.probe.facts import Facts, lab_facts
@@ -75,7 +76,7 @@ def run(stage: Probes, context: Context) -> dict[str, Any]:
 
 
 def _see(facts: Facts, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, context: Context) -> Seen:
-    rows = [tokenizer(fact.question.prompt()).input_ids for fact in facts.facts]
+    rows = list(map(text_encoder(tokenizer), (fact.question.prompt() for fact in facts.facts)))
     states, said = last_states(model, rows, context.runtime.sequences or _AT_ONCE)
     return Seen(facts, states.cpu(), said.cpu())  # where float64 is
 

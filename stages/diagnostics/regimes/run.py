@@ -13,6 +13,7 @@ from llmrepair.lab.world import make_world
 from llmrepair.models.prompted import PromptedModel
 from llmrepair.models.regimes import KINDS, MEASURES, activations, block_sums, measures
 from llmrepair.models.selection import pad_rows
+from llmrepair.models.text import text_encoder
 from llmrepair.pipeline.artifact import write_json
 from llmrepair.pipeline.errors import Problem, WorkError
 from llmrepair.pipeline.stage import Context
@@ -37,7 +38,7 @@ _FEWEST_TEXTS = 16
 def run(stage: Regimes, context: Context) -> dict[str, Any]:
     dense, tokenizer = load_weights(stage.dense, context, "dense")
     dense.set_attn_implementation("eager")
-    rows = [tokenizer(text).input_ids[: stage.config.compared_tokens] for text in _texts(stage)]
+    rows = [tokens[: stage.config.compared_tokens] for tokens in map(text_encoder(tokenizer), _texts(stage))]
     if len(rows) < _FEWEST_TEXTS:
         message = f"`{stage.config.compared_text}` holds {len(rows)} texts, and {_FEWEST_TEXTS} are the least"
         raise WorkError(Problem(message, "give more text with --compared-text"))

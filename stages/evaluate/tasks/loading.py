@@ -14,7 +14,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import Entry, Kind
 from lm_eval.tasks._yaml_loader import load_yaml
 
-from llmrepair.models.memory import DoesNotFit
+from llmrepair.models.failures import Failure
 from llmrepair.pipeline.errors import LlmrepairError, Problem, WorkError
 from llmrepair.stages.evaluate.tasks.asked import Identity, definitions
 from llmrepair.stages.evaluate.tasks.definitions import Group, Task
@@ -109,7 +109,7 @@ def told(what: str) -> Iterator[None]:
         yield
     except LlmrepairError:
         raise
-    except DoesNotFit as error:
+    except Failure as error:
         raise WorkError(Problem(str(error), error.hint)) from error
     except Exception as error:
         modules = (frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(error.__traceback__))

@@ -13,8 +13,10 @@ from transformers import PreTrainedTokenizerBase
 from llmrepair.models.harness import RepairedLM
 from llmrepair.models.loading import load_model, load_tokenizer
 from llmrepair.models.prompt_cache import extend_cache
+from llmrepair.stages.repairs.behind_text import behind_text
 from llmrepair.stages.repairs.hard.options import TextOptions
 from llmrepair.stages.repairs.icl.options import ExamplesOptions
+from llmrepair.stages.repairs.placed import Placing
 from llmrepair.stages.repairs.texts import example_tokens, most_prompt_tokens, prompt_tokens
 from llmrepair.stages.request import evaluate_stage, notes
 from llmrepair.stages.sources.models import model_folder
@@ -43,18 +45,18 @@ def test_a_text_prompt_is_the_text_in_front_of_the_inputs_tokens(name: str, begi
     plain = load_tokenizer(folder, None)
     assert front == [1] * begins + plain(TEXT).input_ids  # once
 
-    language_model = RepairedLM(
-        model, tokenizer, 3, 150, extend_cache(model, None, 0, front), begun_by=front[0] if begins else None
-    )
+    placed = behind_text(Placing(model, tokenizer, None, None, 0, scoring=lambda cache: lambda texts: []), front)
+    language_model = RepairedLM(model, tokenizer, 3, 150, placed.cache, last=placed.last)
     for request, (loglikelihood, _) in zip(pairs(), language_model.loglikelihood(pairs()), strict=True):
         context, continuation = (plain(text).input_ids for text in request.args)
-        context = context or [1]  # something has to stand in front of what is scored
+        context = context or [1] * (not begins)  # as behind a prompt, where none stands there yet
         logits = model(torch.tensor([front + context + continuation])).logits[0, len(front + context) - 1 : -1]
         expected = logits.log_softmax(-1).gather(1, torch.tensor(continuation)[:, None]).sum().item()
         assert loglikelihood == pytest.approx(expected, abs=1e-4)
 
     short = plain(texts()[1].args[0]).input_ids
-    logits = model(torch.tensor([[*front, 1, *short]])).logits[0, len(front) : -1]
+    begun = [*front, *[1] * (not begins)]
+    logits = model(torch.tensor([[*begun, *short]])).logits[0, len(begun) - 1 : -1]
     expected = logits.log_softmax(-1).gather(1, torch.tensor(short)[:, None]).sum().item()
     assert language_model.loglikelihood_rolling(texts())[1] == pytest.approx(expected, abs=1e-3)
 
@@ -72,10 +74,12 @@ def test_a_beginning_comes_twice_if_nobody_is_told() -> None:
         load_model(str(model_folder("lab")), None, "float32", torch.device("cpu")),
         tokenizer_with_beginning("lab"),
     )
-    cache = extend_cache(model, None, 0, prompt_tokens(TEXT, tokenizer))
+    tokens = prompt_tokens(TEXT, tokenizer)
+    fronts = [(tokens[:-1], tokens[-1]), (tokens, None)]
     request = instances("loglikelihood", [pairs()[0].args])
     once, twice = (
-        RepairedLM(model, tokenizer, 1, 150, cache, begun_by=begun_by).loglikelihood(request)[0][0] for begun_by in (1, None)
+        RepairedLM(model, tokenizer, 1, 150, extend_cache(model, None, 0, front), last=last).loglikelihood(request)[0][0]
+        for front, last in fronts
     )
     assert abs(once - twice) > 1e-3
 

@@ -1,0 +1,19 @@
+"""What ends an evaluation for a reason that its user can mend."""
+
+from __future__ import annotations
+
+
+class Failure(Exception):
+    """
+    Args:
+        message: what is wrong.
+        hint: what helps.
+    """
+
+    def __init__(self, message: str, hint: str):
+        super().__init__(message)
+        self.hint = hint
+
+
+class NoAnswer(Failure):
+    """An answer without a token of its own: as nothing is asked of a model, its log-likelihood would be 0, the best of all."""
