@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-KEY_SCHEME = 2
+KEY_SCHEME = 3
 KEY_LENGTH = 16  # hex digits that name a folder: 64 bits, no collision before billions of artifacts
 
 _SAMPLES = 9

@@ -81,6 +81,9 @@ class Control(Weights):
     def modules(self) -> tuple[str, ...]:
         return self.code, type(self.kind).__module__
 
+    def libraries(self) -> tuple[str, ...]:
+        return (*self.read_with(), *self.kind.libraries)
+
     def inputs(self) -> dict[str, Stage]:
         return {"compressed": self.compressed} if self.compressed is not None else {}
 
