@@ -16,7 +16,14 @@ from llmrepair.stages.controls import CONTROLS
 from llmrepair.stages.controls.base import ControlKind
 from llmrepair.stages.sources.fields import ModelConfig
 from llmrepair.stages.sources.lab import UNTOLD
-from llmrepair.stages.sources.models import ModelSource, load_config, resolve_model, roughly_needed
+from llmrepair.stages.sources.models import (
+    ModelSource,
+    adapter_problem,
+    has_adapter,
+    load_config,
+    resolve_model,
+    roughly_needed,
+)
 from llmrepair.stages.sources.weights import Weights
 
 if TYPE_CHECKING:
@@ -95,6 +102,8 @@ class Control(Weights):
         return {"model": self.model.identity, "start": self.start.identity}
 
     def check(self) -> list[Problem]:
+        if has_adapter(self.model):
+            return [adapter_problem(self.config.model)]
         if problems := self.kind.problems(self):
             return problems
         if "quantization_config" not in load_config(self.model):
