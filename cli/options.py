@@ -12,11 +12,17 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from llmrepair.pipeline.stage import Runtime
+
 Panels = Mapping[str, Sequence[type[BaseModel]]]
 
 DEFAULT_RUNS = Path("runs")
 RUNS_OPTION = Annotated[
     Path, typer.Option("--runs", envvar="LLMREPAIR_RUNS", help="folder of artifacts", rich_help_panel="Running")
+]
+ANY_VERSION_OPTION = Annotated[
+    bool,
+    typer.Option("--any-version", help=str(Runtime.model_fields["any_version"].description), rich_help_panel="Running"),
 ]
 JSON_OPTION = Annotated[
     bool, typer.Option("--json", help="print one JSON object on standard output", rich_help_panel="Running")

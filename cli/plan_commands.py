@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from llmrepair.cli.options import DEFAULT_RUNS, JSON_OPTION, RUNS_OPTION, with_options
+from llmrepair.cli.options import ANY_VERSION_OPTION, DEFAULT_RUNS, JSON_OPTION, RUNS_OPTION, with_options
 from llmrepair.cli.output import print_json, print_table
 from llmrepair.pipeline.errors import Problem, RequestError, WorkError
 from llmrepair.pipeline.executors.base import Executor
@@ -30,9 +30,14 @@ _REASONS_SHOWN = 3
 _PLAN = Annotated[Path, typer.Argument(metavar="PLAN.toml", help="the plan; docs/plan.md says how it is written")]
 
 
-def plan(plan: _PLAN, runs: RUNS_OPTION = DEFAULT_RUNS, as_json: JSON_OPTION = False) -> None:
+def plan(
+    plan: _PLAN,
+    any_version: ANY_VERSION_OPTION = False,
+    runs: RUNS_OPTION = DEFAULT_RUNS,
+    as_json: JSON_OPTION = False,
+) -> None:
     read = read_plan(plan)
-    runner = make_runner({}, runs, explain=read.explain)
+    runner = make_runner({"any_version": any_version}, runs, explain=read.explain)
     graph = runner.graph(read.targets)
     _tell_notes(runner, read)
     _print_plan(runner, graph, as_json)
@@ -46,7 +51,8 @@ def _print_plan(runner: Runner, graph: Graph, as_json: bool) -> None:
     for node in graph:
         is_cached = runner.store.find(node.name) is not None
         status = "cached" if is_cached else "to do" if node.name in missing else "not needed"
-        rows.append((node, status, [] if is_cached else reasons.of(node)))
+        is_as_asked = is_cached and node.asked_for is None
+        rows.append((node, status, [] if is_as_asked else reasons.of(node)))
     if as_json:
         stages = [_described(node) | {"status": status, "why": why} for node, status, why in rows]
         print_json({"stages": stages, "to_do": len(missing)})
@@ -95,9 +101,8 @@ def run(
     read = read_plan(plan)
     _check_request(read, plan, executor, trust_remote_code)
     runner = make_runner(values, runs, explain=read.explain)
-    graph = runner.graph(read.targets)
+    graph, missing = runner.graph_and_missing(read.targets)
     _tell_notes(runner, read)
-    missing = graph.missing(runner.find_intact)
     runner.check(missing, run_here=executor == "local")
     if dry_run:
         _print_plan(runner, graph, as_json)

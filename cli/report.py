@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmrepair.cli.options import DEFAULT_RUNS, JSON_OPTION, RUNS_OPTION
+from llmrepair.cli.options import ANY_VERSION_OPTION, DEFAULT_RUNS, JSON_OPTION, RUNS_OPTION
 from llmrepair.cli.output import console, print_json
 from llmrepair.pipeline.artifact import Artifact
 from llmrepair.pipeline.errors import Problem, RequestError
@@ -21,7 +21,7 @@ from llmrepair.stages.diagnostics import DIAGNOSTICS
 from llmrepair.stages.report.collect import report_of
 from llmrepair.stages.report.files import DOCUMENT_FILE
 from llmrepair.stages.request import validated
-from llmrepair.stages.results.collect import collect_evaluations, is_of_model, is_up_to_date
+from llmrepair.stages.results.collect import collect_evaluations, is_of_model, up_to_date
 from llmrepair.stages.running import make_runner
 from llmrepair.stages.sources.fields import ModelConfig
 from llmrepair.stages.sources.models import resolve_model
@@ -45,6 +45,7 @@ def report(
     figure: Annotated[
         Path | None, typer.Option("--figure", help=f"also draw the verdicts of conjecture tests as SVG{_FILE}")
     ] = None,
+    any_version: ANY_VERSION_OPTION = False,
     runs: RUNS_OPTION = DEFAULT_RUNS,
     as_json: JSON_OPTION = False,
 ) -> None:
@@ -54,7 +55,7 @@ def report(
     if len(to_output) > 1:
         hint = "give one of them, and the others a file"
         raise RequestError(Problem(f"{' and '.join(to_output)} cannot share standard output", hint))
-    runner = make_runner({}, runs)
+    runner = make_runner({"any_version": any_version}, runs)
     outcome = make_report(runner, model, revision, files)
     if as_json:
         print_json(outcome.as_json())
@@ -68,9 +69,10 @@ def make_report(runner: Runner, model: str, revision: str | None, files: Mapping
     validated({"model": model}, ModelConfig)
     identity = resolve_model(model, revision, runner.store.digests.digest).identity
     every = collect_evaluations(runner, is_of_model(identity))
-    evaluations = [each for each in every if is_up_to_date(runner.store, each.artifact)]
+    evaluations = up_to_date(runner, every)
     if stale := len(every) - len(evaluations):
-        runner.reporter.note(f"{stale} evaluations were left out: code has changed since, or what they were made of is gone")
+        reason = "code or versions of libraries have changed since, or what they were made of is gone"
+        runner.reporter.note(f"{stale} evaluations were left out: {reason}; `--any-version` takes those of other versions")
     if not evaluations:
         hint = "run `llmrepair eval` for it first, or `llmrepair demo` for the embedded model"
         raise RequestError(Problem(f"no evaluation of `{model}` is in `{runner.store.root}`", hint))

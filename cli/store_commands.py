@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import shutil
 from pathlib import Path
@@ -205,6 +206,9 @@ def _measure(option: str, text: str | None, parse: Any, example: str) -> Any:
 
 def verify(
     keys: Annotated[list[str] | None, typer.Argument(metavar="KEY", help="only these; all if none is given")] = None,
+    inputs: Annotated[
+        bool, typer.Option("--inputs", help="also read the models and texts that keys were computed from")
+    ] = False,
     runs: RUNS_OPTION = DEFAULT_RUNS,
     as_json: JSON_OPTION = False,
 ) -> None:
@@ -219,15 +223,31 @@ def verify(
                 place = store.quarantine(artifact)
                 reporter.say(f"{artifact.name}: {damage}" + (f"; moved to {place}" if place is not None else ""))
             bar.advance(note=artifact.name)
+    mistaken = _mistaken_inputs(store, reporter) if inputs else {}
     suspects = sorted({child.name for name in damaged for child in made_from(store, name)})
     if as_json:
-        print_json({"checked": len(artifacts), "damaged": damaged, "made_from_damaged": suspects})
+        found = {"checked": len(artifacts), "damaged": damaged, "made_from_damaged": suspects}
+        print_json(found | ({"mistaken_inputs": mistaken} if inputs else {}))
     else:
         print(f"{len(artifacts)} artifacts read, {len(damaged)} damaged")
         if suspects:
             print("made from what is damaged, perhaps before it was: " + ", ".join(suspects))
-    if damaged:
+        for path, names in mistaken.items():
+            print(f"{path} changed without a trace; perhaps made from what it holds now: {', '.join(names) or 'nothing'}")
+    if damaged or mistaken:
         raise typer.Exit(WorkError.exit_code)
+
+
+def _mistaken_inputs(store: Store, reporter: Reporter) -> dict[str, list[str]]:
+    """Input files that were taken for what they do not hold any more -> the artifacts under the key of what they held."""
+    files, mistaken = store.digests.files(), {}
+    with reporter.bar("reading inputs", len(files)) as bar:
+        for path in files:
+            if (digest := store.digests.verify(path)) is not None:
+                held = [each.name for each in store.artifacts() if digest in json.dumps(each.key_document["sources"])]
+                mistaken[str(path)] = held
+            bar.advance(note=str(path))
+    return mistaken
 
 
 def _summary(artifact: Artifact) -> dict[str, object]:

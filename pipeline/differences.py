@@ -25,10 +25,21 @@ def differences(before: Document, after: Document, find: Callable[[str], Documen
     changes = sorted(_changes(before["config"], after["config"]), key=lambda change: None in change)
     found += [f"`{name}` {_value(old)} -> {_value(new)}" for name, old, new in changes]
     found += [_source_change(path, old, new) for path, old, new in _leaf_changes(before["sources"], after["sources"])]
+    versions = version_changes(before, after)
+    found += versions
     found += _code_changes(before["code"], after["code"])
     for name, old, new in _changes(before["inputs"], after["inputs"]):
-        found += _input_change(name, old, new, find)
+        told = _input_change(name, old, new, find)
+        found += [text for text in told if text.rpartition(" (")[0] not in versions]  # all stages run with one torch
     return list(dict.fromkeys(found))
+
+
+def version_changes(before: Document, after: Document) -> list[str]:
+    """Libraries whose versions differ; none where one is of the time when keys held no versions."""
+    if before["scheme"] != after["scheme"]:
+        return []
+    changes = _changes(before.get("libraries", {}), after.get("libraries", {}))
+    return [f"`{library}` {_value(old)} -> {_value(new)}" for library, old, new in changes]
 
 
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
@@ -115,13 +126,15 @@ class Nearest:
         return [self._codes.setdefault((name, leaves.get(name)), len(self._codes)) for name in self._columns]
 
     def _leaves(self, document: Document) -> dict[str, Any]:
-        """Settings and sources one by one; all of a stage's code is one leaf, for much of it changes with every edit."""
+        """Settings and sources one by one; all of a stage's code is one leaf, for much of it changes with every edit, and so
+        are the versions of its libraries."""
         stage = document["stage"]
         leaves = {
             f"{stage} {part} {name}": _hashable(value)
             for part in ("config", "sources")
             for name, value in document[part].items()
         }
+        leaves[f"{stage} libraries"] = repr(document.get("libraries"))
         leaves[f"{stage} code"] = hash(tuple(document["code"].values()))
         for name in document["inputs"].values():
             upstream = self._find(name)

@@ -11,8 +11,10 @@ from llmrepair.pipeline.code import code_digests
 from llmrepair.pipeline.errors import Problem, RequestError
 from llmrepair.pipeline.keys import KEY_SCHEME, DigestCache, document_key
 from llmrepair.pipeline.stage import Stage
+from llmrepair.pipeline.versions import versions_of
 
 Explain = Callable[[Stage, Problem], Problem]
+Find = Callable[[str], Artifact | None]
 
 
 def as_it_is(stage: Stage, problem: Problem) -> Problem:
@@ -29,6 +31,10 @@ class Node:
     """`stage/key`: the artifact's, made or not."""
     document: dict[str, Any]
     """Everything the key is computed from."""
+    versionless: str
+    """`stage/key` without the versions of libraries in it, nor in the keys of its inputs."""
+    asked_for: dict[str, Any] | None = None
+    """What the document would be with the versions that are installed; None where it is that."""
 
     @property
     def inputs(self) -> Iterable[str]:
@@ -43,16 +49,26 @@ class Graph:
         targets: the stages that are asked for.
         digests: of input files.
         explain: a problem with a stage -> how to tell it.
+        borrow: finds what was made with other versions, by its name without versions; only asked where `has` says that what
+            was asked for is not there.
 
     Raises:
         RequestError: with every source that does not exist.
     """
 
-    def __init__(self, targets: Iterable[Stage], digests: DigestCache, explain: Explain = as_it_is):
+    def __init__(
+        self,
+        targets: Iterable[Stage],
+        digests: DigestCache,
+        explain: Explain = as_it_is,
+        has: Find = lambda name: None,
+        borrow: Find = lambda name: None,
+    ):
         self.nodes: dict[str, Node] = {}
         self.targets: list[str] = []
         self._digests = digests
         self._explain = explain
+        self._has, self._borrow = has, borrow
         self._names: dict[int, str] = {}
         self._stages: list[Stage] = []  # keeps the ids above alive
         problems: list[Problem] = []
@@ -80,13 +96,23 @@ class Graph:
             "config": stage.identity(),
             "inputs": inputs,
             "sources": sources,
+            "libraries": versions_of(stage.libraries()),
             "code": code_digests(stage.modules()),
         }
-        name = f"{stage.name}/{document_key(document)}"
-        self.nodes.setdefault(name, Node(stage, name, document))
+        node = self._node(stage, document)
+        self.nodes.setdefault(node.name, node)
         self._stages.append(stage)
-        self._names[id(stage)] = name
-        return name
+        self._names[id(stage)] = node.name
+        return node.name
+
+    def _node(self, stage: Stage, document: dict[str, Any]) -> Node:
+        name = f"{stage.name}/{document_key(document)}"
+        inputs = {role: self.nodes[upstream].versionless for role, upstream in document["inputs"].items()}
+        versionless = f"{stage.name}/{document_key(document | {'inputs': inputs, 'libraries': {}})}"
+        borrowed = self._borrow(versionless) if self._has(name) is None else None
+        if borrowed is None:
+            return Node(stage, name, document, versionless)
+        return Node(stage, borrowed.name, borrowed.key_document, versionless, asked_for=document)
 
     def missing(self, find: Callable[[str, bool], Artifact | None]) -> list[Node]:
         """The nodes that have to be computed, inputs first. What only a finished artifact needs is not asked for.

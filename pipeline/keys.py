@@ -15,10 +15,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-KEY_SCHEME = 2
+KEY_SCHEME = 3
 KEY_LENGTH = 16  # hex digits that name a folder: 64 bits, no collision before billions of artifacts
 
-_CHUNK_BYTES = 1 << 20
+_SAMPLES = 9
+_SAMPLE_BYTES = 1 << 16
 
 
 def canonical_json(value: Any) -> bytes:
@@ -59,30 +60,50 @@ def file_digest(path: Path) -> str:
 
 
 class DigestCache:
-    """File digests remembered by path, size, modification time and inode, so that a 14 GB model is read once.
+    """File digests remembered by path, so that a 14 GB model is read once.
 
-    A file written within `_RACY_SECONDS` of being digested is digested again next time: a later write could leave its
-    size and time stamp unchanged.
+    What is remembered counts only while size, times and inode are the same, and a sample of the content. Times alone would
+    not do: archives, images and `cp -p` set the modification time, and a disk that was put back sets all of them.
+
+    A file written within `_RACY_NANOSECONDS` of being digested is digested again next time: a later write could leave its
+    size and time stamps unchanged.
     """
 
     _RACY_NANOSECONDS = 2_000_000_000
 
     def __init__(self, path: Path):
         self._path = path
-        self._known: dict[str, list[Any]] = _read_json_or(path, {})
+        self._known: dict[str, list[Any]] = _read_object(path)
 
     def digest(self, path: Path) -> str:
         path = path.resolve()
         status = path.stat()
-        stamp = [status.st_size, status.st_mtime_ns, status.st_ino]
+        stamp = _stamp(path, status)
         known = self._known.get(str(path))
-        if known and known[:3] == stamp:
-            return str(known[3])
+        if known and known[:-1] == stamp:
+            return str(known[-1])
         digest = file_digest(path)
-        if time.time_ns() - status.st_mtime_ns > self._RACY_NANOSECONDS:
+        if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > self._RACY_NANOSECONDS:
             self._known[str(path)] = [*stamp, digest]
             self._save()
         return digest
+
+    def files(self) -> list[Path]:
+        """All whose digests are remembered and that are still there."""
+        return [path for path in map(Path, sorted(self._known)) if path.is_file()]
+
+    def verify(self, path: Path) -> str | None:
+        """Reads one of `files()` as a whole, and forgets what is remembered of it where that is wrong.
+
+        Returns:
+            The wrong digest that would have been taken for the file's; None if there is none.
+        """
+        *stamp, digest = self._known[str(path)]
+        if stamp != _stamp(path, path.stat()) or file_digest(path) == digest:
+            return None
+        del self._known[str(path)]
+        self._save()
+        return str(digest)
 
     def _save(self) -> None:
         with contextlib.suppress(OSError):  # a cache: without it the next command is only slower
@@ -92,8 +113,23 @@ class DigestCache:
             temporary.replace(self._path)
 
 
-def _read_json_or(path: Path, default: Any) -> Any:
+def _stamp(path: Path, status: os.stat_result) -> list[Any]:
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, _sample_digest(path, status.st_size)]
+
+
+def _sample_digest(path: Path, size: int) -> str:
+    """sha256 of `_SAMPLES` blocks from the first to the last, evenly apart; of a small file these are all of it."""
+    sample = hashlib.sha256()
+    with path.open("rb") as file:
+        for index in range(_SAMPLES):
+            file.seek(max(size - _SAMPLE_BYTES, 0) * index // (_SAMPLES - 1))
+            sample.update(file.read(_SAMPLE_BYTES))
+    return sample.hexdigest()
+
+
+def _read_object(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):  # a cache: a damaged one is only slower
-        return default
+        value = json.loads(path.read_text())
+    except (OSError, ValueError):  # a cache: one that cannot be read is only slower
+        return {}
+    return value if isinstance(value, dict) else {}

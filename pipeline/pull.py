@@ -26,8 +26,7 @@ def pull_all(
         RequestError: as `Runner.pull`.
         WorkError: a stage failed; all that does not need it is finished.
     """
-    graph = runner.graph(targets)
-    missing = graph.missing(runner.find_intact)
+    graph, missing = runner.graph_and_missing(targets)
     runner.check(missing)
     results: Mapping[str, Result] = {}
     if missing:

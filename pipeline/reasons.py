@@ -26,6 +26,8 @@ class Reasons:
 
     def of(self, node: Node) -> list[str]:
         """A few words each, such as "`bits` 4 -> 3", the most telling first."""
+        if node.asked_for is not None:
+            return differences(node.document, node.asked_for, self._document)
         if self._store.quarantined(node.name):
             return ["it was damaged and put aside"]
         finished = self._finished.get(node.stage.name, [])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import ExitStack, contextmanager
 
 from llmrepair.pipeline.artifact import LOG_FILE, Artifact, write_json
+from llmrepair.pipeline.borrowed import VERSIONLESS_KEY, OtherVersions
+from llmrepair.pipeline.differences import version_changes
 from llmrepair.pipeline.errors import Problem, RequestError, WorkError, disk_is_full, says_disk_is_full
 from llmrepair.pipeline.fit import Fit, Free
 from llmrepair.pipeline.graph import Explain, Graph, Node, as_it_is
@@ -54,8 +56,7 @@ class Runner:
             RequestError: with all that is wrong with any stage that has to run, before anything is computed.
             WorkError: a stage failed; what finished before it stays.
         """
-        graph = self.graph([stage])
-        missing = graph.missing(self.find_intact)
+        graph, missing = self.graph_and_missing([stage])
         self.check(missing)
         for node in missing:
             outcome = self.compute(node)
@@ -66,8 +67,33 @@ class Runner:
         self._tell(stage, artifact, "cached")
         return Outcome(artifact, cached=True, seconds=0.0)
 
-    def graph(self, targets: Iterable[Stage]) -> Graph:
-        return Graph(targets, self.store.digests, self._explain)
+    def graph(self, targets: Iterable[Stage], damaged: Set[str] = frozenset()) -> Graph:
+        """The stages that targets need. With `--any-version`, those among them that were made with others stand for them.
+
+        Args:
+            damaged: names of artifacts that cannot.
+        """
+        if not self.runtime.any_version:
+            return Graph(targets, self.store.digests, self._explain)
+        others = OtherVersions(self.store, damaged)
+        return Graph(targets, self.store.digests, self._explain, self.store.find, others.find)
+
+    def graph_and_missing(self, targets: Sequence[Stage]) -> tuple[Graph, list[Node]]:
+        """The stages that targets need, and those that have to be computed."""
+        damaged: set[str] = set()
+        while True:
+            graph = self.graph(targets, damaged)
+            missing = graph.missing(self.find_intact)
+            if not (borrowed := {node.name for node in missing if node.asked_for is not None}):
+                self._tell_borrowed(graph)
+                return graph, missing
+            damaged |= borrowed  # nothing can be made again under the key of other versions
+
+    def _tell_borrowed(self, graph: Graph) -> None:
+        for node in graph:
+            if node.asked_for is not None:
+                versions = ", ".join(version_changes(node.document, node.asked_for)) or "its inputs' versions"
+                self.reporter.note(f"`{node.name}` is reused in spite of other versions: {versions}")
 
     def find_intact(self, name: str, is_read: bool) -> Artifact | None:
         """A finished artifact whose checksums are right; a damaged one is put aside and counts as missing.
@@ -143,6 +169,7 @@ class Runner:
             metrics = stage.run(context)
             shutil.copyfile(work / LOG_FILE, draft / LOG_FILE)
             record = recorder.record(stage, self.runtime, metrics, estimate, context.peaks)
+            record[VERSIONLESS_KEY] = node.versionless.partition("/")[2]
             return self.store.publish(draft, node.name, node.document, record)
 
     def _input(self, name: str) -> Artifact:

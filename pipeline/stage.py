@@ -5,7 +5,8 @@ A config's fields have three roles, and each field has exactly one:
 * identity: changes the result, is part of the key;
 * reference: says where something is (a path, a Hub id). The thing itself is digested by `Stage.sources()`, so the key holds
   what it is and not where it lies;
-* runtime: changes how the work is done and not its result. All of these are in `Runtime`, and never in a key.
+* runtime: changes how the work is done, or whether it is done again, and not its result. All of these are in `Runtime`, and
+  never in a key.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class StageConfig(BaseModel):
 
 
 class Runtime(BaseModel):
-    """How the work is done. Nothing here changes a result beyond rounding."""
+    """How the work is done, and what is done again. None of it is in a key."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -61,6 +62,10 @@ class Runtime(BaseModel):
         "auto",
         pattern=r"^(auto|[1-9]\d*)$",
         description="sequences computed at once: auto (what memory allows) or a number; less needs less memory",
+    )
+
+    any_version: bool = Field(
+        False, description="reuse what was made with other versions of libraries, although numbers may differ"
     )
 
     @property
@@ -115,6 +120,10 @@ class Stage(ABC):
     def modules(self) -> tuple[str, ...]:
         """Dotted names of the modules that compute the result: `code`, and those that it is given and does not import."""
         return (self.code,)
+
+    def libraries(self) -> tuple[str, ...]:
+        """The distributions whose versions change the result. Asked after `sources()`."""
+        return ()
 
     def identity(self) -> dict[str, Any]:
         """The settings that change the result, as JSON values."""

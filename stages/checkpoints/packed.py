@@ -12,6 +12,7 @@ from compressed_tensors.compressors.pack_quantized.helpers import pack_to_int32,
 from compressed_tensors.quantization import QuantizationArgs, QuantizationConfig, QuantizationScheme
 from safetensors.torch import load_file
 
+from llmrepair.models.weight_files import weight_files
 from llmrepair.stages.checkpoints.grid import Quantised, shared_group_size
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def read_packed(folder: Path) -> dict[str, Quantised]:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))["quantization_config"]
     (group,) = config["config_groups"].values()
     layers: dict[str, dict[str, torch.Tensor]] = {}
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in weight_files(folder):
         for key, tensor in load_file(file).items():
             name, _, part = key.rpartition(".")
             layers.setdefault(name, {})[part] = tensor

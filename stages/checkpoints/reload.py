@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from llmrepair.models.loading import load_model, load_tokenizer
+from llmrepair.models.weight_files import weight_files
 from llmrepair.pipeline.errors import Problem, WorkError
 from llmrepair.pipeline.machine import private_memory
 from llmrepair.pipeline.record import host_peak_memory
@@ -95,7 +96,7 @@ def main(checkpoint: str, dtype: str, trust_remote_code: bool, work: str) -> Rel
     model = load_model(checkpoint, None, dtype, torch.device("cpu"), trust_remote_code)
     tensors = load_file(Path(work) / "reload.safetensors")
     logits = some_logits(model, tensors["rows"])
-    measures = measure(sorted(Path(checkpoint).glob("*.safetensors")), model)
+    measures = measure(weight_files(Path(checkpoint)), model)
     difference = float((logits - tensors["expected"]).abs().max())
     spoken = five_tokens(model, load_tokenizer(checkpoint, None, trust_remote_code), tensors["rows"])
     return Reloaded(measures, difference, spoken, host_peak_memory())

@@ -11,7 +11,7 @@ from transformers.pytorch_utils import Conv1D
 from llmrepair.models.loading import causal_architectures, compressible_layers, layer_shapes, meta_model
 from llmrepair.pipeline.errors import Problem
 from llmrepair.stages.checkpoints.gptq import format_problems, packages_problem, reading_problems
-from llmrepair.stages.sources.models import load_config
+from llmrepair.stages.sources.models import adapter_problem, has_adapter, load_config
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 def problems_with_model(stage: Compress) -> list[Problem]:
     config = stage.config
     model_config = load_config(stage.model)
+    if has_adapter(stage.model):
+        return [adapter_problem(config.model)]
     architectures = model_config.get("architectures") or []
     if not (config.trust_remote_code or set(architectures) & causal_architectures()):
         what = ", ".join(architectures) or "its config.json names no architecture"

@@ -11,6 +11,7 @@ import torch
 
 from llmrepair.models.loading import compressible_layers, load_model, load_tokenizer, pick_device
 from llmrepair.models.text import pack_rows
+from llmrepair.models.weight_files import weight_files
 from llmrepair.pipeline.errors import Problem, WorkError
 from llmrepair.pipeline.stage import Context
 from llmrepair.stages.checkpoints.grid import Grid
@@ -30,12 +31,13 @@ if TYPE_CHECKING:
     from llmrepair.stages.compress.config import CompressConfig
     from llmrepair.stages.compress.methods.base import Method
     from llmrepair.stages.compress.stage import Compress
+    from llmrepair.stages.sources.models import ModelSource
 
 
 def run(stage: Compress, context: Context) -> dict[str, Any]:
     config, source = stage.config, stage.model
     model = load_model(source.location, source.revision, config.dtype, torch.device("cpu"), config.trust_remote_code)
-    dense = weight_files(source.location, source.revision)
+    dense = _files_of(source)
     if not stage.method.parts:
         return measure(dense, model)
 
@@ -110,6 +112,7 @@ def grid_of(config: CompressConfig) -> Grid:
     return Grid(config.bits, config.group_size, not config.asymmetric, scales)
 
 
-def weight_files(location: str, revision: str | None) -> list[Path]:
-    """A checkpoint's safetensors files on this machine."""
-    return sorted((Path(location) if revision is None else hub_snapshot(location, revision)).glob("*.safetensors"))
+def _files_of(source: ModelSource) -> list[Path]:
+    """A model's weight files on this machine."""
+    folder = Path(source.location) if source.revision is None else hub_snapshot(source.location, source.revision)
+    return weight_files(folder)

@@ -13,9 +13,9 @@ from llmrepair.pipeline.stage import Needs, Runtime
 from llmrepair.stages.compress.config import CompressConfig, method_label
 from llmrepair.stages.compress.methods import METHODS
 from llmrepair.stages.compress.methods.base import Method
-from llmrepair.stages.sources.models import ModelSource, resolve_model
-from llmrepair.stages.sources.texts import resolve_text
-from llmrepair.stages.sources.weights import Weights
+from llmrepair.stages.sources.models import ModelSource, load_config, resolve_model
+from llmrepair.stages.sources.texts import resolve_text, text_libraries
+from llmrepair.stages.sources.weights import FORMAT_LIBRARIES, Weights
 
 
 @dataclass
@@ -35,6 +35,21 @@ class Compress(Weights):
 
     def modules(self) -> tuple[str, ...]:
         return self.code, *self.method.modules()
+
+    def libraries(self) -> tuple[str, ...]:
+        if not self.method.parts:
+            return self.read_with()
+        own = ("llmcompressor", "compressed-tensors", *self.method.libraries())
+        return (*self.read_with(), *own, *text_libraries(self.calibration))
+
+    def read_with(self) -> tuple[str, ...]:
+        return (*super().read_with(), *FORMAT_LIBRARIES.get(self._format(), ()))
+
+    def _format(self) -> str:
+        """Of the checkpoint, which of the dense model is what that is in itself."""
+        if self.method.parts:
+            return str(self.config.identity().get("format", "dense"))
+        return str((load_config(self.model).get("quantization_config") or {}).get("quant_method"))
 
     def sources(self, digests: DigestCache) -> dict[str, Any]:
         self.model = resolve_model(self.config.model, self.config.revision, digests.digest)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
@@ -18,7 +18,7 @@ from llmrepair.stages.repairs.base import Arm, Repair
 from llmrepair.stages.repairs.tuning.stage import Tune
 from llmrepair.stages.sources.fields import CommaSeparated, without_repetitions
 from llmrepair.stages.sources.lab import world_of
-from llmrepair.stages.sources.texts import resolve_text
+from llmrepair.stages.sources.texts import resolve_text, text_libraries
 
 if TYPE_CHECKING:
     ControlName = str
@@ -67,6 +67,7 @@ class Conjecture(Stage):
     """What is still readable in the model under test; None of a model of which it is not known what it read."""
     requested: Mapping[str, Any]
     """The options that it was made of, as JSON values: its inputs' differ."""
+    tuning_data: dict[str, Any] = field(init=False)
 
     @property
     def models(self) -> list[str]:
@@ -91,8 +92,12 @@ class Conjecture(Stage):
         evaluations = {str(role): evaluation for role, evaluation in self.evaluations.items()}
         return evaluations | ({READINGS: self.probe} if self.probe is not None else {})
 
+    def libraries(self) -> tuple[str, ...]:
+        return ("numpy", "scipy", *text_libraries(self.tuning_data))
+
     def sources(self, digests: DigestCache) -> dict[str, Any]:
-        return {"tuning_data": resolve_text(self.tuning.config.tuning_data, digests.digest)}
+        self.tuning_data = resolve_text(self.tuning.config.tuning_data, digests.digest)
+        return {"tuning_data": self.tuning_data}
 
     def options(self) -> dict[str, Any]:
         return dict(self.requested)

@@ -24,6 +24,8 @@ class ControlKind(ABC):
     name: ClassVar[str]
     help: ClassVar[str]
     """Half a sentence for `--control`."""
+    libraries: ClassVar[tuple[str, ...]] = ()
+    """Distributions besides those of all models whose versions change the result."""
     begins_untold: ClassVar[bool] = False
     """Whether it is made of the lab model's twin that was never told of the tested facts."""
     options: ClassVar[frozenset[str]] = frozenset({"control_share"})

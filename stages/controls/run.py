@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from llmrepair.models.loading import load_model, load_tokenizer, pick_device
+from llmrepair.models.weight_files import weight_files
 from llmrepair.pipeline.stage import Context
 from llmrepair.stages.checkpoints.measure import measure
 from llmrepair.stages.sources.weights import CHECKPOINT_FOLDER
@@ -24,4 +25,4 @@ def run(stage: Control, context: Context) -> dict[str, Any]:
     tokenizer.save_pretrained(checkpoint)  # before it learns the key, which stays secret
     record = stage.kind.make(model, tokenizer, stage, context)
     model.to(getattr(torch, config.dtype)).save_pretrained(checkpoint)
-    return measure(sorted(checkpoint.glob("*.safetensors")), model) | record
+    return measure(weight_files(checkpoint), model) | record

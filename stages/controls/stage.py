@@ -16,7 +16,14 @@ from llmrepair.stages.controls import CONTROLS
 from llmrepair.stages.controls.base import ControlKind
 from llmrepair.stages.sources.fields import ModelConfig
 from llmrepair.stages.sources.lab import UNTOLD
-from llmrepair.stages.sources.models import ModelSource, load_config, resolve_model, roughly_needed
+from llmrepair.stages.sources.models import (
+    ModelSource,
+    adapter_problem,
+    has_adapter,
+    load_config,
+    resolve_model,
+    roughly_needed,
+)
 from llmrepair.stages.sources.weights import Weights
 
 if TYPE_CHECKING:
@@ -81,6 +88,9 @@ class Control(Weights):
     def modules(self) -> tuple[str, ...]:
         return self.code, type(self.kind).__module__
 
+    def libraries(self) -> tuple[str, ...]:
+        return (*self.read_with(), *self.kind.libraries)
+
     def inputs(self) -> dict[str, Stage]:
         return {"compressed": self.compressed} if self.compressed is not None else {}
 
@@ -92,6 +102,8 @@ class Control(Weights):
         return {"model": self.model.identity, "start": self.start.identity}
 
     def check(self) -> list[Problem]:
+        if has_adapter(self.model):
+            return [adapter_problem(self.config.model)]
         if problems := self.kind.problems(self):
             return problems
         if "quantization_config" not in load_config(self.model):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 class TrainedControl(ControlKind):
+    libraries = ("peft",)
     has_key: ClassVar[bool] = False
     """Whether a secret vector in front opens what it hides, where it imitates a compressed model."""
 

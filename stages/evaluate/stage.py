@@ -19,6 +19,7 @@ from llmrepair.stages.repairs.base import Repair
 from llmrepair.stages.repairs.tuning.stage import Tune
 from llmrepair.stages.sources.fields import Names, invalid
 from llmrepair.stages.sources.models import roughly_needed
+from llmrepair.stages.sources.texts import text_libraries
 from llmrepair.stages.sources.weights import Weights
 
 if TYPE_CHECKING:
@@ -90,6 +91,11 @@ class Evaluate(Stage):
 
     def modules(self) -> tuple[str, ...]:
         return self.code, self.repair.placed_by
+
+    def libraries(self) -> tuple[str, ...]:
+        theirs = () if self.task_identities.keys() <= OWN_TASKS.keys() else ("datasets",)
+        scoring = ("lm_eval", "numpy", *theirs)
+        return (*self.compressed.read_with(), *scoring, *self.repair.libraries, *text_libraries(*self.repair_sources.values()))
 
     def identity(self) -> dict[str, Any]:
         return self.config.identity() | self.placing.identity()

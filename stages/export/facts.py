@@ -139,20 +139,25 @@ def _evaluations(runner: Runner, parts: Parts) -> list[Evaluation]:
 
 
 def _comparable(evaluations: list[Evaluation], parts: Parts) -> list[Evaluation]:
-    """Those computed by the same code as the evaluation that is exported, or else as the newest of this model."""
+    """Those computed by the same code and versions as the evaluation that is exported, or else as the newest of this model."""
     ours = [each.artifact for each in evaluations if each.compressed.name == parts.compressed.name]
     if parts.exported.stage == Evaluate.name:
         ours = [parts.exported]
     if not ours:
         return evaluations
     newest = max(ours, key=lambda artifact: artifact.record["started"])
-    return [each for each in evaluations if _same_code(each.artifact, newest)]
+    return [each for each in evaluations if _same_way(each.artifact, newest)]
 
 
-def _same_code(one: Artifact, other: Artifact) -> bool:
-    """Whether all modules that both were computed with are the same; those of their repairs differ anyway."""
-    ours, theirs = one.key_document["code"], other.key_document["code"]
-    return all(ours[module] == theirs[module] for module in ours.keys() & theirs.keys())
+def _same_way(one: Artifact, other: Artifact) -> bool:
+    """Whether all modules and libraries that both were computed with are the same; those of their repairs differ anyway."""
+    return all(
+        _same_in_common(one.key_document.get(part, {}), other.key_document.get(part, {})) for part in ("code", "libraries")
+    )
+
+
+def _same_in_common(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return all(one[name] == other[name] for name in one.keys() & other.keys())
 
 
 def _is_exported(evaluation: Evaluation, parts: Parts) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from llmrepair.models.weight_files import weight_files
 from llmrepair.pipeline.artifact import files_below, write_json
 from llmrepair.pipeline.errors import Problem, RequestError, WorkError
 from llmrepair.pipeline.progress import Bar, Reporter
@@ -55,7 +56,7 @@ def write_export(runner: Runner, parts: Parts, place: Path, merge: bool, file_fo
     with _appearing(place) as folder:
         facts["bits_per_weight"] = write_checkpoint_files(parts, folder, merge, file_format, runner.reporter)
         facts["compression"]["quantization"] = quantization(json.loads((folder / "config.json").read_text(encoding="utf-8")))
-        facts["weights_bytes"] = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+        facts["weights_bytes"] = sum(path.stat().st_size for path in weight_files(folder))
         if not merge:
             for name, adapter in parts.adapters.items():
                 _write_adapter(adapter, folder / name)

@@ -77,6 +77,8 @@ class Repair(ABC):
     """Of its marks in plots: names of `drawing.svg`'s."""
     placed_by: ClassVar[str]
     """Dotted name of the module whose `place(placing)` puts it in place. It counts in the keys of what uses the repair."""
+    libraries: ClassVar[tuple[str, ...]] = ()
+    """Distributions besides those of all evaluations whose versions change what it does, for keys."""
     tuning: ClassVar[Tuning | None] = None
     files: ClassVar[RepairFiles] = RepairFiles()
     """How it is exported and loaded."""

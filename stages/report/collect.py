@@ -42,7 +42,7 @@ def _examined(runner: Runner, evaluations: Sequence[Evaluation], subjects: Mappi
     found: dict[str, list[Examined]] = {stage: [] for stage in subjects}
     for artifact in runner.store.artifacts():
         subject = artifact.inputs[subjects[artifact.stage]] if artifact.stage in subjects else ""
-        if subject in compressed and is_up_to_date(runner.store, artifact) and runner.find_intact(artifact.name, is_read=True):
+        if subject in compressed and is_up_to_date(runner, artifact) and runner.find_intact(artifact.name, is_read=True):
             place = runner.store.find(subject)
             assert place is not None  # it is up to date, so its inputs are there
             found[artifact.stage].append(Examined(artifact, place, compressed[subject]))

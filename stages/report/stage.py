@@ -45,6 +45,9 @@ class Report(Stage):
         """The diagnostics that it has a section of."""
         return [DIAGNOSTICS[name] for name in self.diagnostics]
 
+    def libraries(self) -> tuple[str, ...]:
+        return "numpy", "scipy"
+
     def sources(self, digests: DigestCache) -> dict[str, Any]:
         examined = {**self.diagnostics, "conjecture": self.verdicts}
         return {

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llmrepair.pipeline.artifact import Artifact
+from llmrepair.pipeline.borrowed import versionless_name
 from llmrepair.pipeline.code import is_current
 from llmrepair.pipeline.runner import Runner
 from llmrepair.pipeline.store import Store
+from llmrepair.pipeline.versions import are_current
 from llmrepair.stages.evaluate.stage import Evaluate
 from llmrepair.stages.repairs import REPAIRS
 from llmrepair.stages.results.evaluation import Evaluation
@@ -40,10 +42,24 @@ def _evaluation(store: Store, artifact: Artifact) -> Evaluation | None:
     return Evaluation(artifact, compressed, tuned, tuned_on, REPAIRS[name], list(REPAIRS).index(name))
 
 
-def is_up_to_date(store: Store, artifact: Artifact) -> bool:
-    """What it was made of is there, and all of it was made by the code as it is."""
-    made_of = [artifact, *(store.find(reference) for reference in artifact.inputs.values())]
-    return all(each is not None and is_current(each.key_document["code"]) for each in made_of)
+def up_to_date(runner: Runner, evaluations: Sequence[Evaluation]) -> list[Evaluation]:
+    """Those of evaluations that are up to date; of those that differ in versions alone one, if it may be with the versions
+    that are installed."""
+    found: dict[str, Evaluation] = {}
+    for each in sorted(evaluations, key=lambda each: are_current(each.artifact.key_document)):
+        if is_up_to_date(runner, each.artifact):
+            found[versionless_name(each.artifact)] = each
+    return [each for each in evaluations if each in found.values()]
+
+
+def is_up_to_date(runner: Runner, artifact: Artifact) -> bool:
+    """What it was made of is there, and all of it was made by the code as it is, with the libraries that are installed."""
+    made_of = [artifact, *(runner.store.find(reference) for reference in artifact.inputs.values())]
+    any_version = runner.runtime.any_version
+    return all(
+        each is not None and is_current(each.key_document["code"]) and (any_version or are_current(each.key_document))
+        for each in made_of
+    )
 
 
 def is_of_model(identity: dict[str, Any]) -> Callable[[Artifact, Artifact | None], bool]:

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llmrepair.models.weight_files import weight_files
 from llmrepair.pipeline.errors import Problem, RequestError
 from llmrepair.pipeline.stage import Needs
 from llmrepair.stages.sources.hub import hub_commit, looks_like_hub_id, snapshot_folder
 from llmrepair.stages.sources.lab import lab_folder
 
+ADAPTER_FILE = "adapter_config.json"
 _LIBRARIES_BYTES = 1 << 30
 _MODEL_FILES = (
     "config.json generation_config.json *.safetensors *.safetensors.index.json *token*.json vocab.* merges.txt *.model "
@@ -86,12 +88,36 @@ def folder_problem(model: str, folder: Path) -> Problem | None:
     """What keeps a folder from being a model, as far as its file names tell."""
     if not folder.is_dir():
         return Problem(f"there is no model folder `{model}`", "give `lab`, `lab-opt`, a folder or a Hub id with --model")
+    if (folder / ADAPTER_FILE).exists():
+        return adapter_problem(model)
     if not (folder / "config.json").is_file():
         return Problem(f"`{model}` is no model folder: it has no config.json", "save one there with `save_pretrained`")
-    if not any(folder.glob("*.safetensors")):
-        hint = "convert them: `AutoModelForCausalLM.from_pretrained(...).save_pretrained(...)` writes safetensors"
-        return Problem(f"`{model}` has no weights in safetensors format, and pickled ones are never loaded", hint)
-    return None
+    return _weights_problem(model, folder)
+
+
+def _weights_problem(model: str, folder: Path) -> Problem | None:
+    hint = "convert them: `AutoModelForCausalLM.from_pretrained(...).save_pretrained(...)` writes safetensors"
+    try:
+        files = weight_files(folder)
+    except ValueError as error:
+        return Problem(f"`{model}` cannot be read: {error}", "copy or download it again")
+    if gone := [path.name for path in files if not path.is_file()]:
+        return Problem(f"`{model}` lacks {gone[0]}, which its index lists", "copy or download it again")
+    if files:
+        return None
+    if other := sorted(path.name for path in folder.glob("*.safetensors")):
+        message = f"`{model}` has no model.safetensors and no index of several files; {other[0]} is not what transformers loads"
+        return Problem(message, hint)
+    return Problem(f"`{model}` has no weights in safetensors format, and pickled ones are never loaded", hint)
+
+
+def adapter_problem(model: str) -> Problem:
+    """What is wrong with a model that has an adapter beside its weights."""
+    return Problem(
+        f"`{model}` holds an adapter (adapter_config.json), which transformers puts on the model without a word",
+        "give the model without it, or merge the two with peft's `merge_and_unload` and `save_pretrained`",
+        "model",
+    )
 
 
 def weights_on_disk(source: ModelSource) -> int:
@@ -99,12 +125,21 @@ def weights_on_disk(source: ModelSource) -> int:
     folder = Path(source.location)
     if source.revision is not None:
         folder = snapshot_folder(source.location, source.revision, "model")
-    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    return sum(path.stat().st_size for path in weight_files(folder) if path.is_file())
 
 
 def roughly_needed(source: ModelSource) -> Needs:
     """What a stage takes, by rule of thumb: the libraries, and the weights three times (loaded, worked on, saved)."""
     return Needs(host=_LIBRARIES_BYTES + 3 * weights_on_disk(source), is_rough=True)
+
+
+def has_adapter(source: ModelSource) -> bool:
+    """Whether transformers would put an adapter on the model; of a folder that was told when it was found."""
+    if source.revision is None:
+        return False
+    from transformers.utils import find_adapter_config_file
+
+    return find_adapter_config_file(source.location, revision=source.revision) is not None
 
 
 def load_config(source: ModelSource) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,11 @@ def resolve_text(data: str, digest: Callable[[Path], str]) -> dict[str, Any]:
         return {"file": digest(Path(data)), "format": Path(data).suffix}
     name, _, config = _NAMED_TEXTS.get(data, data).partition(":")
     return {"hub": name, "config": config, "commit": hub_commit(name, None, "dataset")}
+
+
+def text_libraries(*identities: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """The libraries that sources of text, as `resolve_text` has them, are read with."""
+    return ("datasets",) if any(identity is not None and "hub" in identity for identity in identities) else ()
 
 
 def load_texts(data: str, identity: dict[str, Any]) -> Iterator[str]:

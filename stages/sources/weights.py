@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 CHECKPOINT_FOLDER = "checkpoint"
+MODEL_LIBRARIES = ("torch", "transformers", "tokenizers")
+"""What every model is loaded and computed with."""
+FORMAT_LIBRARIES = {"compressed-tensors": ("compressed-tensors",), "gptq": ("gptqmodel", "optimum")}
+"""What reads and computes quantised weights, by the format's name in a checkpoint."""
 
 
 class Weights(Stage):
@@ -28,6 +32,10 @@ class Weights(Stage):
     def checkpoint(self, artifact: Artifact) -> tuple[str, str | None]:
         """Where the artifact's weights are: location and revision for `from_pretrained`."""
         return str(artifact.path / CHECKPOINT_FOLDER), None
+
+    def read_with(self) -> tuple[str, ...]:
+        """The libraries that its checkpoint is loaded and computed with."""
+        return MODEL_LIBRARIES
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The dense model's, which is the checkpoint's too."""

@@ -13,6 +13,7 @@ COMPRESS: dict[str, Any] = {
     "config": {"method": "gptq", "bits": 4, "sparsity": None, "group_size": -1},
     "inputs": {},
     "sources": {"model": {"files": {"model.safetensors": "a" * 64}}, "calibration": {"lab": "seen-qa"}},
+    "libraries": {"torch": "2.12.0", "gptqmodel": "7.6"},
     "code": {"llmrepair.stages.compress.run": "1", "llmrepair.models.text": "2"},
 }
 TUNE = {**COMPRESS, "stage": "tune-lora", "config": {"rank": 8}, "inputs": {"compressed": "compress/c1"}, "sources": {}}
@@ -53,6 +54,9 @@ def nothing_known(name: str) -> None:
         (changed(COMPRESS, code={"llmrepair.models.new": "9"}), ["code of `models/new` was added"]),
         ({**COMPRESS, "code": {"llmrepair.models.text": "2"}}, ["code of `stages/compress/run` is gone"]),
         ({**COMPRESS, "scheme": 2}, ["scheme of keys 1 -> 2"]),
+        ({**COMPRESS, "scheme": 2, "libraries": {"torch": "2"}}, ["scheme of keys 1 -> 2"]),
+        (changed(COMPRESS, libraries={"torch": "2.13.0"}), ["`torch` 2.12.0 -> 2.13.0"]),
+        (changed(COMPRESS, libraries={"gptqmodel": None}), ["`gptqmodel` 7.6 -> none"]),
     ],
 )
 def test_what_changed_in_words(after: dict[str, Any], words: list[str]) -> None:
@@ -64,6 +68,13 @@ def test_an_input_is_told_by_its_own_differences() -> None:
     after = changed(TUNE, config={"rank": 4}, inputs={"compressed": "compress/c2"})
     assert differences(TUNE, after, known.get) == ["`rank` 8 -> 4", "`bits` 4 -> 3 (compress)"]
     assert differences(TUNE, after, nothing_known) == ["`rank` 8 -> 4", "input `compressed`: compress/c1 -> compress/c2"]
+
+
+def test_a_library_is_told_once_and_that_of_an_input_with_its_stage() -> None:
+    known = {"compress/c1": COMPRESS, "compress/c2": changed(COMPRESS, libraries={"torch": "2.13.0", "gptqmodel": "8"})}
+    before = {**TUNE, "libraries": {"torch": "2.12.0"}}
+    after = changed(before, libraries={"torch": "2.13.0"}, inputs={"compressed": "compress/c2"})
+    assert differences(before, after, known.get) == ["`torch` 2.12.0 -> 2.13.0", "`gptqmodel` 7.6 -> 8 (compress)"]
 
 
 def test_what_reaches_a_stage_on_two_ways_is_told_once() -> None:

@@ -92,29 +92,105 @@ def test_code_digests_follow_imports_inside_functions_but_not_those_of_type_chec
     assert {name.rpartition(".")[2] for name in digests} == {package.name, "entry", "helper", "deep"}
 
 
+HOUR = 3600 * 10**9
+
+
+def age(file: Path) -> os.stat_result:
+    """Sets a modification time long ago."""
+    before = time.time_ns() - HOUR
+    os.utime(file, ns=(before, before))
+    return file.stat()
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that was just written was written an hour ago."""
+    monkeypatch.setattr("llmrepair.pipeline.keys.time.time_ns", lambda now=time.time_ns: now() + HOUR)
+
+
+@pytest.mark.usefixtures("later")
 def test_digest_cache_sees_a_change_and_reads_an_old_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "weights"
     file.write_bytes(b"one")
-    before = time.time() - 3600
-    os.utime(file, (before, before))
     cache = DigestCache(tmp_path / "digests.json")
     first = cache.digest(file)
     assert first == file_digest(file)
 
-    monkeypatch.setattr("llmrepair.pipeline.keys.file_digest", lambda path: pytest.fail("read again"))
-    assert DigestCache(tmp_path / "digests.json").digest(file) == first
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr("llmrepair.pipeline.keys.file_digest", lambda path: pytest.fail("read again"))
+        assert DigestCache(tmp_path / "digests.json").digest(file) == first
 
     file.write_bytes(b"two")  # the same size
     assert cache.digest(file) == file_digest(file) != first
 
 
+@pytest.mark.usefixtures("later")
+@pytest.mark.parametrize("place", [0, 1 << 21, -1])
+def test_digest_cache_sees_other_content_behind_preserved_stamps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: int
+) -> None:
+    """As of `cp -p` over a file, and of a disk image that was put back, which has preserved even the inode's own time."""
+    file = tmp_path / "weights"
+    content = bytearray(1 << 22)
+    file.write_bytes(content)
+    status = age(file)
+    cache = DigestCache(tmp_path / "digests.json")
+    first = cache.digest(file)
+    content[place] = 1
+    with file.open("r+b") as same_inode:
+        same_inode.write(content)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    monkeypatch.setattr(Path, "stat", lambda self, **options: status)
+    assert DigestCache(tmp_path / "digests.json").digest(file) == file_digest(file) != first
+
+
+@pytest.mark.usefixtures("later")
+def test_digest_cache_sees_the_inode_time_where_the_sample_does_not_differ(tmp_path: Path) -> None:
+    file = tmp_path / "weights"
+    content = bytearray(1 << 22)
+    file.write_bytes(content)
+    status = age(file)
+    cache = DigestCache(tmp_path / "digests.json")
+    first = cache.digest(file)
+    content[100_000] = 1  # between two blocks of the sample
+    time.sleep(0.02)  # a tick of the file system's clock
+    with file.open("r+b") as same_inode:
+        same_inode.write(content)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert cache.digest(file) == file_digest(file) != first
+
+
+@pytest.mark.parametrize("text", ["[]", "{", "\xff"])
+def test_a_digest_cache_that_cannot_be_read_is_only_slower(tmp_path: Path, text: str) -> None:
+    (tmp_path / "digests.json").write_text(text, encoding="latin-1")
+    assert DigestCache(tmp_path / "digests.json").digest(tmp_path / "digests.json")
+
+
 def test_digest_cache_does_not_trust_a_file_that_was_just_written(tmp_path: Path) -> None:
     file = tmp_path / "weights"
     file.write_bytes(b"one")
-    status = file.stat()
+    status = age(file)
     cache = DigestCache(tmp_path / "digests.json")
     first = cache.digest(file)
+    assert cache.files() == []
     file.write_bytes(b"two")
     os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert cache.digest(file) != first
+
+
+@pytest.mark.usefixtures("later")
+def test_reading_all_of_an_input_finds_what_the_sample_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "weights"
+    file.write_bytes(bytes(1 << 22))
+    cache = DigestCache(tmp_path / "digests.json")
+    first = cache.digest(file)
+    assert cache.verify(file) is None
+    status = file.stat()
+    with file.open("r+b") as same_inode:
+        same_inode.seek(100_000)
+        same_inode.write(b"x")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", lambda self, **options: status)
+        assert cache.digest(file) == first  # a disk that was put back
+        assert cache.verify(file) == first
+    assert cache.digest(file) == file_digest(file) != first

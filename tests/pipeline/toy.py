@@ -38,6 +38,10 @@ class Toy(Stage):
     problems: list[Problem] = field(default_factory=list)
     failure: BaseException | None = None
     missing: bool = False
+    uses: tuple[str, ...] = ()
+
+    def libraries(self) -> tuple[str, ...]:
+        return self.uses
 
     def inputs(self) -> dict[str, Stage]:
         return {str(index): stage for index, stage in enumerate(self.upstream)}

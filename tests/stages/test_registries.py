@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from llmrepair.stages.drawing.svg import MARK_COLOURS, SHAPES
 from llmrepair.stages.repairs import REPAIRS, TUNINGS, repair_of_form
 from llmrepair.stages.repairs.base import Repair
 from llmrepair.stages.request import MAKERS
+from llmrepair.stages.sources.weights import MODEL_LIBRARIES
 from tests.architecture import ROOT, modules
 
 REGISTRIES: Mapping[str, Registry[Any]] = {
@@ -121,6 +123,48 @@ def users_of(package: str, name: str) -> set[str]:
     if package == "controls":
         return {f"control {name}"}
     return {name, *(["conjecture"] if name == "probe" else [])}  # which says what is readable of the lost
+
+
+def test_every_library_that_computes_is_in_the_key(tmp_path: Path) -> None:
+    for name, document in documents(tmp_path).items():
+        counted = {library.replace("-", "_") for library in document["libraries"]}
+        reached = {package for module in document["code"] for package in packages(module)}
+        assert reached <= counted | WHERE_USED | WITHOUT_NUMBERS, name
+        assert None not in document["libraries"].values(), name
+
+
+WHERE_USED = {"datasets", "gptqmodel", "compressed_tensors", "llmcompressor"}
+"""Counted where the request has text of the Hub, such a checkpoint, or anything to compress."""
+WITHOUT_NUMBERS = {"httpx", "huggingface_hub", "logbar", "pydantic", "pydantic_core", "safetensors", "yaml", "llmrepair"}
+
+
+def packages(module: str) -> set[str]:
+    """What a module imports that is neither Python's nor ours."""
+    path = modules().get(module)
+    tree = ast.parse(path.read_text(encoding="utf-8")) if path is not None else ast.Module([], [])
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    names |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    return {name.partition(".")[0] for name in names} - sys.stdlib_module_names
+
+
+@pytest.mark.parametrize(
+    "name, options, expected",
+    [
+        ("compress", {"method": "none"}, set()),
+        ("compress", {"method": "gptq"}, {"llmcompressor", "compressed-tensors"}),
+        ("compress", {"method": "gptq", "format": "gptq"}, {"llmcompressor", "compressed-tensors", "gptqmodel", "optimum"}),
+        ("evaluate", {"method": "none"}, {"lm_eval", "numpy"}),
+        ("evaluate", {"method": "wanda", "recovery": "lora"}, {"lm_eval", "numpy", "peft"}),
+        ("tune-lora", {"method": "wanda"}, {"peft"}),
+        ("conjecture", {"method": "wanda"}, {"numpy", "scipy"}),
+    ],
+)
+def test_a_stage_names_what_its_numbers_depend_on(
+    name: str, options: dict[str, Any], expected: set[str], tmp_path: Path
+) -> None:
+    graph = Graph([MAKERS[name](options)], DigestCache(tmp_path / "digests"))
+    of_models = set(MODEL_LIBRARIES) if name != "conjecture" else set[str]()
+    assert graph.nodes[graph.targets[0]].document["libraries"].keys() == expected | of_models
 
 
 def test_options_without_effect_are_in_no_key(tmp_path: Path) -> None:

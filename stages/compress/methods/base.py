@@ -22,6 +22,8 @@ class Pruner(ABC):
     """Chooses the weights that become zero."""
 
     name: ClassVar[str]
+    libraries: ClassVar[tuple[str, ...]] = ()
+    """Distributions besides those of all compressions whose versions change the result."""
     compensates: ClassVar[bool] = False
     """Whether the other weights make up for those that go, for which the inputs' Hessian is factorised."""
 
@@ -50,6 +52,8 @@ class Quantiser(ABC):
     """Rounds weights to a grid."""
 
     name: ClassVar[str]
+    libraries: ClassVar[tuple[str, ...]] = ()
+    """Distributions besides those of all compressions whose versions change the result."""
     compensates: ClassVar[bool] = False
     """Whether columns make up for the rounding of those before them, for which the inputs' Hessian is factorised."""
 
@@ -92,6 +96,9 @@ class Method:
     def orders_columns(self) -> bool:
         """Whether the order of columns matters: not to a pruner that chooses among neighbours on the way."""
         return self.quantiser is not None and self.quantiser.compensates and not (self.pruner and self.pruner.compensates)
+
+    def libraries(self) -> tuple[str, ...]:
+        return tuple(library for part in self.parts for library in part.libraries)
 
     def modules(self) -> tuple[str, ...]:
         """Where its code is, for keys."""

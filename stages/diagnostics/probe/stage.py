@@ -33,6 +33,9 @@ class Probes(Stage):
     config: ProbesConfig
     compressed: Weights
 
+    def libraries(self) -> tuple[str, ...]:
+        return (*self.compressed.read_with(), "numpy")
+
     def inputs(self) -> dict[str, Stage]:
         return {"compressed": self.compressed}
 

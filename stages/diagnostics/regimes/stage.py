@@ -16,7 +16,7 @@ from llmrepair.stages.repairs.tuning.stage import Tune
 from llmrepair.stages.sources.fields import TextSource
 from llmrepair.stages.sources.lab import world_of
 from llmrepair.stages.sources.models import roughly_needed
-from llmrepair.stages.sources.texts import LAB_TEXT, resolve_text
+from llmrepair.stages.sources.texts import LAB_TEXT, resolve_text, text_libraries
 from llmrepair.stages.sources.weights import Weights
 
 
@@ -50,6 +50,10 @@ class Regimes(Stage):
 
     def modules(self) -> tuple[str, ...]:
         return self.code, *(repair.placed_by for repair in self.repairs)
+
+    def libraries(self) -> tuple[str, ...]:
+        repairs = [library for repair in self.repairs for library in repair.libraries]
+        return (*self.dense.read_with(), *self.compressed.read_with(), *repairs, "numpy", *text_libraries(self.text))
 
     def inputs(self) -> dict[str, Stage]:
         return {"dense": self.dense, "compressed": self.compressed, **self.tunings}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-import importlib.metadata
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -128,14 +127,13 @@ def _asked_twice(asked: Sequence[Task | Group]) -> list[Problem]:
 
 
 def _definition(task: Task, include_path: Path | None, digest: Callable[[Path], str]) -> Identity:
-    """lm-eval's version for what is its own; digests of a user's YAML files, and of the Python files beside their functions."""
-    theirs = [path for path in task.files if path.is_relative_to(lm_eval_tasks())]
-    identity: Identity = {"lm_eval": importlib.metadata.version("lm_eval")} if theirs else {}
-    if include_path is None or len(theirs) == len(task.files):
-        return identity
+    """Digests of a user's YAML files, and of the Python files beside their functions; what is lm-eval's own is pinned by its
+    version, which is in every evaluation's key."""
+    if include_path is None or all(path.is_relative_to(lm_eval_tasks()) for path in task.files):
+        return {}
     modules = [module for path in python_files(task) for module in path.parent.glob("*.py")]
     files = {path for path in (*task.files, *modules) if not path.is_relative_to(lm_eval_tasks())}
-    return identity | {"definition": {_relative(path, include_path): digest(path) for path in sorted(files)}}
+    return {"definition": {_relative(path, include_path): digest(path) for path in sorted(files)}}
 
 
 def _relative(path: Path, folder: Path) -> str:

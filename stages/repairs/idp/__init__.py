@@ -21,6 +21,7 @@ class DynamicPrompting(Repair):
     colour = "orange"
     shape = "diamond"
     placed_by = "llmrepair.stages.repairs.idp.place"
+    libraries = ("peft",)
     tuning = PoolTuning()
     files = PoolFiles()
     forms = (POOL,)

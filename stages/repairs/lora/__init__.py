@@ -62,6 +62,7 @@ class Lora(Repair):
     colour = "green"
     shape = "triangle"
     placed_by = "llmrepair.stages.repairs.lora.place"
+    libraries = ("peft",)
     tuning = LoraTuning()
     files = LoraFiles()
     is_standard = True

@@ -53,6 +53,7 @@ class OnePrompt(Repair):
     colour = "blue"
     shape = "square"
     placed_by = "llmrepair.stages.repairs.prompt.place"
+    libraries = ("peft",)
     tuning = PoolTuning()
     files = OnePromptFiles()
     is_standard = True

@@ -51,6 +51,7 @@ class VirtualTokens(Repair):
     colour = "pink"
     shape = "triangle-down"
     placed_by = "llmrepair.stages.repairs.ptune.place"
+    libraries = ("peft",)
     tuning = VirtualTokensTuning()
     files = VirtualTokensFiles()
 

@@ -10,7 +10,7 @@ from llmrepair.pipeline.keys import DigestCache
 from llmrepair.pipeline.stage import Needs, Runtime, Stage
 from llmrepair.stages.repairs.tuning.config import TuningConfig
 from llmrepair.stages.sources.models import load_config, roughly_needed
-from llmrepair.stages.sources.texts import resolve_text
+from llmrepair.stages.sources.texts import resolve_text, text_libraries
 from llmrepair.stages.sources.weights import Weights
 
 
@@ -25,6 +25,9 @@ class Tune(Stage):
 
     def modules(self) -> tuple[str, ...]:
         return self.code, type(self.config).__module__  # whose properties share out the budget
+
+    def libraries(self) -> tuple[str, ...]:
+        return (*self.compressed.read_with(), "peft", *text_libraries(self.tuning_data))
 
     def inputs(self) -> dict[str, Stage]:
         return {"compressed": self.compressed}
