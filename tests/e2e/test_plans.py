@@ -327,13 +327,13 @@ ENVIRONMENTS = {  # of each, whether the code is elsewhere too
 }
 
 
-def test_keys_are_the_same_in_any_process_place_and_locale(folder: Path, tmp_path: Path, llmrepair: CommandLine) -> None:
+def test_keys_are_the_same_in_any_process_place_and_locale(folder: Path, tmp_path: Path) -> None:
     root, elsewhere = Path(__file__).resolve().parents[2], tmp_path / "elsewhere"
     shutil.copytree(root / "api", elsewhere / "llmrepair")
     for package in ("cli", "pipeline", "stages", "models", "lab"):
         shutil.copytree(root / package, elsewhere / "llmrepair" / package)
     asked = ["plan", "study.toml", "--json", "--runs", str(tmp_path / "none")]
-    answers = [llmrepair(*asked).out]
+    answers = []
     for environment, is_elsewhere in ENVIRONMENTS.values():
         place = {"PYTHONPATH": str(elsewhere) if is_elsewhere else ""}
         done = subprocess.run(

@@ -152,6 +152,11 @@ def test_an_epoch_sees_each_row_once(rows: int, examples: int, seed: int) -> Non
     assert sorted(steps[rows : 2 * rows].tolist()) == list(range(rows))
 
 
+def test_every_epoch_has_an_order_of_its_own() -> None:
+    epochs = torch.cat([rows_of_step(16, 4, 0, step) for step in range(3 * 4)]).reshape(3, 16).tolist()
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+
+
 def test_distillation_is_zero_for_the_teacher_and_kl_for_others() -> None:
     generator = torch.Generator().manual_seed(0)
     student, teacher = (torch.randn(2, 4, 6, generator=generator) for _ in range(2))
