@@ -26,7 +26,7 @@ def embedding_size(model: PreTrainedModel) -> torch.Tensor:
     embeddings: Any = model.get_input_embeddings()
     some = torch.arange(min(len(embeddings.weight), _TRIED))
     scale = (embedded(model, some).norm() / embeddings.weight[some.to(model.device)].float().norm()).to(embeddings.weight)
-    return embeddings.weight.square().mean().sqrt() * scale  # type: ignore[no-any-return]
+    return embeddings.weight.square().mean().sqrt() * scale
 
 
 _TRIED = 8
