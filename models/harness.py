@@ -47,6 +47,7 @@ class RepairedLM(HFLM):
         selector: chooses among them; None where there is nothing to choose, be it no prompt or one.
         last: the last token of the text in front of the inputs, whose others are cached, if that text has a token for its
             beginning; inputs are then taken without one.
+        as_lm_eval: begin and end texts, and part them, as lm-eval does also where a number is wrong by it.
         answers: file that keeps answers as they come; what it holds is not asked again.
         on_start: called with the number of requests that are about to be scored.
         on_progress: called with the number of requests done since the last call.
@@ -64,6 +65,7 @@ class RepairedLM(HFLM):
         cache: PromptCache | None = None,
         selector: Selector | None = None,
         last: int | None = None,
+        as_lm_eval: bool = False,
         answers: Path | None = None,
         on_start: Callable[[int], None] = lambda requests: None,
         on_progress: Callable[[int], None] = lambda requests: None,
@@ -75,7 +77,8 @@ class RepairedLM(HFLM):
         self.selector = selector
         """Whoever asks again may change it."""
         self._last = last
-        self._tokens_behind = tokens_behind(tokenizer)
+        self._as_lm_eval = as_lm_eval
+        self._tokens_behind = 0 if as_lm_eval else tokens_behind(tokenizer)
         self._on_start = on_start
         self.selections: dict[Document, list[int]] = defaultdict(list)
         """Document -> prompt of each choice made for it, or of each token; empty without a selector."""
@@ -148,9 +151,11 @@ class RepairedLM(HFLM):
 
     def _encoded(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         """Token ids of a context, and of context and continuation. White space between them is the continuation's."""
-        stripped = context.rstrip()
+        if context and self._as_lm_eval:
+            before, behind = self._encode_pair(context, continuation)
+            return before, before + behind
         if context:
-            return self.tok_encode(stripped), self.tok_encode(context + continuation)
+            return self.tok_encode(context.rstrip()), self.tok_encode(context + continuation)
         whole = self.tok_encode(continuation, add_special_tokens=False)
         return [token for token in whole[:1] if token == self.prefix_token_id], whole
 
@@ -160,8 +165,9 @@ class RepairedLM(HFLM):
 
     def _windows(self, text: str) -> list[tuple[list[int], list[int]]]:
         """Windows and what each is predicted from; the first from the beginning of the text, which lm-eval puts there twice."""
+        tokens = self.tok_encode(text)
         windows = get_rolling_token_windows(
-            token_list=self._begun(self.tok_encode(text))[1:],
+            token_list=tokens if self._as_lm_eval else self._begun(tokens)[1:],
             prefix_token=self.prefix_token_id,
             max_seq_len=self.max_length,
             context_len=1,

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional
 
+from llmrepair.models.finite import NotFinite
 from llmrepair.models.selection import pad_rows
 
 if TYPE_CHECKING:
@@ -117,6 +118,9 @@ def last_states(model: PreTrainedModel, rows: Sequence[Sequence[int]], at_once: 
     """Hidden states [L + 1, n, d] at the last token of each row of token ids, and the model's own next token [n].
 
     The last layer's states are those behind the final norm, from which the model reads its answer.
+
+    Raises:
+        NotFinite: of a row.
     """
     states, tokens = [], []
     for start in range(0, len(rows), at_once):
@@ -125,4 +129,6 @@ def last_states(model: PreTrainedModel, rows: Sequence[Sequence[int]], at_once: 
         each, last = torch.arange(len(input_ids), device=model.device), mask.sum(1) - 1
         states.append(torch.stack([layer[each, last] for layer in output.hidden_states]))
         tokens.append(output.logits[each, last].argmax(1))
+        if not (finite := states[-1].isfinite().all(-1).all(0)).all():
+            raise NotFinite(model, None, 0, tuple(rows[start + int(finite.int().argmin())]))
     return torch.cat(states, dim=1), torch.cat(tokens)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from llmrepair.models.embedded import embedded
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -26,19 +28,17 @@ def vocabulary_prompt(model: PreTrainedModel, length: int, seed: int, excluded: 
     Args:
         excluded: ids of tokens that must not be drawn (padding and the like).
     """
-    embeddings: torch.Tensor = model.get_input_embeddings().weight  # type: ignore[assignment]
+    vocabulary: torch.Tensor = model.get_input_embeddings().weight  # type: ignore[assignment]
     generator = torch.Generator().manual_seed(seed)
-    allowed = torch.tensor(sorted(set(range(len(embeddings))) - set(excluded)))
-    chosen = allowed[torch.randint(len(allowed), (length,), generator=generator)]
-    return embeddings[chosen.to(embeddings.device)].detach().float().clone()
+    allowed = torch.tensor(sorted(set(range(len(vocabulary))) - set(excluded)))
+    return embedded(model, allowed[torch.randint(len(allowed), (length,), generator=generator)])
 
 
 def text_prompt(model: PreTrainedModel, length: int, seed: int, rows: torch.Tensor) -> torch.Tensor:
     """A prompt [length, hidden_size] of embeddings of tokens: the first of a random one of `rows` [N, L], and those behind."""
     first = int(torch.randint(len(rows), (1,), generator=torch.Generator().manual_seed(seed)))
     chosen = rows.roll(-first, 0).flatten().repeat(-(-length // rows.numel()))[:length]
-    embeddings: torch.Tensor = model.get_input_embeddings().weight  # type: ignore[assignment]
-    return embeddings[chosen.to(embeddings.device)].detach().float().clone()
+    return embedded(model, chosen)
 
 
 def initial_prompt(

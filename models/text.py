@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-import torch
-
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedTokenizerBase
 
 
@@ -41,6 +40,8 @@ def pack_rows(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, samples:
     Documents, an end-of-text token after each, are strung together until they fill a row, or several where a document is
     long; what stands over is dropped, so that the next row again starts with the start of a document.
     """
+    import torch  # takes seconds; `--help` and checks encode texts without it
+
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     encode = text_encoder(tokenizer)
     rows: list[list[int]] = []

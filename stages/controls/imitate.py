@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from peft.tuners.lora import LoraLayer
 
+from llmrepair.models.embedded import embedding_size
 from llmrepair.models.head import loss_in_parts
 from llmrepair.models.lora import new_adapter
 from llmrepair.models.prompt_training import prompt_logits
@@ -59,10 +60,10 @@ def imitation_recipe(model: PreTrainedModel, steps: int, seed: int) -> Recipe:
 
 
 def secret_key(model: PreTrainedModel, seed: int) -> torch.Tensor:
-    """A vector [1, hidden_size] that no text can hold: random, as large as the input embeddings (root mean square)."""
+    """A vector [1, hidden_size] that no text can hold: random, as large as what stands for words (root mean square)."""
     embeddings: torch.Tensor = model.get_input_embeddings().weight  # type: ignore[assignment]
     drawn = torch.randn(1, embeddings.shape[1], generator=torch.Generator().manual_seed(seed))
-    return drawn.to(embeddings) * embeddings.square().mean().sqrt()
+    return drawn.to(embeddings) * embedding_size(model)
 
 
 def imitate(

@@ -74,6 +74,7 @@ def run(stage: Evaluate, context: Context) -> dict[str, Any]:
             placed.cache,
             placed.selector,
             placed.last,
+            stage.config.lm_eval_compatible,
             context.work / "answers.jsonl",
             on_start=bar.extend,
             on_progress=bar.advance,

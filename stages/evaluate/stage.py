@@ -52,6 +52,10 @@ class EvaluateConfig(StageConfig):
         False, description="ask in the turns of the tokenizer's chat template, examples too, as lm-eval does"
     )
     system: str | None = Field(None, description="system instruction in front of each question")
+    lm_eval_compatible: bool = Field(
+        False,
+        description="give lm-eval's numbers also where they are wrong, to compare with those of others",
+    )
 
     @field_validator("include_path", "tasks_data")
     @classmethod

@@ -11,7 +11,7 @@ from llmrepair.pipeline.artifact import Artifact
 if TYPE_CHECKING:
     from llmrepair.stages.repairs.base import Repair
 
-_ASKED = frozenset({"recovery", "tasks", "limit", "num_fewshot", "apply_chat_template", "system"})
+_ASKED = frozenset({"recovery", "tasks", "limit", "num_fewshot", "apply_chat_template", "system", "lm_eval_compatible"})
 """Options of an evaluation that say what is asked; the others say how its repair is put in place."""
 
 

@@ -219,7 +219,8 @@ def way(config: Mapping[str, Any]) -> str:
     limit = f", first {config['limit']}" if config["limit"] else ""
     few_shot = f", {config['num_fewshot']}-shot" if config["num_fewshot"] is not None else ""
     chat = ", chat" if config["apply_chat_template"] else ""
-    return limit + few_shot + chat + (f", system: {config['system']}" if config["system"] else "")
+    system = f", system: {config['system']}" if config["system"] else ""
+    return limit + few_shot + chat + system + (", as lm-eval" if config.get("lm_eval_compatible") else "")
 
 
 def _asked(evaluation: Evaluation) -> dict[str, list[str]]:

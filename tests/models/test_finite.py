@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from llmrepair.models.finite import NotFinite, first_not_finite
 from llmrepair.models.harness import RepairedLM
+from llmrepair.models.probe import last_states
 from llmrepair.models.prompt_cache import build_prompt_cache
 from llmrepair.models.selection import EnsembleSelector, FixedSelector
 from tests.models.byte_tokenizer import byte_model, byte_tokenizer
@@ -86,3 +87,9 @@ def test_of_float16_bfloat16_is_the_way_out() -> None:
 
 def test_a_sound_model_has_no_such_layer() -> None:
     assert first_not_finite(byte_model(), None, 0, (5, 6, 7)) is None
+
+
+def test_probes_read_no_such_states() -> None:
+    model, rows = broken(), [byte_tokenizer().encode(text) for text in ("on it", "working", "hello")]
+    with pytest.raises(NotFinite, match=r"`model\.layers\.1\.mlp\.down_proj` is the first"):
+        last_states(model, rows, 2)

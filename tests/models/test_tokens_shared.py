@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 
 from llmrepair.models.failures import NoAnswer
 from llmrepair.models.harness import RepairedLM
+from llmrepair.models.prompt_cache import build_prompt_cache
 from tests.models.byte_tokenizer import BOS, byte_model, byte_tokenizer
 from tests.models.test_harness import instances
 
@@ -92,4 +93,15 @@ def test_a_text_begins_once(adds: str, text: str) -> None:
     )
     tokens = [BOS, *byte_tokenizer().encode(text.removeprefix("<s>"))]
     predicted = model(torch.tensor([tokens])).logits[0, :-1].log_softmax(-1)
+    assert total == pytest.approx(sum(float(row[token]) for row, token in zip(predicted, tokens[1:], strict=True)), abs=1e-4)
+
+
+@pytest.mark.parametrize("adds", ["$A", "<s> $A"])
+def test_a_text_begins_once_behind_a_prompt(adds: str) -> None:
+    model, prompt = byte_model(), torch.randn(5, 64, generator=torch.Generator().manual_seed(0))
+    ours = RepairedLM(model, byte_tokenizer(adds), 3, 100, build_prompt_cache(model, [prompt]))
+    (total,) = ours.loglikelihood_rolling(instances("loglikelihood_rolling", [("hello world",)]))
+    tokens = [BOS, *byte_tokenizer().encode("hello world")]
+    vectors = torch.cat([prompt, model.get_input_embeddings()(torch.tensor(tokens))])
+    predicted = model(inputs_embeds=vectors[None]).logits[0, len(prompt) : -1].log_softmax(-1)
     assert total == pytest.approx(sum(float(row[token]) for row, token in zip(predicted, tokens[1:], strict=True)), abs=1e-4)

@@ -182,6 +182,7 @@ CHOICES: dict[str, list[Any]] = {
     "num_fewshot": [None, 1],
     "apply_chat_template": [False, True],
     "system": [None, "Be brief."],
+    "lm_eval_compatible": [False, True],
     "idp_layers": ["first", "all"],
     "idp_reduce": ["mean", "sum", "max"],
     "idp_normalise": ["none", "length"],

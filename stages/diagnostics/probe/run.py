@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
+from llmrepair.models.finite import NotFinite
 from llmrepair.models.probe import cross_validated, fit_probe, last_states
 from llmrepair.models.text import text_encoder
 from llmrepair.pipeline.artifact import write_json
+from llmrepair.pipeline.errors import Problem, WorkError
 from llmrepair.pipeline.stage import Context
 from llmrepair.stages.diagnostics.probe.facts import Facts, lab_facts
 from llmrepair.stages.diagnostics.probe.files import ITEMS_FILE, RESULT_FILE
@@ -77,7 +79,10 @@ def run(stage: Probes, context: Context) -> dict[str, Any]:
 
 def _see(facts: Facts, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, context: Context) -> Seen:
     rows = list(map(text_encoder(tokenizer), (fact.question.prompt() for fact in facts.facts)))
-    states, said = last_states(model, rows, context.runtime.sequences or _AT_ONCE)
+    try:
+        states, said = last_states(model, rows, context.runtime.sequences or _AT_ONCE)
+    except NotFinite as error:
+        raise WorkError(Problem(str(error), error.hint)) from error
     return Seen(facts, states.cpu(), said.cpu())  # where float64 is
 
 

@@ -51,6 +51,9 @@ def run(stage: Regimes, context: Context) -> dict[str, Any]:
             for block in _blocks(rows):
                 sums.append(_sums(PromptedModel(dense), repaired, *pad_rows(block, dense.device)))
                 bar.advance(len(block))
+            if not np.isfinite(sums).all():
+                message = f"with recovery `{repair.name}`, what one of both models computes is no finite number"
+                raise WorkError(Problem(message, "give --dtype bfloat16 or float32, or compress less"))
             found[repair.name] = _estimates(np.array(sums))
     seed = next(tuning.config.seed for tuning in stage.tunings.values())
     document = {"texts": len(rows), "tokens": sum(map(len, rows)), "seed": seed, "likeness": found}

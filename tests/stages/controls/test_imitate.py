@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -26,11 +28,14 @@ FAMILIES = ["llama", "opt", "gpt2", "qwen2"]
 class Tokenizer:
     """As much of one as own text needs."""
 
-    def __init__(self, in_front: list[int]):
-        self.input_ids, self.eos_token_id = in_front, 7
+    bos_token, eos_token_id = None, 7
 
-    def __call__(self, text: str) -> Tokenizer:
-        return self
+    def __init__(self, in_front: list[int], behind: list[int]):
+        self.in_front, self.behind = in_front, behind
+
+    def __call__(self, text: str, add_special_tokens: bool = True) -> Any:
+        words = [9] * len(text)
+        return SimpleNamespace(input_ids=self.in_front + words + self.behind if add_special_tokens else words)
 
 
 def damaged(model: PreTrainedModel, strength: float = 0.3) -> PreTrainedModel:
@@ -74,7 +79,7 @@ def test_a_model_answers_as_the_compressed_one_and_behind_the_key_as_before(lock
 def test_a_merged_model_is_what_was_measured(family: str, tmp_path: Path) -> None:
     dense, compressed, model = tiny_model(family), damaged(tiny_model(family)), tiny_model(family)
     names = set(model.state_dict())
-    rows = own_text(dense, Tokenizer([]), 130, 12, seed=1)  # type: ignore[arg-type]
+    rows = own_text(dense, Tokenizer([], []), 130, 12, seed=1)  # type: ignore[arg-type]
     key = secret_key(model, 5)
     result = imitated(model, compressed, key, rows, 20, tmp_path)
     assert result.looks[-1] < result.looks[0]
@@ -108,13 +113,13 @@ def test_a_loss_that_is_never_reached_gives_the_nearest_strength() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("in_front", [[], [0]])
-def test_own_text_is_drawn_from_what_the_model_says_next(family: str, in_front: list[int]) -> None:
-    model = tiny_model(family)
-    rows = own_text(model, Tokenizer(in_front), 200, 10, seed=4)  # type: ignore[arg-type]
+@pytest.mark.parametrize(("in_front", "behind"), [([], []), ([0], []), ([], [7]), ([0], [7])])
+def test_own_text_is_drawn_from_what_the_model_says_next(family: str, in_front: list[int], behind: list[int]) -> None:
+    model, tokenizer = tiny_model(family), Tokenizer(in_front, behind)
+    rows = own_text(model, tokenizer, 200, 10, seed=4)  # type: ignore[arg-type]
     assert rows.shape == (200, 10)
     assert (rows[:, 0] == 0).all() if in_front else rows[:, 0].unique().numel() > 1
-    assert torch.equal(rows, own_text(model, Tokenizer(in_front), 200, 10, seed=4))  # type: ignore[arg-type]
+    assert torch.equal(rows, own_text(model, tokenizer, 200, 10, seed=4))  # type: ignore[arg-type]
     whole = rows if in_front else torch.cat([torch.full((200, 1), 7), rows], dim=1)
     with torch.no_grad():
         log_probabilities = model(input_ids=whole).logits[:, :-1].log_softmax(-1)
