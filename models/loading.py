@@ -76,10 +76,10 @@ def meta_model(location: str, revision: str | None, trust_remote_code: bool = Fa
 
 
 def compressible_layers(model: PreTrainedModel) -> dict[str, torch.nn.Linear | Conv1D]:
-    """The linear layers that compression touches, by name: all but the output head, which stays dense as embeddings do."""
-    head = model.get_output_embeddings()
-    layers = ((name, module) for name, module in model.named_modules() if module is not head)
-    return {name: module for name, module in layers if isinstance(module, torch.nn.Linear | Conv1D)}
+    """The linear layers that compression touches, by name: those of the blocks. What stands before and behind them stays
+    dense as embeddings do: the output head, and projections such as those of OPT-350m."""
+    layers = ((name, module) for name, module in model.named_modules() if isinstance(module, torch.nn.Linear | Conv1D))
+    return {name: layer for name, layer in layers if any(part.isdigit() for part in name.split("."))}
 
 
 def weight_matrix(layer: torch.nn.Module) -> torch.Tensor:

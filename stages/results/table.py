@@ -179,11 +179,20 @@ def _recovery(evaluation: Evaluation) -> str:
 
 def _settings(evaluation: Evaluation) -> dict[str, Any]:
     """Every setting of the row's compression and repair, but for the seeds."""
-    settings = dict(evaluation.compressed.key_document["config"])
-    if evaluation.tuned is not None:
-        settings |= evaluation.tuned.key_document["config"] | {"tuning_data": evaluation.tuned.key_document["sources"]}
+    compressed, tuned = evaluation.compressed, evaluation.tuned
+    settings = dict(compressed.key_document["config"])
+    settings |= _as_far_as_there(settings, "samples", compressed.metrics.get("calibration_rows"))
+    if tuned is not None:
+        settings |= tuned.key_document["config"] | {"tuning_data": tuned.key_document["sources"]}
+        found = [tuned.metrics.get(part) for part in ("training_rows", "validation_rows")]
+        settings |= _as_far_as_there(settings, "tuning_samples", None if None in found else sum(found))
     settings |= _repair_settings(evaluation)
     return {name: value for name, value in settings.items() if name != "seed"}
+
+
+def _as_far_as_there(settings: dict[str, Any], name: str, found: int | None) -> dict[str, Any]:
+    """What was asked for, beside what the text holds where that is less."""
+    return {name: f"{found} of {settings[name]}"} if found is not None and found < settings[name] else {}
 
 
 def _add_details(rows: list[dict[str, Any]]) -> None:
