@@ -6,13 +6,18 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.pytorch_utils import Conv1D
 
 from llmrepair.models.gptq import import_gptqmodel, unpack_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+_SAMPLING = ("temperature", "top_p", "min_p", "top_h", "typical_p", "top_k", "epsilon_cutoff", "eta_cutoff")
+"""Settings of generation that have an effect on sampling alone."""
+_SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 def pick_device(device: str) -> torch.device:
@@ -51,8 +56,26 @@ def load_model(
         unpack_layers(model, meta_model(location, revision, trust_remote_code))
     elif quantisation:
         forget_quantisation(model)
+    _make_saveable(model)
     model.to(device)  # type: ignore[arg-type]
     return model.eval().requires_grad_(False)
+
+
+def _make_saveable(model: PreTrainedModel) -> None:
+    """Takes away what only sampling reads from settings that do not sample, as those of Llama 2 chat were shipped: nothing
+    changes by it, and transformers refuses to save a model that has both. Of settings that it refuses for anything else the
+    special tokens stay."""
+    settings, defaults = model.generation_config, GenerationConfig()
+    if settings is None:
+        return
+    if not settings.do_sample:
+        for name in _SAMPLING:
+            setattr(settings, name, getattr(defaults, name, None))
+    try:
+        settings.validate(strict=True)
+    except ValueError:
+        ids = {name: getattr(settings, name) for name in _SPECIAL_IDS}
+        model.generation_config = GenerationConfig(**{n: i for n, i in ids.items() if not (isinstance(i, int) and i < 0)})
 
 
 def forget_quantisation(model: PreTrainedModel) -> None:
