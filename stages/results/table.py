@@ -184,8 +184,9 @@ def _settings(evaluation: Evaluation) -> dict[str, Any]:
     settings |= _as_far_as_there(settings, "samples", compressed.metrics.get("calibration_rows"))
     if tuned is not None:
         settings |= tuned.key_document["config"] | {"tuning_data": tuned.key_document["sources"]}
-        found = [tuned.metrics.get(part) for part in ("training_rows", "validation_rows")]
-        settings |= _as_far_as_there(settings, "tuning_samples", None if None in found else sum(found))
+        validation = tuned.metrics.get("validation_rows")
+        found = tuned.metrics["training_rows"] + validation if validation is not None else None
+        settings |= _as_far_as_there(settings, "tuning_samples", found)
     settings |= _repair_settings(evaluation)
     return {name: value for name, value in settings.items() if name != "seed"}
 

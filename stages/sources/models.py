@@ -137,7 +137,7 @@ def has_adapter(source: ModelSource) -> bool:
     """Whether transformers would put an adapter on the model; of a folder that was told when it was found."""
     if source.revision is None:
         return False
-    from transformers.utils import find_adapter_config_file
+    from transformers.utils.peft_utils import find_adapter_config_file
 
     return find_adapter_config_file(source.location, revision=source.revision) is not None
 
