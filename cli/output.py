@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -36,10 +37,13 @@ def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequ
 
 
 def console() -> Console:
-    """Where tables go. Not cut to a width that nobody looks at where output is no terminal."""
+    """Where tables go. Where output is no terminal, tables are as wide as COLUMNS says, and sentences stay in one piece."""
     from rich.console import Console
 
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    if sys.stdout.isatty():
+        return Console(highlight=False)
+    columns = os.environ.get("COLUMNS", "")
+    return Console(highlight=False, soft_wrap=True, width=int(columns) if columns.isdigit() and int(columns) else 160)
 
 
 def flat(metrics: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
@@ -47,9 +51,8 @@ def flat(metrics: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     lines: list[tuple[str, str]] = []
     for name, value in metrics.items():
         if isinstance(value, Mapping) and "low" in value:
-            interval = f" [{value['low']:.4f}, {value['high']:.4f}]" if value["low"] is not None else ""
             items = f"  n {value['n']}" if "n" in value else ""
-            lines.append((f"{prefix}{name}", f"{value['value']:.4f}{interval}{items}"))
+            lines.append((f"{prefix}{name}", f"{_number(value['value'], 'none')}{_interval(value)}{items}"))
         elif isinstance(value, Mapping):
             lines += flat(value, f"{prefix}{name}.")
         elif isinstance(value, list) and value and isinstance(value[0], Mapping):
@@ -57,3 +60,13 @@ def flat(metrics: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         elif value is not None:
             lines.append((f"{prefix}{name}", f"{value:.6g}" if isinstance(value, float) else str(value)))
     return lines
+
+
+def _interval(estimate: Mapping[str, Any]) -> str:
+    """One that is open at an end goes on without bound there."""
+    low, high = estimate["low"], estimate.get("high")
+    return "" if low is None and high is None else f" [{_number(low, '-inf')}, {_number(high, 'inf')}]"
+
+
+def _number(value: float | None, without: str) -> str:
+    return without if value is None else f"{value:.4f}"

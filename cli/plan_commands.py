@@ -57,14 +57,31 @@ def _print_plan(runner: Runner, graph: Graph, as_json: bool) -> None:
         stages = [_described(node) | {"status": status, "why": why} for node, status, why in rows]
         print_json({"stages": stages, "to_do": len(missing)})
         return
+    labels = labels_of(graph)
     print_table(
         ("stage", "key", "what", "status", "why"),
         [
-            [node.stage.name, node.name.partition("/")[2], node.stage.label(), status, _shortened(why)]
+            [node.stage.name, node.name.partition("/")[2], labels[node.name], status, _shortened(why)]
             for node, status, why in rows
         ],
     )
     print(f"\n{len(rows)} stages, {len(missing)} to do")
+
+
+def labels_of(graph: Graph) -> dict[str, str]:
+    """What each stage is called; those that would be called the same are told apart by the options in which they differ."""
+    alike: dict[tuple[str, str], list[Node]] = {}
+    for node in graph:
+        alike.setdefault((node.stage.name, node.stage.label()), []).append(node)
+    labels = {}
+    for (_, label), nodes in alike.items():
+        options = {node.name: node.stage.options() for node in nodes}
+        names = sorted({name for each in options.values() for name in each})
+        differing = [name for name in names if len({repr(each.get(name)) for each in options.values()}) > 1]
+        for node in nodes:
+            told = [f"{name} {options[node.name].get(name, 'default')}" for name in differing]
+            labels[node.name] = ", ".join([label, *told])
+    return labels
 
 
 def _shortened(why: Sequence[str]) -> str:
@@ -168,12 +185,12 @@ def _print_results(
             }
         )
     else:
-        rows = []
+        rows, labels = [], labels_of(graph)
         for node in graph:
             if (result := results.get(node.name)) is not None:
                 took = f"{result.seconds:.1f}" if result.seconds else ""
                 why = "; ".join(problem.message for problem in result.problems)
-                rows.append([node.stage.name, node.name.partition("/")[2], node.stage.label(), result.outcome, took, why])
+                rows.append([node.stage.name, node.name.partition("/")[2], labels[node.name], result.outcome, took, why])
         print_table(("stage", "key", "what", "outcome", "seconds", ""), rows, right=("seconds",))
         summary = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
         print(f"\n{summary}, in {seconds:.1f} s; results are linked in {runner.store.root / 'named' / read.name}")

@@ -11,11 +11,16 @@ from llmrepair.models.gptq import import_gptqmodel, unpack_layers
 from llmrepair.models.postponed import postponed
 
 with postponed():
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
     from transformers.pytorch_utils import Conv1D
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+_SAMPLING = ("temperature", "top_p", "min_p", "top_h", "typical_p", "top_k", "epsilon_cutoff", "eta_cutoff")
+"""Settings of generation that have an effect on sampling alone."""
+_SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 def pick_device(device: str) -> torch.device:
@@ -54,8 +59,26 @@ def load_model(
         unpack_layers(model, meta_model(location, revision, trust_remote_code))
     elif quantisation:
         forget_quantisation(model)
+    _make_saveable(model)
     model.to(device)  # type: ignore[arg-type]
     return model.eval().requires_grad_(False)
+
+
+def _make_saveable(model: PreTrainedModel) -> None:
+    """Takes away what only sampling reads from settings that do not sample, as those of Llama 2 chat were shipped: nothing
+    changes by it, and transformers refuses to save a model that has both. Of settings that it refuses for anything else the
+    special tokens stay."""
+    settings, defaults = model.generation_config, GenerationConfig()
+    if settings is None:
+        return
+    if not settings.do_sample:
+        for name in _SAMPLING:
+            setattr(settings, name, getattr(defaults, name, None))
+    try:
+        settings.validate(strict=True)
+    except ValueError:
+        ids = {name: getattr(settings, name) for name in _SPECIAL_IDS}
+        model.generation_config = GenerationConfig(**{n: i for n, i in ids.items() if not (isinstance(i, int) and i < 0)})
 
 
 def forget_quantisation(model: PreTrainedModel) -> None:
@@ -79,10 +102,10 @@ def meta_model(location: str, revision: str | None, trust_remote_code: bool = Fa
 
 
 def compressible_layers(model: PreTrainedModel) -> dict[str, torch.nn.Linear | Conv1D]:
-    """The linear layers that compression touches, by name: all but the output head, which stays dense as embeddings do."""
-    head = model.get_output_embeddings()
-    layers = ((name, module) for name, module in model.named_modules() if module is not head)
-    return {name: module for name, module in layers if isinstance(module, torch.nn.Linear | Conv1D)}
+    """The linear layers that compression touches, by name: those of the blocks. What stands before and behind them stays
+    dense as embeddings do: the output head, and projections such as those of OPT-350m."""
+    layers = ((name, module) for name, module in model.named_modules() if isinstance(module, torch.nn.Linear | Conv1D))
+    return {name: layer for name, layer in layers if any(part.isdigit() for part in name.split("."))}
 
 
 def weight_matrix(layer: torch.nn.Module) -> torch.Tensor:

@@ -114,7 +114,7 @@ class _Reader:
     def plan(self) -> Plan:
         document = self._document
         self._check_names(document, _TABLES, ())
-        name = document.get("name", self._path.stem)
+        name = document.get("name", _folder_name(self._path.stem))
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             self._wrong(("name",), f"`{name}` is no name for a folder", "give letters, digits, `.`, `_` and `-`")
         cells, notes = self._without_excluded([Cell(options, ("grid",)) for options in self._grid()])
@@ -274,6 +274,11 @@ def _matches(cell: Options, condition: Options) -> bool:
         name in cell and cell[name].value in (wanted.value if isinstance(wanted.value, list) else [wanted.value])
         for name, wanted in condition.items()
     )
+
+
+def _folder_name(stem: str) -> str:
+    """A file's name as a folder of links is called: without spaces and whatever else a shell would trip over."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._") or "plan"
 
 
 def _dotted(place: Place) -> str:

@@ -23,7 +23,7 @@ from llmrepair.stages.compress.layer import LayerRecipe
 from llmrepair.stages.compress.masks import Pattern
 from llmrepair.stages.compress.rows import rows_at_once
 from llmrepair.stages.sources.models import hub_snapshot
-from llmrepair.stages.sources.texts import load_texts
+from llmrepair.stages.sources.texts import load_texts, tell_fewer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -43,6 +43,7 @@ def run(stage: Compress, context: Context) -> dict[str, Any]:
 
     tokenizer = load_tokenizer(source.location, source.revision, config.trust_remote_code)
     rows = calibration_rows(stage, tokenizer)
+    tell_fewer(context.reporter, config.calibration, len(rows), config.samples, "rows of calibration text")
     before = five_tokens(model, tokenizer, rows)
     compressor = compress_layers_of(model, rows, config, stage.method, context)
     checkpoint = context.folder / "checkpoint"
@@ -55,6 +56,7 @@ def run(stage: Compress, context: Context) -> dict[str, Any]:
     reloaded = reload_in_fresh_process(checkpoint, config.dtype, config.trust_remote_code, rows, expected, context.work)
     context.peaks.append(reloaded.memory_bytes)
     return reloaded.measures | {
+        "calibration_rows": len(rows),
         "compression_ratio": sum(path.stat().st_size for path in dense) / reloaded.measures["size_bytes"],
         "output_error": mean(layer["output_error"] for layer in layers),
         "reload_difference": reloaded.difference,

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
+from html import escape
+
+
+def plain(text: str) -> str:
+    """A text as it reads, whatever of Markdown and HTML is in it."""
+    return re.sub(r"([\\`*_\[\]])", r"\\\1", escape(" ".join(text.split()), quote=False))
+
+
+def code(text: str) -> str:
+    """A text between as many backticks as end it nowhere inside."""
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    padding = " " if longest else ""
+    return f"{'`' * (longest + 1)}{padding}{' '.join(text.split())}{padding}{'`' * (longest + 1)}"
 
 
 def bullets(items: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from llmrepair.pipeline.units import bytes_text
-from llmrepair.stages.drawing.markdown import bullets, table
+from llmrepair.stages.drawing.markdown import bullets, code, plain, table
 from llmrepair.stages.drawing.numbers import COMPARISON_HEADS, comparison_cells, count_text, repair_text, score_text
 from llmrepair.stages.export.loading import loading_sections
 from llmrepair.stages.repairs import repair_of_form
@@ -55,7 +55,7 @@ def _front_matter(facts: Facts) -> str:
 
 def _title(facts: Facts) -> str:
     repair = f", {files_of(facts).words(facts)}" if facts["repair"] is not None else ""
-    return f"{facts['base_model']['name']}, {facts['compression']['label']}{repair}"
+    return f"{plain(facts['base_model']['name'])}, {facts['compression']['label']}{repair}"
 
 
 def _method(facts: Facts) -> str:
@@ -64,7 +64,7 @@ def _method(facts: Facts) -> str:
 
 
 def _introduction(facts: Facts) -> str:
-    name = facts["base_model"]["name"]
+    name = code(facts["base_model"]["name"])
     settings, label = facts["compression"]["settings"], facts["compression"]["label"]
     done = f"made into a model whose truth is known, {label}" if "control" in settings else f"compressed ({label})"
     done = "as it is" if settings.get("method") == "none" else done
@@ -73,7 +73,7 @@ def _introduction(facts: Facts) -> str:
         files = files_of(facts)
         repair = f" {files.words(facts)}" + ("" if facts["merged"] else f" in `{files.exported(facts['recovery'])}/`")
     return (
-        f"`{name}` {done}{repair}, written by llmrepair {facts['llmrepair']}. All that is said here is in `llmrepair.json` "
+        f"{name} {done}{repair}, written by llmrepair {facts['llmrepair']}. All that is said here is in `llmrepair.json` "
         "for programs to read."
     )
 
@@ -85,7 +85,8 @@ def _properties(facts: Facts) -> Iterable[tuple[str, str]]:
     yield "compression", compression["label"]
     yield "settings", _settings(compression["settings"])
     if compression["calibration"] is not None:
-        yield "calibration", _text_source(compression["calibration"])
+        rows = _rows(metrics["calibration_rows"], compression["settings"]["samples"], compression["settings"]["seq_len"])
+        yield "calibration", _text_source(compression["calibration"]) + rows
     rounded = ", by rounding alone" if metrics["sparsity"] and not compression["pruned"] else ""
     weights = count_text(metrics["compressed_weights"])
     yield "sparsity", f"{metrics['sparsity']:.1%} of the {weights} weights in linear layers are zero{rounded}"
@@ -101,7 +102,7 @@ def _base_model(base: Facts) -> str:
     if "hub" in base:
         return f"[{base['hub']}](https://huggingface.co/{base['hub']}) at commit `{base['commit']}`"
     where = "embedded in llmrepair" if base["embedded"] else "a local folder"
-    return f"`{base['name']}`, {where}; its files' digests are below"
+    return f"{code(base['name'])}, {where}; its files' digests are below"
 
 
 def _text_source(identity: Facts) -> str:
@@ -113,6 +114,11 @@ def _text_source(identity: Facts) -> str:
     if "file" in identity:
         return f"a local {identity['format']} file with sha256 `{identity['file']}`"
     return f"the synthetic text of llmrepair's lab (`{identity['lab']}`)"
+
+
+def _rows(found: int, asked: int, tokens: int) -> str:
+    """How much of a source was used, which may hold less than the settings ask for."""
+    return f": {found} rows of {tokens} tokens" + (f", all that it holds, of the {asked} asked for" if found < asked else "")
 
 
 def _settings(settings: Facts) -> str:
@@ -127,8 +133,11 @@ def _value(value: Any) -> str:
 
 def _repair(facts: Facts) -> Iterable[str]:
     repair = facts["repair"]
-    settings = _settings({**repair["settings"], **repair["placing"]})
-    yield table(("", ""), [("settings", settings), ("tuned on", _text_source(repair["tuning_data"]))])
+    is_so = facts["merged"] or files_of(facts).lies_beside(repair["placing"])
+    settings = _settings({**repair["settings"], **(repair["placing"] if is_so else {})})
+    found = sum(repair["metrics"][part] for part in ("training_rows", "validation_rows"))
+    rows = _rows(found, repair["settings"]["tuning_samples"], repair["settings"]["tuning_seq_len"])
+    yield table(("", ""), [("settings", settings), ("tuned on", _text_source(repair["tuning_data"]) + rows)])
     yield from files_of(facts).losses(facts)
 
 
@@ -171,7 +180,7 @@ def _limits_of_measurement(facts: Facts) -> Iterable[str]:
     dtype = facts["compression"]["settings"]["dtype"]
     yield f"Measured on {'; '.join(tasks)}, and on nothing else."
     yield f"Scores were computed in {dtype}; another precision gives others."
-    if facts["merged"]:
+    if facts["merged"] and files_of(facts).lies_beside(facts["repair"]["placing"]):
         rounding = "" if dtype == "float32" else f", but for rounding to {dtype}"
         yield f"The scores were measured with the adapter beside the weights, which is the same sum{rounding}."
 

@@ -45,7 +45,7 @@ def collect_facts(runner: Runner, parts: Parts, merged: bool) -> dict[str, Any]:
         "recovery": parts.recovery,
         "merged": merged,
         "repair": _repair(parts, tuned) if tuned is not None else None,
-        "scores": _scores(runner, parts),
+        "scores": _scores(runner, parts, merged),
         "artifacts": {
             name: {"key": each.key_document, "versions": each.record["versions"]} for name, each in made_from.items()
         },
@@ -120,11 +120,11 @@ def _is_dense_of(artifact: Artifact, parts: Parts) -> bool:
     return bool(theirs["config"].get("method") == "none" and same)
 
 
-def _scores(runner: Runner, parts: Parts) -> dict[str, Any]:
-    """The report's table of this model with each repair, and of the dense model; rows of what is exported are marked."""
+def _scores(runner: Runner, parts: Parts, merged: bool) -> dict[str, Any]:
+    """The report's table of this model with each repair, and of the dense model; rows of what lies in the export are marked."""
     found = _comparable(_evaluations(runner, parts), parts)
     table = build_table(found)
-    ours = {each.artifact.name for each in found if _is_exported(each, parts)}
+    ours = {each.artifact.name for each in found if _is_exported(each, parts, merged)}
     rows = [{**row, "exported": not ours.isdisjoint(row["keys"])} for row in table["rows"]]
     return {**table, "rows": rows}
 
@@ -160,8 +160,13 @@ def _same_in_common(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return all(one[name] == other[name] for name in one.keys() & other.keys())
 
 
-def _is_exported(evaluation: Evaluation, parts: Parts) -> bool:
-    if parts.exported.stage == Evaluate.name:
+def _is_exported(evaluation: Evaluation, parts: Parts, merged: bool) -> bool:
+    """Whether it was measured of what the export holds: of an adapter beside the weights, or of one that is merged into them,
+    which is the same sum."""
+    lies_beside = parts.repair.files.lies_beside
+    if not (merged or lies_beside(evaluation.artifact.key_document["config"])):
+        return False
+    if parts.exported.stage == Evaluate.name and (merged or lies_beside(parts.placing)):
         return evaluation.artifact.name == parts.exported.name
     ours = parts.tuned.name if parts.tuned is not None else None
     theirs = evaluation.tuned.name if evaluation.tuned is not None else None

@@ -53,6 +53,10 @@ class RepairFiles:
         """What an evaluation's repair is called in the export; `name` is the repair's."""
         return name
 
+    def lies_beside(self, options: Mapping[str, Any]) -> bool:
+        """Whether a model that is evaluated with such options has the repair as an export without `--merge` holds it."""
+        return True
+
     def stored(self, artifact: Path) -> Path:
         """Where the artifact of its tuning holds what is put in place."""
         return artifact / ADAPTER_FOLDER

@@ -179,19 +179,32 @@ def _recovery(evaluation: Evaluation) -> str:
 
 def _settings(evaluation: Evaluation) -> dict[str, Any]:
     """Every setting of the row's compression and repair, but for the seeds."""
-    settings = dict(evaluation.compressed.key_document["config"])
-    if evaluation.tuned is not None:
-        settings |= evaluation.tuned.key_document["config"] | {"tuning_data": evaluation.tuned.key_document["sources"]}
+    compressed, tuned = evaluation.compressed, evaluation.tuned
+    settings = dict(compressed.key_document["config"])
+    settings |= _as_far_as_there(settings, "samples", compressed.metrics.get("calibration_rows"))
+    if tuned is not None:
+        settings |= tuned.key_document["config"] | {"tuning_data": tuned.key_document["sources"]}
+        validation = tuned.metrics.get("validation_rows")
+        found = tuned.metrics["training_rows"] + validation if validation is not None else None
+        settings |= _as_far_as_there(settings, "tuning_samples", found)
     settings |= _repair_settings(evaluation)
     return {name: value for name, value in settings.items() if name != "seed"}
 
 
+def _as_far_as_there(settings: dict[str, Any], name: str, found: int | None) -> dict[str, Any]:
+    """What was asked for, beside what the text holds where that is less."""
+    return {name: f"{found} of {settings[name]}"} if found is not None and found < settings[name] else {}
+
+
 def _add_details(rows: list[dict[str, Any]]) -> None:
-    """Rows that would read the same are told apart by the settings in which they differ."""
+    """Rows that would read the same are told apart by the settings in which they differ; where there are several precisions,
+    each row says its own."""
+    always = ["dtype"] if len({_dtype(row) for row in rows}) > 1 else []
     for row in rows:
         alike = [other for other in rows if (other["compression"], other["recovery"]) == (row["compression"], row["recovery"])]
         differing = [name for name in row["settings"] if len({repr(other["settings"].get(name)) for other in alike}) > 1]
-        row["detail"] = ", ".join(f"{name} {row['settings'][name]}" for name in differing)
+        told = dict.fromkeys([*(name for name in always if name in row["settings"]), *differing])
+        row["detail"] = ", ".join(f"{name} {row['settings'][name]}" for name in told)
 
 
 def _columns(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
@@ -258,8 +271,8 @@ def _correct_items(evaluation: Evaluation, tasks: Sequence[str]) -> _Correct:
 def _comparisons(
     rows: Mapping[str, dict[str, Any]], columns: Mapping[str, Any], correct: Mapping[tuple[str, str], list[_Correct]]
 ) -> Any:
-    """Each repaired row against its compressed model without a repair, and that one against the dense model."""
-    dense = next((name for name, row in rows.items() if (row["compression"], row["kind"]) == ("dense", UNREPAIRED)), None)
+    """Each repaired row against its compressed model without a repair, and that one against the dense model as it computes:
+    in the same precision."""
     plain = {row["compressed"]: name for name, row in rows.items() if row["kind"] == UNREPAIRED}
 
     def alone(row: str | None, column: str) -> _Correct:
@@ -267,10 +280,11 @@ def _comparisons(
         return correct.get((row or "", column), [{}])[0]
 
     for name, row in rows.items():
-        baseline = dense if row["kind"] == UNREPAIRED else plain.get(row["compressed"])
         for column in columns:
+            dense = _dense_of(row, rows, [place for place, of in correct if of == column])
+            baseline = dense if row["kind"] == UNREPAIRED else plain.get(row["compressed"])
             results, before = correct.get((name, column), []), alone(baseline, column)
-            if name == dense or not results or not before or any(each.keys() != before.keys() for each in results):
+            if _is_dense(row) or not results or not before or any(each.keys() != before.keys() for each in results):
                 continue
             ours, theirs = np.stack([_array(each, before) for each in results]), _array(before, before)
             comparison = {
@@ -284,6 +298,25 @@ def _comparisons(
             if row["kind"] != UNREPAIRED and row["compression"] != "dense" and known.keys() == before.keys():
                 comparison["rates"] = vars(counts(_array(known, before), theirs, ours))
             yield comparison
+
+
+def _is_dense(row: Mapping[str, Any]) -> bool:
+    return (row["compression"], row["kind"]) == ("dense", UNREPAIRED)
+
+
+def _dense_of(row: Mapping[str, Any], rows: Mapping[str, dict[str, Any]], answering: Iterable[str]) -> str | None:
+    """Among rows that have answers, that of the dense model which differs from a row in nothing but its compression."""
+    alike = [name for name in answering if _is_dense(rows[name]) and _dtype(rows[name]) == _dtype(row)]
+    same_code = [name for name in alike if _trusts(rows[name]) == _trusts(row)]
+    return next(iter([*same_code, *alike]), None)
+
+
+def _dtype(row: Mapping[str, Any]) -> Any:
+    return row["settings"].get("dtype")
+
+
+def _trusts(row: Mapping[str, Any]) -> Any:
+    return row["settings"].get("trust_remote_code")
 
 
 def add_holm(comparisons: list[dict[str, Any]]) -> None:

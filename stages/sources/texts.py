@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmrepair.pipeline.errors import Problem, WorkError
 from llmrepair.stages.sources.hub import hub_commit, hub_data_location, looks_like_hub_id
 from llmrepair.stages.sources.lab import lab_texts
+
+if TYPE_CHECKING:
+    from llmrepair.pipeline.progress import Reporter
 
 LAB_TEXT = "lab"
 _NAMED_TEXTS = {"c4": "allenai/c4:en", "wikitext2": "Salesforce/wikitext:wikitext-2-raw-v1"}
@@ -47,6 +50,12 @@ def resolve_text(data: str, digest: Callable[[Path], str]) -> dict[str, Any]:
 def text_libraries(*identities: Mapping[str, Any] | None) -> tuple[str, ...]:
     """The libraries that sources of text, as `resolve_text` has them, are read with."""
     return ("datasets",) if any(identity is not None and "hub" in identity for identity in identities) else ()
+
+
+def tell_fewer(reporter: Reporter, data: str, found: int, asked: int, what: str) -> None:
+    """Says so where a source of text holds less than was asked for."""
+    if found < asked:
+        reporter.note(f"`{data}` holds text for {found} of the {asked} {what} that were asked for")
 
 
 def load_texts(data: str, identity: dict[str, Any]) -> Iterator[str]:

@@ -21,7 +21,7 @@ from llmrepair.stages.diagnostics.regimes.figure import regimes_figure
 from llmrepair.stages.drawing.svg import Look
 from llmrepair.stages.repairs.placed import Placing
 from llmrepair.stages.sources.loading import load_weights
-from llmrepair.stages.sources.texts import LAB_TEXT, load_texts
+from llmrepair.stages.sources.texts import LAB_TEXT, load_texts, tell_fewer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,6 +43,7 @@ def run(stage: Regimes, context: Context) -> dict[str, Any]:
         message = f"`{stage.config.compared_text}` holds {len(rows)} texts, and {_FEWEST_TEXTS} are the least"
         raise WorkError(Problem(message, "give more text with --compared-text"))
 
+    tell_fewer(context.reporter, stage.config.compared_text, len(rows), stage.config.compared_items, "texts")
     found = {}
     with context.reporter.bar("comparing", total=len(stage.repairs) * len(rows)) as bar:
         for repair in stage.repairs:
@@ -61,7 +62,7 @@ def run(stage: Regimes, context: Context) -> dict[str, Any]:
     looks = {repair.name: Look(repair.colour, repair.shape) for repair in stage.repairs}
     figure = regimes_figure(found, looks, stage.compressed.label())
     (context.folder / "regimes.svg").write_text(figure, encoding="utf-8")
-    return {name: _last_layer(each) for name, each in found.items()}
+    return {name: _last_layer(each) for name, each in found.items()} | {"texts": len(rows)}
 
 
 def _texts(stage: Regimes) -> list[str]:

@@ -35,6 +35,9 @@ class LoraTuning(Tuning):
 class LoraFiles(OneAdapter):
     can_merge = True
 
+    def lies_beside(self, options: Options) -> bool:
+        return not options.get("lora_merged")
+
     def hub_tag(self, settings: Facts) -> str:
         return "lora"
 
@@ -42,6 +45,11 @@ class LoraFiles(OneAdapter):
         return "with LoRA merged into its weights" if facts["merged"] else "with a LoRA adapter"
 
     def limits(self, facts: Facts) -> Iterable[str]:
+        if not facts["merged"] and not self.lies_beside(facts["repair"]["placing"]):
+            yield (
+                f"`{facts['exported']}`, which was exported, had the adapter merged into its weights. Here it lies beside "
+                "them: scores may differ by rounding."
+            )
         if facts["compression"]["settings"].get("method", "none") != "none":
             yield "Merging the adapter into the weights would undo the compression."
 

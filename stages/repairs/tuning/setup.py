@@ -31,7 +31,7 @@ from llmrepair.pipeline.progress import Bar
 from llmrepair.pipeline.stage import Context
 from llmrepair.stages.sources.lab import world_of
 from llmrepair.stages.sources.loading import load_weights
-from llmrepair.stages.sources.texts import load_texts
+from llmrepair.stages.sources.texts import load_texts, tell_fewer
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -78,6 +78,8 @@ def set_up(stage: Tune, context: Context) -> Setup:
     config, compressed = stage.config, stage.compressed
     model, tokenizer = load_weights(compressed, context)
     training, validation = _split_rows(config, stage.tuning_data, tokenizer)
+    found = len(training) + len(validation)
+    tell_fewer(context.reporter, config.tuning_data, found, config.tuning_samples, "rows of tuning text")
     return Setup(
         model=model,
         base_name=context.inputs["compressed"].name,
@@ -209,5 +211,6 @@ def tuning_record(setup: Setup, config: TuningConfig, sweeps: Sequence[Sequence[
         "steps_per_trial": config.steps,
         "tokens": done * config.step_tokens,
         "training_rows": len(setup.training),
+        "validation_rows": len(setup.validation),
         "tested_people_in_tuning_text": setup.tested_people,
     }

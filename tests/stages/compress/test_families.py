@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from llmrepair.lab.tokenizer import make_tokenizer
@@ -138,3 +139,30 @@ def test_experts_in_one_tensor_are_refused(llmrepair: CommandLine, tmp_path: Pat
     answer = llmrepair("compress", "--model", tmp_path / "model", "--runs", tmp_path / "runs")
     assert answer.code == 2
     assert "holds several experts in one tensor (Qwen3MoeExperts)" in answer.err
+
+
+def test_projections_outside_of_the_blocks_stay_dense(llmrepair: CommandLine, tmp_path: Path) -> None:
+    """Those of OPT-350m."""
+    folder = family_folder(tmp_path / "model", "opt", word_embed_proj_dim=16)
+    dense = load_file(folder / "model.safetensors")
+    options = ["--samples", 8, "--seq-len", 32, "--bits", 4]
+    answer = llmrepair("compress", "--model", folder, "--runs", tmp_path / "runs", "--json", *options)
+    assert answer.code == 0, answer.err
+    assert len(answer.json["metrics"]["layers"]) == 6 * 2
+    saved = load_file(Path(answer.json["path"]) / "checkpoint" / "model.safetensors")
+    outside = [name for name in dense if "project_" in name]
+    assert len(outside) == 2
+    assert all(torch.equal(saved[name].float(), dense[name].float()) for name in outside)
+
+
+def test_less_calibration_text_than_asked_for_is_told(llmrepair: CommandLine, tmp_path: Path) -> None:
+    folder, text = family_folder(tmp_path / "model", "llama"), tmp_path / "text.txt"
+    text.write_text("\n\n".join(" ".join(["some words of a text"] * 20) for _ in range(5)))
+    options = ["--calibration", text, "--samples", 128, "--seq-len", 32, "--runs", tmp_path / "runs"]
+    answer = llmrepair("compress", "--model", folder, "--json", *options)
+    found = answer.json["metrics"]["calibration_rows"]
+    assert 0 < found < 128
+    assert f"holds text for {found} of the 128 rows of calibration text" in " ".join(answer.err.split())
+    enough = llmrepair("compress", "--model", folder, "--json", *options, "--samples", 2)
+    assert enough.json["metrics"]["calibration_rows"] == 2
+    assert "holds text for" not in enough.err

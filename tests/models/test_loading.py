@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from llmrepair.models.loading import load_model
+from tests.conftest import tiny_model
+
+
+def test_what_does_not_sample_and_says_how_to_is_loaded_and_saved(tmp_path: Path) -> None:
+    """As Llama 2 chat was shipped; transformers would refuse to save it."""
+    tiny_model("llama").save_pretrained(tmp_path / "model")
+    settings = json.loads((tmp_path / "model" / "generation_config.json").read_text())
+    settings |= {"temperature": 0.9, "top_p": 0.6, "top_k": 20, "max_length": 99}
+    (tmp_path / "model" / "generation_config.json").write_text(json.dumps(settings))
+    model = load_model(str(tmp_path / "model"), None, "float32", torch.device("cpu"))
+    model.save_pretrained(tmp_path / "saved")
+    assert model.generation_config.max_length == 99
+    assert not model.generation_config.do_sample
+
+
+@pytest.mark.parametrize("wrong", [{"pad_token_id": -1}, {"early_stopping": True}, {"length_penalty": 2.0}])
+def test_settings_that_transformers_refuses_to_save_keep_the_special_tokens(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    tiny_model("llama").save_pretrained(tmp_path / "model")
+    settings = json.loads((tmp_path / "model" / "generation_config.json").read_text())
+    (tmp_path / "model" / "generation_config.json").write_text(json.dumps(settings | {"eos_token_id": [1, 5]} | wrong))
+    model = load_model(str(tmp_path / "model"), None, "float32", torch.device("cpu"))
+    model.save_pretrained(tmp_path / "saved")
+    assert model.generation_config.eos_token_id == [1, 5]
+
+
+def test_what_samples_keeps_its_settings(tmp_path: Path) -> None:
+    model = tiny_model("llama")
+    model.generation_config.update(do_sample=True, temperature=0.9)
+    model.save_pretrained(tmp_path / "model")
+    loaded = load_model(str(tmp_path / "model"), None, "float32", torch.device("cpu"))
+    assert (loaded.generation_config.do_sample, loaded.generation_config.temperature) == (True, 0.9)
