@@ -174,7 +174,7 @@ def test_code_in_the_text_names_what_is_there(page: Path) -> None:
             parse_as_far_as_written(shlex.split(code)[1:])
         if code.startswith("make "):
             assert re.search(rf"^{code.split()[1]}:", (ROOT / "Makefile").read_text(), re.M), code
-        if not code.startswith(("ray ", "pip ")):
+        if not code.startswith(("ray ", "pip ", "uvx ")):
             assert set(re.findall(r"(?<!\S)--[a-z][a-z-]*", code)) <= known, code
 
 
