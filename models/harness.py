@@ -70,9 +70,10 @@ class RepairedLM(HFLM):
         on_start: Callable[[int], None] = lambda requests: None,
         on_progress: Callable[[int], None] = lambda requests: None,
     ):
-        super().__init__(
-            pretrained=model, tokenizer=tokenizer, batch_size=batch_size or "auto", max_length=max_length, backend="causal"
-        )
+        with _tied_as_it_is(model):
+            super().__init__(
+                pretrained=model, tokenizer=tokenizer, batch_size=batch_size or "auto", max_length=max_length, backend="causal"
+            )
         self._scorer = Scorer(model, cache, batch_size, AnswerFile(answers), on_progress)
         self.selector = selector
         """Whoever asks again may change it."""
@@ -243,6 +244,16 @@ class _StopsAt(StoppingCriteria):
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **options: Any) -> torch.Tensor:
         texts = self._tokenizer.batch_decode(input_ids[:, self._width :])
         return torch.tensor([any(stop in text for stop in self._stop) for text in texts], device=input_ids.device)
+
+
+@contextmanager
+def _tied_as_it_is(model: PreTrainedModel) -> Iterator[None]:
+    """lm-eval ties a model's weights as its config has them; a repair may have given the output head its own."""
+    vars(model)["tie_weights"] = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        del vars(model)["tie_weights"]
 
 
 @contextmanager

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 NAMED = "named"
 USES_FILE = "uses.json"
+DIGESTS = Path(".cache", "digests.json")
 
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9-]*")
 _KEY = re.compile(r"[0-9a-f]{3,64}")
@@ -61,7 +62,7 @@ class Store:
             raise RequestError(
                 Problem(f"no artifacts can be kept in `{root}`: {error.strerror}", "choose a folder with --runs DIR")
             ) from error
-        self.digests = DigestCache(self.root / ".cache" / "digests.json")
+        self.digests = DigestCache(self.root / DIGESTS)
 
     def find(self, name: str) -> Artifact | None:
         """The finished artifact called `stage/key`."""

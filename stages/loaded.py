@@ -14,10 +14,11 @@ from llmrepair.models.prompted import PromptedModel
 from llmrepair.models.scorer import Scorer
 from llmrepair.models.selection import DocumentSelector, FixedSelector
 from llmrepair.pipeline.errors import Problem, RequestError
+from llmrepair.pipeline.keys import DigestCache
 from llmrepair.pipeline.progress import Reporter
 from llmrepair.pipeline.runner import Runner
 from llmrepair.pipeline.stage import Runtime
-from llmrepair.pipeline.store import Store
+from llmrepair.pipeline.store import DIGESTS, Store
 from llmrepair.stages.evaluate.stage import EvaluateConfig
 from llmrepair.stages.export.files import FACTS_FILE
 from llmrepair.stages.export.parts import find_parts
@@ -60,8 +61,8 @@ def load_repaired(
     (config,) = validated(values, EvaluateConfig)
     repair = REPAIRS[config.recovery]
     _check(repair, stored, options)
-    (placing,) = validated(values, repair.options())
-    model = load_model(str(stored.checkpoint), None, stored.dtype, pick_device(device), trust_remote_code)
+    placing, runtime = validated({**values, "device": device}, repair.options(), Runtime)
+    model = load_model(str(stored.checkpoint), None, stored.dtype, pick_device(runtime.device), trust_remote_code)
     placed = repair.place(
         Placing(
             model=model,
@@ -70,6 +71,7 @@ def load_repaired(
             tuned=stored.tuned,
             seed=stored.seed,
             scoring=lambda cache: Scorer(model, cache, None, AnswerFile(None)).score,
+            sources=repair.sources(placing, DigestCache(runs / DIGESTS)),
         )
     )
     if isinstance(placed.selector, DocumentSelector):
@@ -106,11 +108,13 @@ def in_export(folder: Path) -> Stored:
     """What a folder of `llmrepair export` holds."""
     facts = json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))
     dtype, tuned, form = facts["compression"]["settings"]["dtype"], facts["repair"], facts["recovery"]
-    if tuned is None or facts["merged"]:
+    repair = repair_of_form(form)
+    if facts["merged"] or not repair.files.is_loadable:
         return Stored(folder, dtype, REPAIRS["none"], None, {}, 0)
-    files = repair_of_form(form).files
-    where, seed = folder / files.exported(form), tuned["settings"]["seed"]
-    return Stored(folder, dtype, repair_of_form(form), where, files.placing(facts), seed)
+    if tuned is None:
+        return Stored(folder, dtype, repair, None, facts.get("placing", {}), 0)
+    where, seed = folder / repair.files.exported(form), tuned["settings"]["seed"]
+    return Stored(folder, dtype, repair, where, repair.files.placing(facts), seed)
 
 
 def _check(repair: Repair, stored: Stored, given: Mapping[str, Any]) -> None:
@@ -122,6 +126,7 @@ def _check(repair: Repair, stored: Stored, given: Mapping[str, Any]) -> None:
         hint = "load the compressed model, and put the text in front of its inputs"
         raise RequestError(Problem(f"recovery `{repair.name}` is a text and no part of a model", hint))
     ours, theirs = (each.tuning.name if each.tuning is not None else None for each in (repair, stored.repair))
-    if repair.name != stored.repair.name and (ours is None or ours != theirs):  # a pool is used in either way
+    needs_nothing = ours is None and stored.repair.name == "none"
+    if repair.name != stored.repair.name and not needs_nothing and (ours is None or ours != theirs):  # a pool has two uses
         message = f"what is loaded has recovery `{stored.repair.name}`, not `{repair.name}`"
         raise RequestError(Problem(message, "leave `recovery` out"))

@@ -1,4 +1,4 @@
-"""A toy repair: the output head is multiplied by a number. `llmrepair eval --recovery louder --louder-by 1.2`"""
+"""A toy repair: what the output head gives is multiplied by a number. `llmrepair eval --recovery louder --louder-by 1.2`"""
 
 from pydantic import Field
 
@@ -7,13 +7,14 @@ from llmrepair.stages.repairs.base import Repair
 
 
 class LouderOptions(StageConfig):
-    louder_by: float = Field(1.1, gt=0, description="what --recovery louder multiplies the output head by")
+    louder_by: float = Field(1.1, gt=0, allow_inf_nan=False, description="what --recovery louder multiplies logits by")
 
 
 class Louder(Repair):
     name, title = "louder", "louder head"
-    help = "the output head multiplied by --louder-by"
-    colour, shape = "red", "circle"
+    help = "logits multiplied by --louder-by"
+    colour, shape = "red", "bar"
+    side = "weights"
     placed_by = __name__  # the module with `place`
 
     def options(self):
@@ -24,13 +25,13 @@ class Louder(Repair):
 
 
 def place(placing):
-    import torch
-
     from llmrepair.stages.repairs.placed import Placed
 
-    head = placing.model.get_output_embeddings()
-    head.weight = torch.nn.Parameter(head.weight * placing.options.louder_by, requires_grad=False)
-    return Placed(placing.model, changes_weights=True)
+    def louder(head, hidden, logits):  # no change of its weight, which is often the input embeddings' too
+        return logits * placing.options.louder_by
+
+    placing.model.get_output_embeddings().register_forward_hook(louder)
+    return Placed(placing.model)
 
 
 LOUDER = Louder()

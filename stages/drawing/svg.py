@@ -43,6 +43,11 @@ SHAPES = {
     "triangle-down": "M0 1.2 1.15-.9h-2.3z",
     "cross": "M-1.2-.4h.8v-.8h.8v.8h.8v.8h-.8v.8h-.8v-.8h-.8z",
     "hourglass": "M-1-1.1H1L-1 1.1H1z",
+    "bar": "M-1.3-.5h2.6v1h-2.6z",
+    "pillar": "M-.5-1.3h1v2.6h-1z",
+    "hexagon": "M-1.2 0-.6-1h1.2l.6 1-.6 1h-1.2z",
+    "bowtie": "M-1.1-1V1L1.1-1V1z",
+    "arrow": "M-1.2-.9 1.2 0-1.2.9-.5 0z",
 }
 """Of radius 1, so that repairs differ by more than their colour."""
 

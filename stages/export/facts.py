@@ -44,6 +44,7 @@ def collect_facts(runner: Runner, parts: Parts, merged: bool) -> dict[str, Any]:
         },
         "recovery": parts.recovery,
         "merged": merged,
+        "placing": parts.placing,
         "repair": _repair(parts, tuned) if tuned is not None else None,
         "scores": _scores(runner, parts, merged),
         "artifacts": {

@@ -74,7 +74,7 @@ class Repair(ABC):
     """Half a sentence for `--recovery`."""
     colour: ClassVar[str]
     shape: ClassVar[str]
-    """Of its marks in plots: names of `drawing.svg`'s."""
+    """Of its marks in plots: names of `drawing.svg`'s, together another pair than any other repair's."""
     placed_by: ClassVar[str]
     """Dotted name of the module whose `place(placing)` puts it in place. It counts in the keys of what uses the repair."""
     libraries: ClassVar[tuple[str, ...]] = ()

@@ -52,7 +52,7 @@ class Placed:
     extra_parameters: int = 0
     """What inference has to hold beside the weights."""
     changes_weights: bool = False
-    """Whether the model's weights are no longer those of the checkpoint."""
+    """Whether its linear layers now have other weights, unpacked: their bits, zeros and size are counted anew."""
 
     @property
     def cache(self) -> PromptCache | None:

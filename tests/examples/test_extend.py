@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -16,18 +17,36 @@ from tests.conftest import CommandLine
 
 TOYS = ROOT / "examples" / "extend"
 QUICK = ["--method", "random", "--sparsity", "0.3", "--samples", "16"]
+TASKS = ["--tasks", "lab_qa,lab_text"]
 COMMANDS = {
     "help": ["--help"],
     "eval help": ["eval", "--help"],
     "compress": ["compress", *QUICK, "--json"],
-    "plain": ["eval", *QUICK, "--limit", "8"],
-    "eval": ["eval", *QUICK, "--recovery", "louder", "--louder-by", "1.2", "--limit", "8", "--json"],
+    "plain": ["eval", *QUICK, "--limit", "8", *TASKS, "--json"],
+    "eval": ["eval", *QUICK, "--recovery", "louder", "--louder-by", "1.2", "--limit", "8", *TASKS, "--json"],
     "control": ["control", "--control", "shuffled", "--json"],
     "norms": ["norms", *QUICK, "--json"],
     "report": ["report", "--html", "report.html"],
     "export": ["export", "evaluate/{eval}", "--to", "exported"],
     "wrong": ["eval", "--louder-by", "0"],
 }
+
+
+LOAD = """
+import sys, torch
+from llmrepair import load
+from llmrepair.pipeline.errors import RequestError
+
+evaluated, compressed = sys.argv[1:]
+ids = torch.arange(5, 25)[None]
+plain = load(compressed, device="cpu")(ids).logits
+for louder in (load(evaluated), load("exported"), load(compressed, recovery="louder", louder_by=1.2)):
+    torch.testing.assert_close(louder(ids).logits, plain * 1.2)
+try:
+    load(evaluated, device="gpu")
+except RequestError as error:
+    print(error)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +92,12 @@ def test_the_toy_repair_is_scored_and_reported(said: dict[str, Said], folder: Pa
     assert "head x 1.2" in (folder / "report.html").read_text()
 
 
+def test_the_toy_repair_changes_likelihoods_and_no_greedy_answer(said: dict[str, Said]) -> None:
+    plain, louder = (json.loads(said[name][1])["metrics"]["tasks"] for name in ("plain", "eval"))
+    assert plain["lab_qa"]["exact_match"] == louder["lab_qa"]["exact_match"]
+    assert plain["lab_text"]["word_perplexity"] != pytest.approx(louder["lab_text"]["word_perplexity"], rel=1e-3)
+
+
 def test_the_toy_diagnostic_has_a_section_in_the_report(said: dict[str, Said], folder: Path) -> None:
     assert json.loads(said["norms"][1])["metrics"]["largest"] > 0
     assert "How large are the weights?" in (folder / "report.html").read_text()
@@ -86,6 +111,15 @@ def test_the_export_says_that_the_toy_repair_is_not_in_it(said: dict[str, Said],
     assert "needs it to be put in place again" in (folder / "exported" / "README.md").read_text().replace(
         "scores need", "needs"
     )
+
+
+def test_the_toy_repair_is_loaded_from_the_store_from_an_export_and_onto_a_model(said: dict[str, Said], folder: Path) -> None:
+    keys = [json.loads(said[name][1])["key"] for name in ("eval", "compress")]
+    environment = os.environ | {"PYTHONPATH": str(folder / "packages")}
+    loaded = subprocess.run(
+        [sys.executable, "-c", LOAD, *keys], cwd=folder, env=environment, capture_output=True, text=True, check=True
+    )
+    assert "--device" in loaded.stdout
 
 
 def test_the_toy_family_is_compressed(llmrepair: CommandLine, tmp_path: Path) -> None:

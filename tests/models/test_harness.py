@@ -51,6 +51,16 @@ def lab(name: str, **options: Any) -> RepairedLM:
     return RepairedLM(model, load_tokenizer(folder, None), **({"batch_size": 3, "max_length": 100} | options))
 
 
+def test_an_output_head_that_a_repair_gave_its_own_weight_keeps_it() -> None:
+    folder = str(model_folder("lab"))
+    model = load_model(folder, None, "float32", CPU)
+    before = model.get_output_embeddings().weight
+    model.get_output_embeddings().weight = torch.nn.Parameter(before / 2)
+    RepairedLM(model, load_tokenizer(folder, None), batch_size=3, max_length=100)
+    assert torch.equal(model.get_output_embeddings().weight, before / 2)
+    assert model.get_input_embeddings().weight is before
+
+
 @pytest.mark.parametrize("name", ["lab", "lab-opt"])
 def test_without_a_repair_it_is_lm_evals_own_model(name: str) -> None:
     ours = lab(name)
