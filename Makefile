@@ -14,7 +14,7 @@ conjecture: .venv/llmrepair ## Was what three compressions of the embedded model
 	$(BIN)/llmrepair report --html report.html --figure conjecture.svg
 
 test: .venv/installed ## The tests, as .ci/run runs them.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 # Gigabytes of activations, 200 kills, 16 processes at once, full disks, a Ray cluster. Run as root, or the full disks are skipped.
 stress: .venv/installed ## The long tests.

@@ -32,8 +32,7 @@ def scorer(model: PreTrainedModel, batch_size: int | None = None, cache: PromptC
     return Scorer(model, cache or build_prompt_cache(model, PROMPTS), batch_size, AnswerFile(None))
 
 
-@pytest.mark.parametrize("shared", [0, 40])
-@pytest.mark.parametrize("batch_size", [None, 2])
+@pytest.mark.parametrize("batch_size, shared", [(None, 40), (2, 0), (2, 40)])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_text_scores_the_mean_over_the_prompts(family: str, batch_size: int | None, shared: int) -> None:
     model = tiny_model(family)
