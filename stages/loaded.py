@@ -126,7 +126,7 @@ def _check(repair: Repair, stored: Stored, given: Mapping[str, Any]) -> None:
         hint = "load the compressed model, and put the text in front of its inputs"
         raise RequestError(Problem(f"recovery `{repair.name}` is a text and no part of a model", hint))
     ours, theirs = (each.tuning.name if each.tuning is not None else None for each in (repair, stored.repair))
-    needs_nothing = ours is None and stored.repair.name == "none"
-    if repair.name != stored.repair.name and not needs_nothing and (ours is None or ours != theirs):  # a pool has two uses
+    has_what_it_takes = ours == theirs if ours is not None else stored.repair.name == "none"  # two repairs may use one pool
+    if repair.name != stored.repair.name and not has_what_it_takes:
         message = f"what is loaded has recovery `{stored.repair.name}`, not `{repair.name}`"
         raise RequestError(Problem(message, "leave `recovery` out"))
