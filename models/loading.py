@@ -54,6 +54,8 @@ def load_model(
         from transformers import CompressedTensorsConfig
 
         options["quantization_config"] = CompressedTensorsConfig(dequantize=True)
+    if device.type == "cuda" and not is_gptq:
+        options["device_map"] = {"": device}  # read and unpacked there: neither the CPU's speed nor its memory counts
     model = AutoModelForCausalLM.from_pretrained(location, dtype=getattr(torch, dtype), use_safetensors=True, **options)
     if is_gptq:
         unpack_layers(model, meta_model(location, revision, trust_remote_code))
@@ -82,9 +84,14 @@ def _make_saveable(model: PreTrainedModel) -> None:
 
 
 def forget_quantisation(model: PreTrainedModel) -> None:
-    """Takes away the scales and wrappers of compressed-tensors from layers whose weights are plain numbers."""
+    """Takes away the scales and wrappers of compressed-tensors from layers whose weights are plain numbers.
+
+    What unpacks them leaves the parameters of all modules in caches, which `to` passes over: they would stay on their device.
+    """
+    from compressed_tensors.offload import remove_dispatch
     from compressed_tensors.quantization import QuantizationMetadata
 
+    remove_dispatch(model)
     for module in model.modules():
         QuantizationMetadata.clear_quantization(module)
 

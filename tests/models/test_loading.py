@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from llmrepair.models.loading import load_model
+from llmrepair.models.loading import compressible_layers, load_model
+from llmrepair.stages.checkpoints.grid import Grid, round_to_nearest
+from llmrepair.stages.checkpoints.packed import save_packed
 from tests.conftest import tiny_model
 
 
@@ -39,3 +41,18 @@ def test_what_samples_keeps_its_settings(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "model")
     loaded = load_model(str(tmp_path / "model"), None, "float32", torch.device("cpu"))
     assert (loaded.generation_config.do_sample, loaded.generation_config.temperature) == (True, 0.9)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_all_of_an_unpacked_model_goes_to_the_device_that_is_asked_for(tmp_path: Path, device: str) -> None:
+    model = tiny_model("llama")
+    layers = {
+        name: round_to_nearest(layer.weight, Grid(4, -1, True, torch.float32))
+        for name, layer in compressible_layers(model).items()
+    }
+    save_packed(model, layers, tmp_path)
+    loaded = load_model(str(tmp_path), None, "float32", torch.device(device))
+    assert {tensor.device.type for tensor in [*loaded.parameters(), *loaded.buffers()]} == {device}
+    assert {type(module._parameters) for module in loaded.modules()} == {dict}
+    if device == "cpu":
+        assert all(torch.equal(loaded.get_submodule(name).weight, layer.dequantise()) for name, layer in layers.items())
