@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
@@ -16,6 +17,11 @@ _MOST_TOKENS = {"cpu": 4096, "cuda": 16384}
 _MOST_GENERATED_ROWS = {"cpu": 64, "cuda": 256}
 _CPU_BYTES = 2 * 1024**3
 _GPU_SHARE = 0.5  # of what the weights leave free: this is an estimate
+_OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED")
+"""How it is told by errors without a class of their own: the CPU's, and those of CUDA, cuBLAS and cuDNN. cuBLAS is not
+initialised where it found no memory for itself."""
+
+Result = TypeVar("Result")
 
 
 class DoesNotFit(Failure):
@@ -50,7 +56,30 @@ def most_generated_rows(model: PreTrainedModel, length: int) -> int:
 
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether a computation failed for want of memory, on a GPU or on the CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
+def fitting(compute: Callable[[int], Result], rows: torch.Tensor, at_once: int) -> tuple[Result, int]:
+    """What is computed of rows [N, L], all anew with half as many at once where so many do not fit in memory.
+
+    Args:
+        compute: rows at once -> the result; it can be called again after it ran out of memory.
+
+    Returns:
+        the result, and how many rows at once did fit.
+
+    Raises:
+        DoesNotFit: one row alone is too much.
+    """
+    while True:
+        try:
+            return compute(at_once), at_once
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        at_once = min(at_once, len(rows)) // 2  # not where the error is caught: what it refers to holds memory
+        if not at_once:
+            raise text_does_not_fit(rows.shape[1])
 
 
 def _hidden_bytes(model: PreTrainedModel) -> int:

@@ -22,6 +22,8 @@ from safetensors.torch import save_file
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from llmrepair.models.memory import fitting
+
 CHECKPOINT_SECONDS = 20.0
 LOOKS = 10
 """How often the held-out loss is looked at in the steps of a trial."""
@@ -119,12 +121,16 @@ def train(
     Args:
         loss_sum: sum of token losses of some rows; gradients flow to `parameters`.
         validation: held-out rows [N, L].
-        micro_batch: rows computed at once; their gradients add up to a step of `examples_per_step` rows.
+        micro_batch: rows computed at once; their gradients add up to a step of `examples_per_step` rows. Half as many from
+            when so many do not fit in memory.
         checkpoint: file that the state is saved to now and then, and continued from where it exists.
         on_steps: called after each step, and first with those that the checkpoint saves.
 
     Returns:
         steps done, and the held-out loss at each look.
+
+    Raises:
+        DoesNotFit: one row alone is too much for the memory.
     """
     optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=0.0)
     state = _load_state(checkpoint, parameters, optimizer)
@@ -133,7 +139,7 @@ def train(
     while state.step < recipe.steps and state.looks_since_best < PATIENCE:
         optimizer.param_groups[0]["lr"] = learning_rate(recipe, state.step)
         batch = rows[rows_of_step(len(rows), recipe.examples_per_step, recipe.seed, state.step)]
-        loss = _take_step(optimizer, parameters, loss_sum, batch, micro_batch)
+        loss, micro_batch = _take_step(optimizer, parameters, loss_sum, batch, micro_batch)
         state.step += 1
         if state.step in look_steps(recipe.steps):
             state.look(mean_loss(loss_sum, validation, micro_batch))
@@ -159,7 +165,16 @@ def _take_step(
     loss_sum: LossSum,
     batch: torch.Tensor,
     micro_batch: int,
-) -> float:
+) -> tuple[float, int]:
+    """The mean token loss before the step, and how many rows at once did fit in memory."""
+    loss, micro_batch = fitting(lambda at_once: _differentiate(optimizer, loss_sum, batch, at_once), batch, micro_batch)
+    torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+    optimizer.step()
+    return loss, micro_batch
+
+
+def _differentiate(optimizer: torch.optim.Optimizer, loss_sum: LossSum, batch: torch.Tensor, micro_batch: int) -> float:
+    """The mean token loss; leaves its gradients at the parameters."""
     optimizer.zero_grad(set_to_none=True)
     tokens = batch[:, 1:].numel()
     total = 0.0
@@ -167,8 +182,6 @@ def _take_step(
         loss = loss_sum(part) / tokens
         loss.backward()
         total += loss.item()
-    torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-    optimizer.step()
     return total
 
 
@@ -347,8 +360,12 @@ def row_losses(logits: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def mean_loss(loss_sum: LossSum, rows: torch.Tensor, micro_batch: int) -> float:
-    """Mean token loss over all rows [N, L]."""
-    total = sum(loss_sum(part).item() for part in rows.split(micro_batch))
+    """Mean token loss over all rows [N, L].
+
+    Raises:
+        DoesNotFit: one row alone is too much for the memory.
+    """
+    total, _ = fitting(lambda at_once: sum(loss_sum(part).item() for part in rows.split(at_once)), rows, micro_batch)
     return total / rows[:, 1:].numel()
 
 

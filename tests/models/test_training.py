@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmrepair.models import training
+from llmrepair.models.memory import DoesNotFit
 from llmrepair.models.training import (
     Recipe,
     distillation_loss,
@@ -107,6 +108,38 @@ def test_a_smaller_micro_batch_is_the_same_step(tmp_path: Path) -> None:
     for table, micro_batch in zip(tables, (8, 3), strict=True):
         train([table], table_loss(table), TRAINING, VALIDATION, recipe, micro_batch, tmp_path / f"state-{micro_batch}", quiet)
     torch.testing.assert_close(*tables)
+
+
+def little_memory(table: torch.nn.Parameter, most: int, seen: list[int]) -> training.LossSum:
+    """A loss of `most` rows at once; it runs out of memory on its way back, when gradients of other rows are there."""
+
+    def loss_sum(rows: torch.Tensor) -> torch.Tensor:
+        seen.append(len(rows))
+        loss = table_loss(table)(rows)
+        if len(rows) > most:
+            if loss.requires_grad:
+                loss.backward()
+            raise torch.OutOfMemoryError
+        return loss
+
+    return loss_sum
+
+
+def test_a_step_that_does_not_fit_in_memory_is_done_again_in_halves(tmp_path: Path) -> None:
+    recipe, seen = Recipe(steps=20, learning_rate=0.1, examples_per_step=8, seed=0), list[int]()
+    table, other = fresh(), fresh()
+    train([table], table_loss(table), TRAINING, VALIDATION, recipe, 2, tmp_path / "expected", quiet)
+    _, looks = train([other], little_memory(other, 2, seen), TRAINING, VALIDATION, recipe, 32, tmp_path / "state", quiet)
+    assert torch.equal(table, other)
+    assert seen[:6] == [8, 4, 2, 2, 2, 2]
+    assert max(seen[2:]) == 2  # it is known from then on
+    assert mean_loss(little_memory(other, 2, []), VALIDATION, 8) == pytest.approx(min(looks))
+
+
+def test_one_row_that_does_not_fit_in_memory_is_told(tmp_path: Path) -> None:
+    table, recipe = fresh(), Recipe(steps=20, learning_rate=0.1, examples_per_step=8, seed=0)
+    with pytest.raises(DoesNotFit, match="5 tokens"):
+        train([table], little_memory(table, 0, []), TRAINING, VALIDATION, recipe, 8, tmp_path / "state", quiet)
 
 
 def test_training_learns(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
+from llmrepair.models.failures import Failure
 from llmrepair.pipeline import graph as graph_module
 from llmrepair.pipeline.errors import Problem, RequestError, WorkError
 from llmrepair.pipeline.keys import file_digest
@@ -78,6 +79,7 @@ FAILURES = [
     (OSError(errno.EDQUOT, "no quota"), "disk is full"),
     (SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"), "disk is full"),
     (MemoryError(), "memory ran out"),
+    (Failure("one text is too long", "take a shorter one"), "one text is too long"),
 ]
 
 

@@ -13,6 +13,7 @@ import torch
 from llmrepair.models.head import loss_in_parts
 from llmrepair.models.loading import load_model
 from llmrepair.models.lora import save_adapter
+from llmrepair.models.memory import fitting
 from llmrepair.models.text import pack_rows
 from llmrepair.models.training import (
     LogitsOf,
@@ -200,8 +201,11 @@ def mean_validation_loss(setup: Setup, logits_of: LogitsOf) -> float:
 @torch.no_grad()
 def validation_losses(setup: Setup, logits_of: LogitsOf) -> torch.Tensor:
     """Mean next-token loss [N] of each held-out row: the same measure whatever the objective was."""
-    batches = setup.validation.split(setup.micro_batch)
-    return torch.cat([row_losses(logits_of(rows), rows).cpu() for rows in batches])
+
+    def losses(at_once: int) -> torch.Tensor:
+        return torch.cat([row_losses(logits_of(rows), rows) for rows in setup.validation.split(at_once)]).cpu()
+
+    return fitting(losses, setup.validation, setup.micro_batch)[0]
 
 
 def tuning_record(setup: Setup, config: TuningConfig, sweeps: Sequence[Sequence[Trial]]) -> dict[str, Any]:
