@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import sys
 from collections.abc import Iterator
@@ -27,6 +28,14 @@ def resident_memory(process: Path = _PROCESS) -> int:
 def private_memory(process: Path = _PROCESS) -> int:
     """Bytes that this process holds and shares with no other, as it does the libraries' code."""
     return _status(process, "RssAnon:")
+
+
+def clear_gpu() -> None:
+    """Gives back what the last stage took of a GPU: its models may refer to themselves, and torch keeps what was freed."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def free_disk(folder: Path) -> int:

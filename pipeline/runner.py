@@ -14,7 +14,7 @@ from llmrepair.pipeline.fit import Fit, Free
 from llmrepair.pipeline.graph import Explain, Graph, Node, as_it_is
 from llmrepair.pipeline.imports import no_garbage_collection
 from llmrepair.pipeline.journal import Journal, read_progress
-from llmrepair.pipeline.machine import free_disk, free_memory
+from llmrepair.pipeline.machine import clear_gpu, free_disk, free_memory
 from llmrepair.pipeline.progress import Reporter, ShownBars
 from llmrepair.pipeline.record import Recorder
 from llmrepair.pipeline.stage import Context, Outcome, Runtime, Stage
@@ -155,6 +155,7 @@ class Runner:
             recorder = Recorder(interrupted_before=(work / USES_FILE).exists())
             with self.reporter.journalled(Journal(work)):
                 artifact = self._run(node, recorder)
+            clear_gpu()
         self._tell(stage, artifact, f"{recorder.seconds:.1f} s")
         return Outcome(artifact, cached=False, seconds=recorder.seconds)
 

@@ -51,13 +51,17 @@ def free_device_memory(runtime: Runtime) -> int | None:
     return torch.cuda.mem_get_info(device)[0]
 
 
-def gpus() -> list[str]:
-    """The GPUs that this process may use, as in CUDA_VISIBLE_DEVICES."""
+def gpus(device: str) -> list[str]:
+    """The GPUs that a device stands for, as in CUDA_VISIBLE_DEVICES: one for `cuda:1`, all for `auto` and `cuda`, else none."""
     import torch
 
+    if device != "auto" and not device.startswith("cuda"):
+        return []
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     numbers = [str(number) for number in range(torch.cuda.device_count())]
-    return visible.split(",")[: len(numbers)] if visible else numbers
+    names = visible.split(",")[: len(numbers)] if visible else numbers
+    _, _, number = device.partition(":")
+    return names[int(number) :][:1] if number else names
 
 
 def _quiet_libraries() -> None:

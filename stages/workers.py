@@ -36,7 +36,7 @@ def make_executor(name: str, jobs: int | None, ray_address: str, runner: Runner,
         return RayExecutor(answer, ray_address, runner.store.root, preload)
     from llmrepair.pipeline.executors.local import LocalExecutor, cores
 
-    available = gpus() if runner.runtime.uses_gpu else []
+    available = gpus(runner.runtime.device)
     return LocalExecutor(answer, jobs or min(len(missing), len(available) or cores()), available, preload)
 
 
@@ -60,10 +60,16 @@ def _compute(request: dict[str, Any]) -> dict[str, Any]:
             Problem(f"there is no folder `{folder}` on this node", "share it among the nodes, or give absolute paths")
         )
     os.chdir(folder)
-    stage = MAKERS[request["stage"]](request["options"])
-    runner = make_runner(request["options"], Path(request["runs"]), Reporter(quiet=True))
+    options = request["options"] | {"device": _of_worker(request["options"].get("device", "auto"))}
+    stage = MAKERS[request["stage"]](options)
+    runner = make_runner(options, Path(request["runs"]), Reporter(quiet=True))
     graph = runner.graph([stage])
     if graph.targets != [request["name"]]:
         hint = "run the plan again; on a cluster, install the same version of everything on all nodes"
         raise WorkError(Problem(f"what `{request['name']}` is made from has changed since the plan was read", hint))
     return runner.compute(graph.nodes[request["name"]]).as_json()
+
+
+def _of_worker(device: str) -> str:
+    """What a worker, which sees no other GPU than its own, calls a device: `cuda:1` is its first one."""
+    return device.partition(":")[0]

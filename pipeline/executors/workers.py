@@ -24,13 +24,17 @@ Answer = Callable[[dict[str, Any]], tuple[int, dict[str, Any]]]
 """Does what a request says; returns an exit code and JSON values. A function of a module, so that other processes find it."""
 
 
+_GPUS = "CUDA_VISIBLE_DEVICES"
+
+
 class Worker:
     """A process that computes one stage. It ends when this process does.
 
     Args:
         answer: what it runs, with the job's request.
         preload: modules to import before the first worker is forked.
-        environment: variables of its own. Torch takes as many threads as OMP_NUM_THREADS says.
+        environment: variables of its own. Torch takes as many threads as OMP_NUM_THREADS says, and the GPUs that
+            CUDA_VISIBLE_DEVICES names, which is this process's where none is given.
     """
 
     def __init__(self, answer: Answer, preload: Sequence[str], job: Job, environment: Mapping[str, str]):
@@ -39,7 +43,7 @@ class Worker:
         context = multiprocessing.get_context("forkserver") if forks else multiprocessing.get_context("spawn")
         context.set_forkserver_preload([f"{__package__}.quiet", *preload])
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(answer, job.request, job.log, dict(environment), theirs))
+        self._process = context.Process(target=_work, args=(answer, job.request, job.log, _visible() | environment, theirs))
         self._process.start()
         theirs.close()  # so that either side sees when the other one ends
         self._name = job.name
@@ -67,11 +71,16 @@ class Worker:
         self._process.kill()
 
 
+def _visible() -> dict[str, str]:
+    return {_GPUS: os.environ[_GPUS]} if _GPUS in os.environ else {}
+
+
 def _work(answer: Answer, request: dict[str, Any], log: Path, environment: Mapping[str, str], parent: Connection) -> None:
     """What runs in the worker: everything that is printed goes into the log."""
     with log.open("ab") as file:
         os.dup2(file.fileno(), 2)
     os.dup2(2, 1)
+    os.environ.pop(_GPUS, None)  # the process that forks sees none
     os.environ.update(environment)
     if (torch := sys.modules.get("torch")) is not None:  # it was imported where there is one thread
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))

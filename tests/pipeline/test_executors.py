@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -22,7 +23,9 @@ def work(request: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     Path(request["pid"]).write_text(str(os.getpid()))
     time.sleep(request["seconds"])
     names = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
-    return request["code"], {name: os.environ.get(name) for name in names} | {"much": "x" * request["characters"]}
+    imported = sys.modules.get("tests.pipeline.imported")
+    seen = {name: os.environ.get(name) for name in names} | {"at import": getattr(imported, "VISIBLE", None)}
+    return request["code"], seen | {"much": "x" * request["characters"]}
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +81,29 @@ def test_each_job_gets_a_gpu_of_its_own(tmp_path: Path) -> None:
     ended = all_ended(executor, 2)
     assert '"CUDA_VISIBLE_DEVICES": "3"' in ended["a"].output
     assert '"CUDA_VISIBLE_DEVICES": "GPU-abc"' in ended["b"].output
+
+
+SEEN_BY_THE_FORKING = """
+import sys
+from pathlib import Path
+from tests.pipeline.test_executors import all_ended, job, work, LocalExecutor
+executor = LocalExecutor(work, 1, preload=["tests.pipeline.imported"])
+executor.start(job(Path(sys.argv[1]), "a"))
+print(all_ended(executor, 1)["a"].output)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are not forked")
+@pytest.mark.parametrize("visible", [None, "5"])
+def test_who_forks_workers_sees_no_gpu_and_they_see_what_the_command_does(tmp_path: Path, visible: str | None) -> None:
+    """Some libraries start CUDA when they are imported, which no fork survives."""
+    environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+    environment |= {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    environment |= {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    command = [sys.executable, "-c", SEEN_BY_THE_FORKING, str(tmp_path)]
+    answer = json.loads(subprocess.run(command, env=environment, capture_output=True, check=True).stdout)
+    assert answer["CUDA_VISIBLE_DEVICES"] == visible
+    assert answer["at import"] == ""
 
 
 def test_no_more_run_than_fit_into_memory_but_always_one(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import multiprocessing
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors import SafetensorError
 
 from llmrepair.models.failures import Failure
@@ -87,6 +88,16 @@ FAILURES = [
 def test_what_a_user_can_mend_is_told(runner: Runner, log: Path, failure: BaseException, message: str) -> None:
     with pytest.raises(WorkError, match=message):
         runner.pull(toy(log, 1, failure=failure))
+
+
+def test_a_gpu_is_cleared_behind_each_stage(runner: Runner, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cleared: list[int] = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: cleared.append(len(executions(log))))
+    for name in ("device_count", "reset_peak_memory_stats"):
+        monkeypatch.setattr(torch.cuda, name, lambda: 0)
+    runner.pull(toy(log, 2, toy(log, 1)))
+    assert cleared == [1, 2]
 
 
 def test_all_problems_of_all_stages_are_told_before_any_work(runner: Runner, log: Path) -> None:
