@@ -201,7 +201,7 @@ def mean_validation_loss(setup: Setup, logits_of: LogitsOf) -> float:
 def validation_losses(setup: Setup, logits_of: LogitsOf) -> torch.Tensor:
     """Mean next-token loss [N] of each held-out row: the same measure whatever the objective was."""
     batches = setup.validation.split(setup.micro_batch)
-    return torch.cat([row_losses(logits_of(rows), rows).cpu() for rows in batches])
+    return torch.cat([row_losses(logits_of(rows), rows) for rows in batches]).cpu()
 
 
 def tuning_record(setup: Setup, config: TuningConfig, sweeps: Sequence[Sequence[Trial]]) -> dict[str, Any]:
