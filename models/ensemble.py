@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def members(cache: PromptCache | None, choice: torch.Tensor) -> list[torch.Tensor]:
     """The choices of prompts [B] over which a batch is averaged: `choice` alone where it holds no ensemble."""
-    if cache is None or not (choice == ENSEMBLE).any():
+    if cache is None or ENSEMBLE not in choice.tolist():
         return [choice]
     return [torch.where(choice == ENSEMBLE, prompt, choice) for prompt in range(cache.size)]
 

@@ -5,14 +5,14 @@ Shapes: B sequences, T input tokens padded on either side, V the vocabulary, R s
 
 from __future__ import annotations
 
-from itertools import chain
+from itertools import chain, compress
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from llmrepair.models.ensemble import averaging, mean_log_probabilities, members
 from llmrepair.models.prompt_cache import PromptCache, options_behind
-from llmrepair.models.selection import Selector
+from llmrepair.models.selection import Selector, sent
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -50,7 +50,7 @@ class PromptedModel:
         if self.selector is None:
             raise ValueError("without a selector, say the prompt of each input as `choice`")
         mask = _mask(input_ids, attention_mask)
-        contexts = [row[real].tolist() for row, real in zip(input_ids, mask, strict=True)]
+        contexts = [list(compress(row, real)) for row, real in zip(input_ids.tolist(), mask.tolist(), strict=True)]
         return torch.tensor(self.selector.select(contexts), device=input_ids.device)
 
     def forward(
@@ -70,7 +70,7 @@ class PromptedModel:
         mask = _mask(input_ids, attention_mask)
         if self.cache is None:
             return self.model(input_ids=input_ids, attention_mask=mask.long(), use_cache=False, **options)
-        choices = members(self.cache, self.choose(input_ids, mask) if choice is None else choice)
+        choices = self._choices(input_ids, mask, choice)
         passes = (
             self.model(input_ids=input_ids, **options_behind(self.cache.chosen(each), mask), **options) for each in choices
         )
@@ -104,7 +104,7 @@ class PromptedModel:
         sequences, size = self._sequences(options), 1
         behind: dict[str, Any] = {"attention_mask": seen.long()}
         if self.cache is not None:
-            choices = members(self.cache, self.choose(input_ids, mask) if choice is None else choice)
+            choices = self._choices(input_ids, mask, choice)
             size, choice = len(choices), torch.stack(choices, dim=1).flatten()
             tokens, seen = tokens.repeat_interleave(size, dim=0), seen.repeat_interleave(size, dim=0)
             past, _ = self.cache.growing(choice.repeat_interleave(sequences))
@@ -116,6 +116,12 @@ class PromptedModel:
         returned = len(output) // len(tokens)
         output = output.unflatten(0, (-1, size, returned))[:, 0].flatten(0, 1)  # members say the same
         return torch.cat([input_ids.repeat_interleave(returned, dim=0), output[:, input_ids.shape[1] :]], dim=1)
+
+    def _choices(self, input_ids: torch.Tensor, mask: torch.Tensor, choice: torch.Tensor | None) -> list[torch.Tensor]:
+        """The prompts [B] of inputs, once for each pass over them."""
+        assert self.cache is not None
+        choice = self.choose(input_ids, mask) if choice is None else choice
+        return [sent(each, input_ids.device) for each in members(self.cache, choice)]
 
     def _sequences(self, options: dict[str, Any]) -> int:
         """How many sequences are computed at once for each input."""

@@ -21,7 +21,7 @@ from llmrepair.models.finite import NotFinite, watching
 from llmrepair.models.memory import is_out_of_memory, most_generated_rows, most_tokens, text_does_not_fit
 from llmrepair.models.prompt_cache import PromptCache, extend_cache
 from llmrepair.models.prompted import PromptedModel
-from llmrepair.models.selection import ENSEMBLE, pad_rows
+from llmrepair.models.selection import ENSEMBLE, pad_rows, sent
 from llmrepair.models.tree_attention import attention_window, logits_of_trees, takes_trees
 from llmrepair.models.trees import Forest, Group, Text, Tree, group_by_beginning, side_by_side
 
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 Rows = list[list[Tree]]
 Ask = Callable[[PromptCache | None, torch.Tensor, Rows], list[Any]]
-"""A batch -> the answer to each of its texts: what is cached, [B] which of it (or `ENSEMBLE`) stands before each row, and the
-rows."""
+"""A batch -> the answer to each of its texts: what is cached, [B] which of it (or `ENSEMBLE`) stands before each row, on the
+CPU, and the rows."""
 
-_LOGITS_AT_ONCE = 2**20  # what the caches of a CPU hold
+_LOGITS_AT_ONCE = {"cpu": 2**20, "cuda": 2**27}  # what the caches of a CPU hold; half a GiB in float32
 
 
 class Scorer:
@@ -175,10 +175,11 @@ class Scorer:
             for b, tree in enumerate(trees)
             for text, path in tree.paths.items()
         ]
-        scored = torch.tensor([place for path, _ in spans for place in path], device=choice.device)
-        targets = torch.tensor([target for _, targets in spans for target in targets], device=choice.device)
-        places, which = scored.unique(return_inverse=True)
-        choices = members(cache, choice)
+        scored = [place for path, _ in spans for place in path]
+        row_of = {place: row for row, place in enumerate(sorted(set(scored)))}
+        tables = (list(row_of), [row_of[place] for place in scored], [target for _, targets in spans for target in targets])
+        places, which, targets = (sent(torch.tensor(table), self._model.device) for table in tables)
+        choices = [sent(each, self._model.device) for each in members(cache, choice)]
         passes = (logits_of_trees(self._model, cache, each, trees, places) for each in choices)
         if len(choices) == 1:
             loglikelihoods, likeliest = token_loglikelihoods(next(passes), which, targets)
@@ -186,11 +187,13 @@ class Scorer:
             means = mean_log_probabilities(passes)
             loglikelihoods, likeliest = means[which, targets], means.argmax(-1)[which] == targets
         lengths = [len(path) for path, _ in spans]
-        totals = [part.sum().item() for part in loglikelihoods.cpu().double().split(lengths)]
+        loglikelihoods, likeliest = torch.stack([loglikelihoods, likeliest.to(loglikelihoods.dtype)]).cpu()  # waited for once
+        totals: list[float] = torch.stack([part.sum() for part in loglikelihoods.double().split(lengths)]).tolist()
+        greedy: list[bool] = torch.stack([part.all() for part in likeliest.split(lengths)]).tolist()
         for text, total in zip((text for tree in trees for text in tree.paths), totals, strict=True):
             if not math.isfinite(total):
                 raise NotFinite(self._model, self._cache, text.prompt, text.tokens)
-        return list(zip(totals, [bool(part.all()) for part in likeliest.cpu().split(lengths)], strict=True))
+        return list(zip(totals, greedy, strict=True))
 
     @torch.no_grad()
     def _generate_rows(
@@ -203,7 +206,7 @@ class Scorer:
     ) -> list[list[int]]:
         trees = [row[0] for row in rows]
         torch.manual_seed(next(iter(trees[0].paths)).tokens[-1])  # samples are the same, whatever was asked before
-        input_ids, mask = pad_rows([tree.tokens for tree in trees], choice.device, side="left")
+        input_ids, mask = pad_rows([tree.tokens for tree in trees], self._model.device, side="left")
         width = input_ids.shape[1]
         criteria = StoppingCriteriaList([stopping(width)])
         prompted = PromptedModel(self._model, cache)
@@ -223,8 +226,7 @@ class _Behind:
         self._extended: PromptCache | None = None
 
     def ask(self, ask: Ask, rows: Rows) -> list[Any]:
-        device = self._model.device
-        choice = torch.tensor([row[0].prompt for row in rows], device=device)
+        choice = torch.tensor([row[0].prompt for row in rows])
         if not self._group.length:
             return ask(self._cache, choice, rows)
         if self._extended is None:
@@ -248,7 +250,8 @@ def token_loglikelihoods(logits: torch.Tensor, which: torch.Tensor, targets: tor
     Returns:
         [K] in nats, and [K] bool.
     """
-    parts = logits.split(max(1, _LOGITS_AT_ONCE // logits.shape[1]))
+    at_once = _LOGITS_AT_ONCE.get(logits.device.type, _LOGITS_AT_ONCE["cpu"])
+    parts = logits.split(max(1, at_once // logits.shape[1]))
     normalisers = torch.cat([part.float().logsumexp(-1) for part in parts])
     likeliest = torch.cat([part.max(-1).indices for part in parts])  # the first of equals, as argmax gives, in half the time
     return logits[which, targets].float() - normalisers[which], likeliest[which] == targets

@@ -174,10 +174,13 @@ def _for_each(
 def pad_rows(rows: Sequence[Sequence[int]], device: torch.device, side: str = "right") -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids [B, T] padded with 0, and the bool mask [B, T] of what is real."""
     width = max(map(len, rows))
-    ids = torch.zeros(len(rows), width, dtype=torch.long)
-    mask = torch.zeros(len(rows), width, dtype=torch.bool)
-    for index, row in enumerate(rows):
-        place = slice(0, len(row)) if side == "right" else slice(width - len(row), width)
-        ids[index, place] = torch.tensor(row)
-        mask[index, place] = True
-    return ids.to(device), mask.to(device)
+    gaps = [[0] * (width - len(row)) for row in rows]
+    padded = [[*row, *gap] if side == "right" else [*gap, *row] for row, gap in zip(rows, gaps, strict=True)]
+    columns, lengths = torch.arange(width), torch.tensor([len(row) for row in rows])[:, None]
+    mask = columns < lengths if side == "right" else columns >= width - lengths
+    return sent(torch.tensor(padded, dtype=torch.long), device), sent(mask, device)
+
+
+def sent(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Values of the CPU on a device, which is not waited for: what is computed there is launched meanwhile."""
+    return values.to(device, non_blocking=True)

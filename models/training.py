@@ -132,13 +132,15 @@ def train(
     Raises:
         DoesNotFit: one row alone is too much for the memory.
     """
-    optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=0.0)
+    on_gpu = rows.device.type == "cuda"
+    optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=0.0, fused=on_gpu)
     state = _load_state(checkpoint, parameters, optimizer)
     on_steps(state.step, None)
     saved = time.monotonic()
     while state.step < recipe.steps and state.looks_since_best < PATIENCE:
         optimizer.param_groups[0]["lr"] = learning_rate(recipe, state.step)
-        batch = rows[rows_of_step(len(rows), recipe.examples_per_step, recipe.seed, state.step)]
+        chosen = rows_of_step(len(rows), recipe.examples_per_step, recipe.seed, state.step)
+        batch = rows[chosen.to(rows.device, non_blocking=True)]
         loss, micro_batch = _take_step(optimizer, parameters, loss_sum, batch, micro_batch)
         state.step += 1
         if state.step in look_steps(recipe.steps):
@@ -177,12 +179,17 @@ def _differentiate(optimizer: torch.optim.Optimizer, loss_sum: LossSum, batch: t
     """The mean token loss; leaves its gradients at the parameters."""
     optimizer.zero_grad(set_to_none=True)
     tokens = batch[:, 1:].numel()
-    total = 0.0
+    losses = []
     for part in batch.split(micro_batch):
         loss = loss_sum(part) / tokens
         loss.backward()
-        total += loss.item()
-    return total
+        losses.append(loss.detach())
+    return _added(losses)
+
+
+def _added(losses: list[torch.Tensor]) -> float:
+    """Their sum in float64, read all at once: a GPU would be waited for each time."""
+    return float(sum(torch.stack(losses).tolist()))
 
 
 def rows_of_step(number_of_rows: int, examples: int, seed: int, step: int) -> torch.Tensor:
@@ -226,7 +233,8 @@ def _load_state(path: Path, parameters: Sequence[torch.nn.Parameter], optimizer:
             state.best[index].copy_(file.get_tensor(f"{index}.best"))
             moments = {name: file.get_tensor(f"{index}.{name}") for name in ("exp_avg", "exp_avg_sq")}
             moments = {name: moment.to(parameter.device) for name, moment in moments.items()}
-            optimizer.state[parameter] = {"step": torch.tensor(float(state.step)), **moments}
+            steps = torch.tensor(float(state.step), device=parameter.device if optimizer.defaults["fused"] else None)
+            optimizer.state[parameter] = {"step": steps, **moments}
     return state
 
 
@@ -317,10 +325,8 @@ class _CrossEntropySum(torch.autograd.Function):
     def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         probabilities = logits.softmax(-1)
         ctx.save_for_backward(probabilities, targets)
-        of_targets = probabilities.gather(-1, targets[:, None])
-        if (of_targets < torch.finfo(logits.dtype).tiny).any():  # too small for their logarithms to be exact
-            return functional.cross_entropy(logits, targets, reduction="sum")
-        return -of_targets.log().sum()
+        value = _loss_below_greatest if logits.device.type == "cuda" else _loss_of_targets
+        return value(logits, probabilities, targets)
 
     @staticmethod
     @once_differentiable
@@ -328,6 +334,20 @@ class _CrossEntropySum(torch.autograd.Function):
         gradient, targets = ctx.saved_tensors
         gradient[torch.arange(len(targets), device=targets.device), targets] -= 1
         return gradient.mul_(factor), None
+
+
+def _loss_of_targets(logits: torch.Tensor, probabilities: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    of_targets = probabilities.gather(-1, targets[:, None])
+    if (of_targets < torch.finfo(logits.dtype).tiny).any():  # too small for their logarithms to be exact
+        return functional.cross_entropy(logits, targets, reduction="sum")
+    return -of_targets.log().sum()
+
+
+def _loss_below_greatest(logits: torch.Tensor, probabilities: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """The same without a look at numbers, for which a GPU would be waited for: how far targets are below the likeliest, whose
+    probability is never too small."""
+    of_targets = logits.gather(-1, targets[:, None]).squeeze(-1)
+    return (logits.amax(-1) - of_targets - probabilities.amax(-1).log()).sum()
 
 
 def distillation_loss(logits: torch.Tensor, teacher_logits: torch.Tensor) -> torch.Tensor:
@@ -365,7 +385,7 @@ def mean_loss(loss_sum: LossSum, rows: torch.Tensor, micro_batch: int) -> float:
     Raises:
         DoesNotFit: one row alone is too much for the memory.
     """
-    total, _ = fitting(lambda at_once: sum(loss_sum(part).item() for part in rows.split(at_once)), rows, micro_batch)
+    total, _ = fitting(lambda at_once: _added([loss_sum(part) for part in rows.split(at_once)]), rows, micro_batch)
     return total / rows[:, 1:].numel()
 
 

@@ -21,6 +21,7 @@ from llmrepair.models.tree_attention import takes_trees
 from llmrepair.models.trees import Text
 from tests.conftest import FAMILIES, tiny_model
 from tests.models.test_tree_attention import LLAMA_LIKE, random_model
+from tests.models.waits import Waits
 
 
 def questions(number: int, shared: int = 0, choices: int = 3) -> list[Text]:
@@ -175,6 +176,19 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(interrupted_after: int, tmp
     lines = file.read_bytes().splitlines()
     assert scored(model, texts, 6, answers=file) == whole
     assert file.read_bytes().splitlines()[: len(lines)] == lines
+
+
+def test_a_gpu_computes_a_batch_without_being_waited_for() -> None:
+    """But for its answers; transformers looks once whether the beginning that all texts share is padded."""
+    model, texts, batches = tiny_model("llama"), questions(40, shared=40), list[int]()
+    prompts = [torch.randn(length, 32, generator=torch.Generator().manual_seed(length)) for length in (3, 5)]
+    for cache in (None, build_prompt_cache(model, prompts)):
+        scorer = Scorer(model, cache, 8, AnswerFile(None), batches.append)
+        batches.clear()
+        with Waits() as waits:
+            scorer.score(texts)
+        assert len(batches) > 3
+        assert waits.number <= 1
 
 
 class Never(StoppingCriteria):

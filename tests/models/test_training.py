@@ -20,6 +20,7 @@ from llmrepair.models.training import (
     sweep,
     train,
 )
+from tests.models.waits import Waits
 
 ROWS = (torch.arange(40)[:, None] + torch.arange(5)) % 10  # each token is followed by the next
 
@@ -142,6 +143,18 @@ def test_one_row_that_does_not_fit_in_memory_is_told(tmp_path: Path) -> None:
         train([table], little_memory(table, 0, []), TRAINING, VALIDATION, recipe, 8, tmp_path / "state", quiet)
 
 
+def test_a_gpu_is_waited_for_once_a_step_however_many_micro_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "_loss_of_targets", training._loss_below_greatest)  # as on a GPU
+    counts = []
+    for micro_batch in (8, 1):
+        table = fresh()
+        with Waits() as waits:
+            path = tmp_path / f"state-{micro_batch}"
+            train([table], table_loss(table), TRAINING, VALIDATION, Recipe(20, 0.1, 8, 0), micro_batch, path, quiet)
+        counts.append(waits.number)
+    assert counts[0] == counts[1]
+
+
 def test_training_learns(tmp_path: Path) -> None:
     table = fresh()
     before = mean_loss(table_loss(table), ROWS, 8)
@@ -224,8 +237,10 @@ def test_the_next_token_loss_and_its_gradient_are_those_of_cross_entropy(seed: i
     rows = torch.randint(11, (2, 5), generator=generator)
     loss = next_token_loss(logits, rows)
     (gradient,) = torch.autograd.grad(3 * loss, logits)
+    flat = logits.detach().flatten(0, 1)
+    on_gpu = training._loss_below_greatest(flat, flat.softmax(-1), rows[:, 1:].flatten())
     exact = logits.detach().double().requires_grad_()
     expected = torch.nn.functional.cross_entropy(exact.flatten(0, 1), rows[:, 1:].flatten(), reduction="sum")
     (expected_gradient,) = torch.autograd.grad(3 * expected, exact)
-    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert [loss.item(), on_gpu.item()] == pytest.approx([expected.item()] * 2, rel=1e-5)
     assert torch.allclose(gradient.double(), expected_gradient, atol=1e-5)
