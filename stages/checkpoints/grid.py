@@ -64,7 +64,7 @@ class Quantised:
     bits: int
     symmetric: bool
 
-    def to(self, device: str) -> Quantised:
+    def to(self, device: torch.device) -> Quantised:
         codes, scale, zero_point = (tensor.to(device) for tensor in (self.codes, self.scale, self.zero_point))
         return replace(self, codes=codes, scale=scale, zero_point=zero_point)
 

@@ -27,8 +27,8 @@ def save_packed(model: PreTrainedModel, layers: dict[str, Quantised], folder: Pa
     """
     state = model.state_dict()
     for name, quantised in layers.items():
-        del state[f"{name}.weight"]
-        state |= {f"{name}.{part}": tensor for part, tensor in pack(quantised).items()}
+        packed = pack(quantised.to(state.pop(f"{name}.weight").device))
+        state |= {f"{name}.{part}": tensor.cpu() for part, tensor in packed.items()}
     linear = (name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear))
     config = _quantization_config(layers.values(), [name for name in linear if name not in layers])
     model.config.quantization_config = config

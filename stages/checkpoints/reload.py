@@ -31,13 +31,14 @@ _SPOKEN = 5
 def some_logits(model: PreTrainedModel, rows: torch.Tensor) -> torch.Tensor:
     """Logits [n, t, vocabulary] of the beginning of rows of token ids [N, T]."""
     with torch.no_grad():
-        logits: torch.Tensor = model(input_ids=rows[:COMPARED_ROWS, :COMPARED_TOKENS], use_cache=False).logits
-    return logits.float()
+        some = rows[:COMPARED_ROWS, :COMPARED_TOKENS].to(model.device)
+        logits: torch.Tensor = model(input_ids=some, use_cache=False).logits
+    return logits.float().cpu()
 
 
 def five_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: torch.Tensor) -> str:
     """How the model goes on after the first half of a row, greedily: a broken model is seen at once."""
-    ids = rows[:1, : max(1, min(rows.shape[1] // 2, COMPARED_TOKENS))]
+    ids = rows[:1, : max(1, min(rows.shape[1] // 2, COMPARED_TOKENS))].to(model.device)
     model.eval()
     spoken = model.generate(  # type: ignore[operator]
         input_ids=ids,
@@ -65,11 +66,18 @@ class Reloaded:
 
 
 def reload_in_fresh_process(
-    checkpoint: Path, dtype: str, trust_remote_code: bool, rows: torch.Tensor, expected: torch.Tensor, work: Path
+    checkpoint: Path,
+    dtype: str,
+    device: torch.device,
+    trust_remote_code: bool,
+    rows: torch.Tensor,
+    expected: torch.Tensor,
+    work: Path,
 ) -> Reloaded:
     """Loads a checkpoint in a process of its own.
 
     Args:
+        device: where the model that was saved has computed.
         rows: token ids [N, T].
         expected: `some_logits` of the model that was saved.
         work: folder for what the processes tell each other.
@@ -78,7 +86,8 @@ def reload_in_fresh_process(
         WorkError: it does not load, or its logits differ by more than `TOLERANCE`.
     """
     save_file({"rows": rows[:COMPARED_ROWS, :COMPARED_TOKENS].contiguous(), "expected": expected}, work / "reload.safetensors")
-    request = {"checkpoint": str(checkpoint), "dtype": dtype, "trust_remote_code": trust_remote_code, "work": str(work)}
+    request = {"checkpoint": str(checkpoint), "dtype": dtype, "device": str(device), "work": str(work)}
+    request |= {"trust_remote_code": trust_remote_code}
     command = [sys.executable, "-m", "llmrepair.stages.checkpoints.reload", json.dumps(request)]
     process = subprocess.run(command, capture_output=True, text=True, check=False)
     (work / "reload.safetensors").unlink()
@@ -92,8 +101,8 @@ def reload_in_fresh_process(
     return replace(found, memory_bytes=found.memory_bytes + private_memory())
 
 
-def main(checkpoint: str, dtype: str, trust_remote_code: bool, work: str) -> Reloaded:
-    model = load_model(checkpoint, None, dtype, torch.device("cpu"), trust_remote_code)
+def main(checkpoint: str, dtype: str, device: str, trust_remote_code: bool, work: str) -> Reloaded:
+    model = load_model(checkpoint, None, dtype, torch.device(device), trust_remote_code)
     tensors = load_file(Path(work) / "reload.safetensors")
     logits = some_logits(model, tensors["rows"])
     measures = measure(weight_files(Path(checkpoint)), model)

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+_SHARE_HELD = 0.25
+
+
 class Inputs:
     """What is known of the inputs that several layers share."""
 
@@ -38,8 +41,12 @@ class Inputs:
 
     def add(self, inputs: torch.Tensor) -> None:
         """Adds inputs [..., columns]."""
-        flat = inputs.reshape(-1, inputs.shape[-1]).float()
-        self._sum.addmm_(flat.T, flat)
+        flat = inputs.reshape(-1, inputs.shape[-1])
+        if flat.is_cuda and flat.dtype.itemsize == 2:  # products of 16 bits are exact in the float32 sum
+            self._sum = torch.addmm(self._sum, flat.T, flat, out_dtype=torch.float32)
+        else:
+            flat = flat.float()
+            self._sum.addmm_(flat.T, flat)
         self.tokens += len(flat)
 
     @cached_property
@@ -67,22 +74,41 @@ def calibrate(
         rows: token ids [N, T], of which `batch_size` rows pass a block at a time.
     """
     batches = [{"input_ids": batch.to(device)} for batch in rows.split(batch_size)]
+    attention = _attention_of_blocks(model, device)
     names = {layer: name for name, layer in layers.items()}
     set_onload_device(model, device)
     with tracing():
         blocks = infer_sequential_targets(model)
         parts = trace_subgraphs(model, batches[0], blocks, DatasetArguments().tracing_ignore)  # type: ignore[arg-type]
-        held = IntermediatesCache(offload_device=torch.device("cpu"))
+        held = IntermediatesCache(offload_device=_where_to_hold(model, rows, device))
         for batch in batches:
             held.append(batch)
         with calibration_forward_context(model):
             for traced in parts:
-                with disable_offloading():  # of this part, until it is through
+                is_first = traced is parts[0]  # it makes the mask
+                attend = patch_attr(model.config, "_attn_implementation", "eager" if is_first else attention)
+                with disable_offloading(), attend:  # of this part, until it is through
                     part = _Part(model, traced, held)
                     part.visit(names, visit)
                     if traced is not parts[-1]:
                         part.pass_on()
     remove_dispatch(model)
+
+
+def _where_to_hold(model: PreTrainedModel, rows: torch.Tensor, device: torch.device) -> torch.device:
+    """Where what passes between blocks is kept: on a GPU if it takes little of what is free there."""
+    if device.type == "cuda":
+        numbers = rows.numel() * (model.config.get_text_config().hidden_size + rows.shape[1])  # hidden states and mask
+        if _SHARE_HELD * torch.cuda.mem_get_info(device)[0] > numbers * model.dtype.itemsize:
+            return device
+    return torch.device("cpu")
+
+
+def _attention_of_blocks(model: PreTrainedModel, device: torch.device) -> str:
+    """The attention with which llm-compressor traces, and which always makes a mask; on a GPU, where it would take many times
+    as long, PyTorch's own behind that mask."""
+    is_fused = device.type == "cuda" and model.config._attn_implementation == "sdpa"
+    return "sdpa" if is_fused else "eager"
 
 
 @contextmanager

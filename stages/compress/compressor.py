@@ -71,7 +71,7 @@ class Compressor:
         layer = self._layers[name]
         update_offload_parameter(layer, "weight", result.weight.T if isinstance(layer, Conv1D) else result.weight)
         if result.quantised:
-            self.quantised[name] = result.quantised.to("cpu")
+            self.quantised[name] = result.quantised.to(torch.device("cpu"))
 
     def _tell(self, layer: dict[str, Any]) -> None:
         self.told.append(layer)

@@ -17,7 +17,7 @@ from llmrepair.models.loading import compressible_layers, meta_model, pick_devic
 from llmrepair.pipeline.machine import private_memory, resident_memory
 from llmrepair.pipeline.stage import Needs, Runtime
 from llmrepair.stages.checkpoints.formats import COMPARED_ROWS, COMPARED_TOKENS
-from llmrepair.stages.compress.rows import rows_at_once
+from llmrepair.stages.compress.rows import holding_device, rows_at_once
 from llmrepair.stages.sources.models import weights_on_disk
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _itemsize(config: CompressConfig) -> int:
 def estimate(source: ModelSource, config: CompressConfig, method: Method, runtime: Runtime) -> MemoryEstimate:
     """The estimate for a request."""
     model = meta_model(source.location, source.revision, config.trust_remote_code)
-    weights, on_disk = _count(model.parameters()) * _itemsize(config), weights_on_disk(source)
+    weights, on_disk = weights_in_memory(source, config), weights_on_disk(source)
     # Weights in the dtype of their file are the file's own pages, others are copies of them.
     same_dtype = abs(on_disk - weights) < _SAME * weights
     loading = {"libraries": resident_memory(), "weights": weights, "file": 0 if same_dtype else on_disk}
@@ -107,8 +107,9 @@ def estimate(source: ModelSource, config: CompressConfig, method: Method, runtim
     host = {"loading": loading, "calibrating": own}
     device: dict[str, Parts] = {}
     if pick_device(runtime.device).type == "cuda":
-        largest = max(_block_weights(model)) * _itemsize(config)
-        device = {step: {"weights": largest, "activations": run.passed_on, **parts} for step, parts in computing.items()}
+        is_whole = holding_device(weights, pick_device(runtime.device)).type == "cuda"
+        there = weights if is_whole else max(_block_weights(model)) * _itemsize(config)
+        device = {step: {"weights": there, "activations": own["activations"], **parts} for step, parts in computing.items()}
     else:
         host |= {step: own | parts for step, parts in computing.items()}
     host["saving"] = own | {"activations": 0, "saving": sum(packed) + 2 * logits}
@@ -121,6 +122,12 @@ def estimate(source: ModelSource, config: CompressConfig, method: Method, runtim
         "saving": 3 * logits,
     }
     return MemoryEstimate(host, device, {"checkpoint": saved, "records": _TOLD * len(layers), "logits": logits})
+
+
+def weights_in_memory(source: ModelSource, config: CompressConfig) -> int:
+    """Bytes of the model that is compressed."""
+    model = meta_model(source.location, source.revision, config.trust_remote_code)
+    return _count(model.parameters()) * _itemsize(config)
 
 
 @lru_cache(maxsize=64)

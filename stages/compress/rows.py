@@ -1,18 +1,29 @@
-"""How much calibration text is computed at once."""
+"""How much is on the device at once: of the calibration text, and of the model."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
+from llmrepair.models.loading import pick_device
 from llmrepair.pipeline.stage import Runtime
 
 if TYPE_CHECKING:
     from llmrepair.stages.compress.config import CompressConfig
 
-TOKENS_AT_ONCE = 2048
-"""Where no --batch-size is given."""
+TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 16384}
+"""Where no --batch-size is given, by the device."""
 
 
 def rows_at_once(config: CompressConfig, runtime: Runtime) -> int:
     """Rows of calibration text that pass a block together."""
-    return min(config.samples, runtime.sequences or max(1, TOKENS_AT_ONCE // config.seq_len))
+    tokens = TOKENS_AT_ONCE.get(pick_device(runtime.device).type, TOKENS_AT_ONCE["cpu"])
+    return min(config.samples, runtime.sequences or max(1, tokens // config.seq_len))
+
+
+def holding_device(weights: int, device: torch.device) -> torch.device:
+    """Where a model of so many bytes is kept: on the GPU that computes, if it takes up to half of what is free there."""
+    if device.type == "cuda" and 2 * weights <= torch.cuda.mem_get_info(device)[0]:
+        return device
+    return torch.device("cpu")

@@ -21,7 +21,8 @@ from llmrepair.stages.checkpoints.save import save_checkpoint
 from llmrepair.stages.compress.compressor import Compressor
 from llmrepair.stages.compress.layer import LayerRecipe
 from llmrepair.stages.compress.masks import Pattern
-from llmrepair.stages.compress.rows import rows_at_once
+from llmrepair.stages.compress.memory import weights_in_memory
+from llmrepair.stages.compress.rows import holding_device, rows_at_once
 from llmrepair.stages.sources.models import hub_snapshot
 from llmrepair.stages.sources.texts import load_texts, tell_fewer
 
@@ -36,8 +37,9 @@ if TYPE_CHECKING:
 
 def run(stage: Compress, context: Context) -> dict[str, Any]:
     config, source = stage.config, stage.model
-    model = load_model(source.location, source.revision, config.dtype, torch.device("cpu"), config.trust_remote_code)
     dense = _files_of(source)
+    device = holding_device(weights_in_memory(source, config), pick_device(context.runtime.device))
+    model = load_model(source.location, source.revision, config.dtype, device, config.trust_remote_code)
     if not stage.method.parts:
         return measure(dense, model)
 
@@ -53,7 +55,8 @@ def run(stage: Compress, context: Context) -> dict[str, Any]:
     layers = compressor.told
     del model, compressor  # the fresh process needs their memory
     gc.collect()  # a traced model is held in cycles
-    reloaded = reload_in_fresh_process(checkpoint, config.dtype, config.trust_remote_code, rows, expected, context.work)
+    torch.cuda.empty_cache()
+    reloaded = reload_in_fresh_process(checkpoint, config.dtype, device, config.trust_remote_code, rows, expected, context.work)
     context.peaks.append(reloaded.memory_bytes)
     return reloaded.measures | {
         "calibration_rows": len(rows),

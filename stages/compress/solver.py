@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib.util import find_spec
+from itertools import pairwise
 
 import torch
 
@@ -84,6 +87,16 @@ def solve(
     return _Pass(weight, factor, grid, masking, order).run()
 
 
+@cache
+def _kernel(device: torch.device) -> Callable[..., None] | None:
+    """What takes a span's columns at once; None where they are taken one by one."""
+    if device.type != "cuda" or find_spec("triton") is None:
+        return None
+    from llmrepair.stages.compress.solver_kernel import compress_span
+
+    return compress_span
+
+
 class _Pass:
     def __init__(
         self,
@@ -97,7 +110,6 @@ class _Pass:
         self._factor, self._diagonal, self._masking, self._grid = factor, factor.diagonal()[:, None], masking, grid
         self._in_order = order is None
         self._order = torch.arange(columns, device=weight.device) if order is None else order
-        self._places = self._order.tolist()
         weights = weight.float().T.contiguous()
         if grid:
             self._group = grid.group_columns(columns)
@@ -105,6 +117,11 @@ class _Pass:
             self._codes = weights.new_empty((columns, rows), dtype=torch.uint8)
         self._weights = weights if self._in_order else weights[self._order]
         self._kept = torch.ones_like(self._weights, dtype=torch.bool)
+
+    @cached_property
+    def _places(self) -> list[int]:
+        """Where each column stands in the layer."""
+        return self._order.tolist()
 
     def run(self) -> tuple[torch.Tensor, Quantised | None]:
         for start in range(0, len(self._weights), BLOCK):
@@ -118,21 +135,53 @@ class _Pass:
     def _block(self, start: int, stop: int) -> torch.Tensor:
         """Compresses columns `start` to `stop` and returns their errors [columns, rows], to be taken back by later blocks."""
         errors = torch.empty_like(self._weights[start:stop])
-        for column in range(start, stop):
-            if self._masking and column % self._masking.columns == 0:
-                span = slice(column, column + self._masking.columns)
-                self._kept[span] = self._masking.choose(self._current(span, start, errors), self._diagonal[span])
-            if self._grid and not self._in_order and column == 0:
-                self._fit_all_groups(self._grid)
-            if self._grid and self._in_order and column % self._group == 0:
-                span, group = slice(column, column + self._group), column // self._group
-                members = self._current(span, start, errors) * self._kept[span]  # no grid need reach what becomes zero
-                self._scale[group], self._zero_point[group] = self._grid.fit(members)
+        for first, last in pairwise(self._bounds(start, stop)):
+            self._choose_and_fit(first, start, errors)
+            self._compress_span(slice(first, last), start, errors)
+        return errors
+
+    def _bounds(self, start: int, stop: int) -> list[int]:
+        """Where a mask is chosen or a grid fitted on the way through a block, and where it begins and ends."""
+        steps = [self._masking.columns] if self._masking else []
+        steps += [self._group] if self._grid and self._in_order else []
+        inside = {column for step in steps for column in range(start + -start % step, stop, step)}
+        return sorted({start, *inside, stop})
+
+    def _choose_and_fit(self, column: int, start: int, errors: torch.Tensor) -> None:
+        """What is decided when the pass gets to a column."""
+        if self._masking and column % self._masking.columns == 0:
+            span = slice(column, column + self._masking.columns)
+            self._kept[span] = self._masking.choose(self._current(span, start, errors), self._diagonal[span])
+        if self._grid and not self._in_order and column == 0:
+            self._fit_all_groups(self._grid)
+        if self._grid and self._in_order and column % self._group == 0:
+            span, group = slice(column, column + self._group), column // self._group
+            members = self._current(span, start, errors) * self._kept[span]  # no grid need reach what becomes zero
+            self._scale[group], self._zero_point[group] = self._grid.fit(members)
+
+    def _compress_span(self, span: slice, start: int, errors: torch.Tensor) -> None:
+        """Compresses columns for which all is decided."""
+        if (kernel := _kernel(self._weights.device)) is not None:
+            self._weights[span] = self._current(span, start, errors)
+            grid = (self._scale, self._zero_point, self._codes) if self._grid else None
+            group, last = (self._group, 2**self._grid.bits - 1) if self._grid else (1, 0)
+            own = slice(span.start - start, span.stop - start)
+            kernel(
+                self._weights[span],
+                self._factor[span, span],
+                self._kept[span],
+                self._order[span],
+                grid,
+                group,
+                last,
+                errors[own],
+            )
+            return
+        for column in range(span.start, span.stop):
             before = self._current(slice(column, column + 1), start, errors)[0]
             after = self._compressed(before, column)
             errors[column - start] = (before - after) / self._diagonal[column]
             self._weights[column] = after
-        return errors
 
     def _fit_all_groups(self, grid: Grid) -> None:
         """Before the first column, to the weights as they are given; columns of one group come far apart."""

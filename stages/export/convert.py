@@ -75,7 +75,7 @@ def write_converted(parts: Parts, folder: Path, file_format: str, reporter: Repo
     save_checkpoint(model, layers, file_format, folder)
     written = some_logits(model, rows)
     with TemporaryDirectory() as work:
-        reloaded = reload_in_fresh_process(folder, dtype, trust, rows, written, Path(work))
+        reloaded = reload_in_fresh_process(folder, dtype, model.device, trust, rows, written, Path(work))
     difference = max(reloaded.difference, float((written - stored).abs().max()))
     reporter.say(
         f"logits in the format {file_format} differ by up to {difference:.2g} (the largest is {stored.abs().max():.2g})"

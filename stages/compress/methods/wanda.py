@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from llmrepair.stages.compress.methods.base import Pruner
@@ -10,6 +11,10 @@ if TYPE_CHECKING:
     import torch
 
     from llmrepair.stages.compress.masks import Pattern
+
+
+_SORTED_AT_ONCE = 2**20
+"""Scores: sorting takes several times their memory."""
 
 
 class Wanda(Pruner):
@@ -23,7 +28,9 @@ class Wanda(Pruner):
         import torch
 
         scores = weight.abs() * hessian.diagonal().sqrt()
-        return pattern.keep(scores) if pattern.block else torch.stack([pattern.keep(row) for row in scores])
+        by_row = pattern if pattern.block else replace(pattern, block=weight.shape[1])
+        rows = max(1, _SORTED_AT_ONCE // weight.shape[1])
+        return torch.cat([by_row.keep(part) for part in scores.split(rows)])
 
 
 WANDA = Wanda()

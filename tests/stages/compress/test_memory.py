@@ -186,6 +186,7 @@ def test_with_a_gpu_blocks_are_computed_there(llmrepair: CommandLine, tmp_path: 
     monkeypatch.setattr(
         "llmrepair.stages.compress.memory.pick_device", lambda device: torch.device("cuda" if device != "cpu" else device)
     )
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**40, 2**40))
     both = stage.needs(large)
     assert alone.device == 0
     assert both.device > alone.host - both.host > 0

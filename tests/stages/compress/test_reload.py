@@ -13,7 +13,7 @@ from llmrepair.stages.checkpoints.reload import reload_in_fresh_process, some_lo
 from tests.conftest import tiny_model
 
 pytestmark = pytest.mark.usefixtures("fresh_process")
-ROWS = torch.arange(5, 37)[None]
+ROWS, CPU = torch.arange(5, 37)[None], torch.device("cpu")
 
 
 def saved(folder: Path) -> torch.Tensor:
@@ -24,18 +24,18 @@ def saved(folder: Path) -> torch.Tensor:
 
 
 def test_a_checkpoint_comes_back(tmp_path: Path) -> None:
-    reloaded = reload_in_fresh_process(tmp_path / "model", "float32", False, ROWS, saved(tmp_path / "model"), tmp_path)
+    reloaded = reload_in_fresh_process(tmp_path / "model", "float32", CPU, False, ROWS, saved(tmp_path / "model"), tmp_path)
     assert reloaded.difference == 0.0
     assert reloaded.measures["bits_per_weight"] == 32.0
 
 
 def test_other_logits_fail(tmp_path: Path) -> None:
     with pytest.raises(WorkError, match="differ by up to"):
-        reload_in_fresh_process(tmp_path / "model", "float32", False, ROWS, saved(tmp_path / "model") + 1, tmp_path)
+        reload_in_fresh_process(tmp_path / "model", "float32", CPU, False, ROWS, saved(tmp_path / "model") + 1, tmp_path)
 
 
 def test_a_broken_file_fails_with_its_reason(tmp_path: Path) -> None:
     expected = saved(tmp_path / "model")
     (tmp_path / "model" / "model.safetensors").write_bytes(b"no tensors")
     with pytest.raises(WorkError, match=r"does not load in a fresh process: .*Error"):
-        reload_in_fresh_process(tmp_path / "model", "float32", False, ROWS, expected, tmp_path)
+        reload_in_fresh_process(tmp_path / "model", "float32", CPU, False, ROWS, expected, tmp_path)
