@@ -21,6 +21,7 @@ from llmrepair.models.finite import NotFinite, watching
 from llmrepair.models.memory import is_out_of_memory, most_generated_rows, most_tokens, text_does_not_fit
 from llmrepair.models.prompt_cache import PromptCache, extend_cache
 from llmrepair.models.prompted import PromptedModel
+from llmrepair.models.sampling import drawing_on_cpu
 from llmrepair.models.selection import ENSEMBLE, pad_rows
 from llmrepair.models.tree_attention import attention_window, logits_of_trees, takes_trees
 from llmrepair.models.trees import Forest, Group, Text, Tree, group_by_beginning, side_by_side
@@ -208,7 +209,7 @@ class Scorer:
         criteria = StoppingCriteriaList([stopping(width)])
         prompted = PromptedModel(self._model, cache)
         texts = [(text.prompt, text.context) for tree in trees for text in tree.paths]
-        with watching(self._model, self._cache, texts):
+        with watching(self._model, self._cache, texts), drawing_on_cpu():
             output = prompted.generate(input_ids, mask, choice=choice, stopping_criteria=criteria, **options)
         return output[:, width:].tolist()
 
