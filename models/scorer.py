@@ -62,7 +62,7 @@ class Scorer:
         self._batch_size = batch_size
         self._answers = answers
         self._on_progress = on_progress
-        self._takes_trees = takes_trees(model)
+        self.takes_trees = takes_trees(model)
         self._halvings = 0
         """How often a batch did not fit in memory."""
 
@@ -120,7 +120,7 @@ class Scorer:
         times = Counter(texts)
         past = room + (self._cache.length if self._cache is not None else 0)
         longest = past + max(len(text.tokens) for text in times)
-        shared = self._takes_trees and longest <= (attention_window(self._model) or longest)
+        shared = self.takes_trees and longest <= (attention_window(self._model) or longest)
         most_rows = self._batch_size or (most_generated_rows(self._model, longest) if room else None)
         if room and most_rows and self._cache is not None and any(text.prompt == ENSEMBLE for text in times):
             most_rows = max(1, most_rows // self._cache.size)  # each is generated behind every prompt at once
