@@ -93,6 +93,11 @@ class RepairedLM(HFLM):
             tokens = tokens[: len(tokens) - self._tokens_behind]
         return tokens[-left_truncate_len:] if left_truncate_len else tokens
 
+    @property
+    def takes_trees(self) -> bool:
+        """Whether texts that begin alike are computed together."""
+        return self._scorer.takes_trees
+
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Log-likelihood in nats of each request's continuation, and whether greedy decoding gives it.
 

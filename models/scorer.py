@@ -21,6 +21,7 @@ from llmrepair.models.finite import NotFinite, watching
 from llmrepair.models.memory import is_out_of_memory, most_generated_rows, most_tokens, text_does_not_fit
 from llmrepair.models.prompt_cache import PromptCache, extend_cache
 from llmrepair.models.prompted import PromptedModel
+from llmrepair.models.sampling import drawing_on_cpu
 from llmrepair.models.selection import ENSEMBLE, pad_rows, sent
 from llmrepair.models.tree_attention import attention_window, logits_of_trees, takes_trees
 from llmrepair.models.trees import Forest, Group, Text, Tree, group_by_beginning, side_by_side
@@ -61,7 +62,7 @@ class Scorer:
         self._batch_size = batch_size
         self._answers = answers
         self._on_progress = on_progress
-        self._takes_trees = takes_trees(model)
+        self.takes_trees = takes_trees(model)
         self._halvings = 0
         """How often a batch did not fit in memory."""
 
@@ -119,7 +120,7 @@ class Scorer:
         times = Counter(texts)
         past = room + (self._cache.length if self._cache is not None else 0)
         longest = past + max(len(text.tokens) for text in times)
-        shared = self._takes_trees and longest <= (attention_window(self._model) or longest)
+        shared = self.takes_trees and longest <= (attention_window(self._model) or longest)
         most_rows = self._batch_size or (most_generated_rows(self._model, longest) if room else None)
         if room and most_rows and self._cache is not None and any(text.prompt == ENSEMBLE for text in times):
             most_rows = max(1, most_rows // self._cache.size)  # each is generated behind every prompt at once
@@ -211,7 +212,7 @@ class Scorer:
         criteria = StoppingCriteriaList([stopping(width)])
         prompted = PromptedModel(self._model, cache)
         texts = [(text.prompt, text.context) for tree in trees for text in tree.paths]
-        with watching(self._model, self._cache, texts):
+        with watching(self._model, self._cache, texts), drawing_on_cpu():
             output = prompted.generate(input_ids, mask, choice=choice, stopping_criteria=criteria, **options)
         return output[:, width:].tolist()
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from llmrepair.models.sampling import draw
 from llmrepair.models.text import text_encoder
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def own_text(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, samples
     """
     in_front = text_encoder(tokenizer)("")[:1]  # what the tokenizer begins a text with, if anything
     first = in_front or [tokenizer.eos_token_id]
-    generator = torch.Generator(model.device).manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     starts = torch.tensor([first] * samples, device=model.device).split(_WRITTEN_AT_ONCE)
     rows = torch.cat([_written(model, start, seq_len, generator) for start in starts])
     return rows[:, :-1] if in_front else rows[:, 1:]
@@ -37,5 +38,5 @@ def _written(model: PreTrainedModel, rows: torch.Tensor, tokens: int, generator:
         output = model(input_ids=rows[:, -1:], past_key_values=past, use_cache=True)
         past = output.past_key_values
         probabilities = output.logits[:, -1].float().softmax(-1)
-        rows = torch.cat([rows, torch.multinomial(probabilities, 1, generator=generator)], dim=1)
+        rows = torch.cat([rows, draw(probabilities, generator=generator)], dim=1)
     return rows

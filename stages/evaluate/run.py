@@ -79,6 +79,8 @@ def run(stage: Evaluate, context: Context) -> dict[str, Any]:
             on_start=bar.extend,
             on_progress=bar.advance,
         )
+        if not language_model.takes_trees:
+            context.reporter.note("texts that begin alike are computed one by one, for this model says other things of a tree")
         oracle: dict[str, Any] | None = None
         if isinstance(placed.selector, DocumentSelector) and placed.cache is not None:
             asking = partial(ask, language_model, asked, config)
