@@ -17,8 +17,8 @@ test: .venv/installed ## The tests, as .ci/run runs them.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 # Gigabytes of activations, 200 kills, 16 processes at once, full disks, a Ray cluster. Run as root, or the full disks are skipped.
-stress: .venv/installed ## The long tests.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m stress $(PYTEST_ARGS)
+stress: .venv/triton ## The long tests.
+	OMP_NUM_THREADS=1 TRITON_INTERPRET=1 $(BIN)/python -m pytest -m stress $(PYTEST_ARGS)
 
 # mypy does not follow the package mapping of an editable install, so it checks a copy laid out as installed.
 lint: .venv/installed ## Format, style and types, as .ci/run checks them.
@@ -41,6 +41,11 @@ docs: .venv/docs ## The pages of docs/ into build/docs; a broken link fails.
 .venv/installed: .venv/llmrepair
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[gptq,ray]' --group test --group lint
+	touch $@
+
+# Kernels for a GPU are interpreted; PyTorch for a GPU brings Triton with it.
+.venv/triton: .venv/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt triton
 	touch $@
 
 .venv/docs: .venv/installed
