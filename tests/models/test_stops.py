@@ -86,7 +86,7 @@ def test_a_text_is_decoded_again_only_where_a_stop_string_can_end(monkeypatch: p
     )
     the, colon, question = (tokenizer.convert_tokens_to_ids(word) for word in ("▁the", ":", "▁Q:"))
     assert steps_told(tokenizer, ["Q:"], torch.tensor([[the] * 40 + [colon] + [the] * 40 + [question] + [the] * 9])) == [81]
-    assert sorted(lengths)[-3:] == [2, 41, 82]
+    assert [length for length in lengths if length > 10] == [41, 82]
 
 
 def test_beams_that_change_places_keep_what_is_known_of_them() -> None:
