@@ -26,8 +26,9 @@ from llmrepair.models.finite import NotFinite
 from llmrepair.models.memory import DoesNotFit
 from llmrepair.models.prompt_cache import PromptCache
 from llmrepair.models.scorer import Scorer
-from llmrepair.models.selection import Document, Selector, TokenSelector, sent
+from llmrepair.models.selection import Document, Selector, TokenSelector
 from llmrepair.models.text import tokens_behind
+from llmrepair.models.transfer import sent
 from llmrepair.models.trees import Text, Tokens, common_length
 
 if TYPE_CHECKING:
