@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,13 +28,16 @@ from llmrepair.models.prompt_cache import PromptCache
 from llmrepair.models.scorer import Scorer
 from llmrepair.models.selection import Document, Selector, TokenSelector
 from llmrepair.models.text import tokens_behind
-from llmrepair.models.trees import Text, common_length
+from llmrepair.models.transfer import sent
+from llmrepair.models.trees import Text, Tokens, common_length
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 DEFAULT_GENERATED_TOKENS = 256  # lm-eval's
+_BROKEN = "\ufffd"
+"""What stands in a text for bytes that are no character, or not yet."""
 
 
 class RepairedLM(HFLM):
@@ -238,17 +242,43 @@ class RepairedLM(HFLM):
 class _StopsAt(StoppingCriteria):
     """Ends a sequence whose text holds a stop string.
 
-    lm-eval's own criterion decodes the last tokens alone, in which half a character can look like a stop string.
+    lm-eval's own criterion decodes the last tokens alone, in which half a character can look like a stop string. Here a text is
+    decoded as a whole, but only where its last token can end one.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str], width: int):
         self._tokenizer = tokenizer
         self._stop = stop
+        self._ends_anywhere = _takes_spaces_away(tokenizer) or any(_BROKEN in string for string in stop)
         self._width = width
+        self._seen: dict[Tokens, bool] = {}
+        """Whether each row of the last step stopped; beams change places."""
+        self._may_end = cache(self._can_end)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **options: Any) -> torch.Tensor:
-        texts = self._tokenizer.batch_decode(input_ids[:, self._width :])
-        return torch.tensor([any(stop in text for stop in self._stop) for text in texts], device=input_ids.device)
+        rows = list(map(tuple, input_ids[:, self._width :].tolist()))
+        self._seen = {row: self._stops(row) for row in rows}
+        return sent(torch.tensor([self._seen[row] for row in rows]), input_ids.device)
+
+    def _stops(self, row: Tokens) -> bool:
+        before = self._seen.get(row[:-1])
+        if before or (before is False and not self._may_end(row[-1])):
+            return before
+        text = self._tokenizer.decode(row)
+        return any(stop in text for stop in self._stop)
+
+    def _can_end(self, token: int) -> bool:
+        """Whether a stop string may end in a token; what it says behind another, for the first may lose its space."""
+        once, twice = (self._tokenizer.decode([token] * times) for times in (1, 2))
+        own = twice[len(once) :]
+        parts = tuple(accumulate(own))
+        return self._ends_anywhere or _BROKEN in twice or any(stop in own or stop.endswith(parts) for stop in self._stop)
+
+
+def _takes_spaces_away(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether what a text looked like changes with what comes behind it."""
+    tokens = tokenizer("the . ' s n't", add_special_tokens=False).input_ids
+    return tokenizer.decode(tokens) != tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
 
 
 @contextmanager

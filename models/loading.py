@@ -62,6 +62,7 @@ def load_model(
     elif quantisation:
         forget_quantisation(model)
     _make_saveable(model)
+    torch.backends.cuda.enable_cudnn_sdp(False)  # it plans for half a second for each shape, and no two batches are alike
     model.to(device)  # type: ignore[arg-type]
     return model.eval().requires_grad_(False)
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from peft.tuners.lora import LoraLayer
+from torch.nn import functional
 
 from llmrepair.models import gptq
 
@@ -19,7 +23,7 @@ def new_adapter(model: PreTrainedModel, rank: int) -> PeftModel:
     """Adapters on every linear layer but the output head, scaled by alpha / rank = 2; no dropout, so runs repeat."""
     config = LoraConfig(task_type=TaskType.CAUSAL_LM, r=rank, lora_alpha=2 * rank, target_modules="all-linear")
     _tame_peft()
-    return get_peft_model(model, config)
+    return _fast_on_gpu(get_peft_model(model, config), model)
 
 
 def save_adapter(adapted: PeftModel, folder: Path, base_model: str) -> None:
@@ -35,7 +39,7 @@ def save_adapter(adapted: PeftModel, folder: Path, base_model: str) -> None:
 def with_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     """The model with a saved adapter beside its weights, not merged into them: they may be sparse."""
     _tame_peft()
-    adapted = PeftModel.from_pretrained(model, str(adapter)).eval()
+    adapted = _fast_on_gpu(PeftModel.from_pretrained(model, str(adapter)), model).eval()
     return cast("PreTrainedModel", adapted.get_base_model())
 
 
@@ -49,6 +53,26 @@ def with_merged_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedMode
     for name, parameter in merged.named_parameters():
         parameter.data = parameter.data.to(dtypes[name])
     return cast("PreTrainedModel", merged).eval().requires_grad_(False)
+
+
+def _fast_on_gpu(adapted: PeftModel, model: PreTrainedModel) -> PeftModel:
+    """Of a model in bfloat16 on a GPU, adapters multiply in its precision; their weights stay in float32."""
+    if model.device.type == "cuda" and model.dtype == torch.bfloat16:
+        _multiply_as_inputs_are(adapted)
+    return adapted
+
+
+def _multiply_as_inputs_are(adapted: PeftModel) -> None:
+    """Peft copies the inputs of each layer to float32: for small products, twice as much is kept and moved as by the model."""
+    for layer in adapted.modules():
+        if isinstance(layer, LoraLayer):
+            layer.cast_input_dtype_enabled = False
+            for linear in (*layer.lora_A.values(), *layer.lora_B.values()):
+                vars(linear)["forward"] = partial(_product, linear)
+
+
+def _product(linear: torch.nn.Linear, inputs: torch.Tensor) -> torch.Tensor:
+    return functional.linear(inputs, linear.weight.to(inputs.dtype))
 
 
 def _tame_peft() -> None:

@@ -19,6 +19,8 @@ from torch.nn import functional
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from llmrepair.models.transfer import sent
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -104,9 +106,8 @@ def build_prompt_cache(model: PreTrainedModel, prompts: Sequence[torch.Tensor], 
         (torch.cat([keys for keys, _ in layer]), torch.cat([values for _, values in layer]))
         for layer in zip(*states, strict=True)
     ]
-    columns = torch.arange(length, device=prompts[0].device)
-    lengths = torch.tensor([len(prompt) for prompt in prompts], device=columns.device)
-    return PromptCache(layers, columns >= length - lengths[:, None])
+    lengths = torch.tensor([len(prompt) for prompt in prompts])
+    return PromptCache(layers, sent(torch.arange(length) >= length - lengths[:, None], prompts[0].device))
 
 
 def _prefill(model: PreTrainedModel, prompt: torch.Tensor, length: int) -> list[tuple[torch.Tensor, torch.Tensor]]:

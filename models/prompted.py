@@ -12,7 +12,8 @@ import torch
 
 from llmrepair.models.ensemble import averaging, mean_log_probabilities, members
 from llmrepair.models.prompt_cache import PromptCache, options_behind
-from llmrepair.models.selection import Selector, sent
+from llmrepair.models.selection import Selector
+from llmrepair.models.transfer import sent
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

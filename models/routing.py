@@ -182,7 +182,7 @@ class _Pool:
     def __init__(self, router: Router, votes_only: bool):
         self.router = router
         self._votes_only = votes_only
-        self._votes = torch.zeros(())
+        self._votes = torch.zeros((), device=router.cache.mask.device)
 
     @property
     def mean_votes(self) -> torch.Tensor:

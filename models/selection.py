@@ -16,6 +16,7 @@ import torch
 
 from llmrepair.models.memory import is_out_of_memory, text_does_not_fit
 from llmrepair.models.routing import Router
+from llmrepair.models.transfer import sent
 from llmrepair.models.trees import Text, Tokens
 
 Answer = TypeVar("Answer")
@@ -179,8 +180,3 @@ def pad_rows(rows: Sequence[Sequence[int]], device: torch.device, side: str = "r
     columns, lengths = torch.arange(width), torch.tensor([len(row) for row in rows])[:, None]
     mask = columns < lengths if side == "right" else columns >= width - lengths
     return sent(torch.tensor(padded, dtype=torch.long), device), sent(mask, device)
-
-
-def sent(values: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Values of the CPU on a device, which is not waited for: what is computed there is launched meanwhile."""
-    return values.to(device, non_blocking=True)

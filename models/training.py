@@ -23,6 +23,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from llmrepair.models.memory import fitting
+from llmrepair.models.transfer import sent
 
 CHECKPOINT_SECONDS = 20.0
 LOOKS = 10
@@ -140,7 +141,7 @@ def train(
     while state.step < recipe.steps and state.looks_since_best < PATIENCE:
         optimizer.param_groups[0]["lr"] = learning_rate(recipe, state.step)
         chosen = rows_of_step(len(rows), recipe.examples_per_step, recipe.seed, state.step)
-        batch = rows[chosen.to(rows.device, non_blocking=True)]
+        batch = rows[sent(chosen, rows.device)]
         loss, micro_batch = _take_step(optimizer, parameters, loss_sum, batch, micro_batch)
         state.step += 1
         if state.step in look_steps(recipe.steps):

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft.tuners.lora import LoraLayer
 
 from llmrepair.models.loading import compressible_layers, weight_matrix
-from llmrepair.models.lora import ADAPTER_FOLDER, new_adapter, save_adapter, with_merged_adapter
+from llmrepair.models.lora import ADAPTER_FOLDER, _multiply_as_inputs_are, new_adapter, save_adapter, with_merged_adapter
+from llmrepair.models.training import next_token_loss
 from tests.conftest import tiny_model
 
 SAVE = """
@@ -31,6 +33,35 @@ def test_an_adapter_has_the_same_bytes_in_every_process(tmp_path: Path) -> None:
     configs = [(folder / "adapter_config.json").read_bytes() for folder in folders]
     assert configs[0] == configs[1]
     assert str(tmp_path).encode() not in configs[0]
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_products_in_the_precision_of_a_model_are_those_in_float32_but_for_its_rounding(family: str) -> None:
+    adapted, rows = new_adapter(tiny_model(family).bfloat16(), 2), torch.arange(3, 33).reshape(2, 15)
+    trained = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
+    for number, parameter in enumerate(trained):
+        parameter.data = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number)) / 10
+    seen: set[torch.dtype] = set()
+    for module in adapted.modules():
+        if isinstance(module, LoraLayer):
+            module.lora_A["default"].register_forward_hook(
+                lambda *call: seen.update(each.dtype for each in (call[1][0], call[2]))
+            )
+
+    def logits_and_gradients() -> list[torch.Tensor]:
+        logits = adapted(rows).logits
+        loss = next_token_loss(logits[:, :-1], rows)
+        return [logits.float(), *torch.autograd.grad(loss, trained)]
+
+    expected = logits_and_gradients()
+    assert seen == {torch.float32}
+    seen.clear()
+    _multiply_as_inputs_are(adapted)
+    found = logits_and_gradients()
+    assert seen == {torch.bfloat16}
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == torch.float32
+        assert (one - other).norm() < 0.1 * other.norm()
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
