@@ -264,7 +264,7 @@ class _StopsAt(StoppingCriteria):
         before = self._seen.get(row[:-1])
         if before or (before is False and not self._may_end(row[-1])):
             return before
-        text = self._tokenizer.decode(row)
+        text = self._tokenizer.decode(list(row))
         return any(stop in text for stop in self._stop)
 
     def _can_end(self, token: int) -> bool:

@@ -71,8 +71,9 @@ def _multiply_as_inputs_are(adapted: PeftModel) -> None:
                 vars(linear)["forward"] = partial(_product, linear)
 
 
-def _product(linear: torch.nn.Linear, inputs: torch.Tensor) -> torch.Tensor:
-    return functional.linear(inputs, linear.weight.to(inputs.dtype))
+def _product(linear: torch.nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+    weight = cast("torch.Tensor", linear.weight)
+    return functional.linear(inputs, weight.to(inputs.dtype))
 
 
 def _tame_peft() -> None:

@@ -143,8 +143,8 @@ class TokenSelector:
         return _for_each(contexts, self._chosen, self.batch_size)
 
     def _chosen(self, batch: Sequence[Tokens]) -> list[list[int]]:
-        chosen = self.router.token_votes(*pad_rows(batch, self.router.cache.mask.device)).argmax(-1)
-        return [row[: len(context)].tolist() for row, context in zip(chosen, batch, strict=True)]
+        chosen = self.router.token_votes(*pad_rows(batch, self.router.cache.mask.device)).argmax(-1).tolist()
+        return [row[: len(context)] for row, context in zip(chosen, batch, strict=True)]
 
 
 def _for_each(

@@ -59,9 +59,9 @@ def test_products_in_the_precision_of_a_model_are_those_in_float32_but_for_its_r
     _multiply_as_inputs_are(adapted)
     found = logits_and_gradients()
     assert seen == {torch.bfloat16}
-    for one, other in zip(found, expected, strict=True):
-        assert one.dtype == torch.float32
-        assert (one - other).norm() < 0.1 * other.norm()
+    assert all(each.dtype == torch.float32 for each in found)
+    one, other = (torch.cat([each.flatten() for each in some]) for some in (found, expected))
+    assert (one - other).norm() < 0.1 * other.norm()  # as far as both are from the same model in float64
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])

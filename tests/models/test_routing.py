@@ -17,6 +17,7 @@ from llmrepair.models.routing import Router, see_pool_by_token, voting_layers
 from llmrepair.models.selection import FixedSelector, RoutedSelector, TokenSelector, pad_rows
 from tests.conftest import FAMILIES, VOCABULARY, tiny_model
 from tests.models.test_prompt_cache import MODELS, random_prompts, relative_difference
+from tests.models.waits import Waits
 
 ROWS = [[5, 6, 7, 8, 9], [10, 11], [12, 13, 14]]
 LENGTHS = [3, 5, 2]
@@ -136,6 +137,20 @@ def test_each_token_sees_its_own_choice(model: PreTrainedModel, layers: tuple[in
     for own, real, alone in zip(logits, mask, expected, strict=True):
         assert relative_difference(own[real], alone) < 1e-5
     assert TokenSelector(router, 2).of_tokens(ROWS) == kept
+
+
+@pytest.mark.parametrize("layers", [(0,), (0, 1)])
+def test_a_gpu_is_waited_for_once_a_batch_of_choices(layers: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model("llama")
+    router = Router(model, build_prompt_cache(model, random_prompts(LENGTHS)), layers)
+    reads: list[torch.Size] = []
+    real = torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda tensor: reads.append(tensor.shape) or real(tensor))
+    with Waits() as waits:
+        RoutedSelector(router, 3).select(ROWS)
+        TokenSelector(router, 3).of_tokens(ROWS)
+    assert waits.number == 0
+    assert reads == [(3,), (3, 5)]
 
 
 def _cut_from(model: PreTrainedModel, router: Router, row: list[int], choices: list[int]) -> torch.Tensor:
