@@ -225,6 +225,6 @@ def _told_failures(stage: Stage) -> Iterator[None]:
         if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, without importing it
             hint = "lower --batch-size or --seq-len, or choose a smaller --dtype"
             raise WorkError(Problem(f"memory ran out in stage {stage.name}", hint)) from error
-        if (hint := getattr(error, "hint", None)) is not None:  # what `models` raises, which knows nothing of stages
-            raise WorkError(Problem(str(error), hint)) from error
+        if hasattr(error, "hint"):  # what `models` raises, which knows nothing of stages
+            raise WorkError(Problem(str(error), error.hint)) from error
         raise

@@ -43,7 +43,8 @@ class Worker:
         context = multiprocessing.get_context("forkserver") if forks else multiprocessing.get_context("spawn")
         context.set_forkserver_preload([f"{__package__}.quiet", *preload])
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(answer, job.request, job.log, _visible() | environment, theirs))
+        variables = _visible() | dict(environment)
+        self._process = context.Process(target=_work, args=(answer, job.request, job.log, variables, theirs))
         self._process.start()
         theirs.close()  # so that either side sees when the other one ends
         self._name = job.name
