@@ -464,7 +464,7 @@ def tuning(bench: Bench) -> None:
 
     from llmrepair.models.training import Recipe
 
-    steps = bench.of(20, 2)
+    steps = bench.of(40, 2)
     for name, prompt in (("prompt", bench.prompt_tokens), ("LoRA", 0)):
         case = tune.Case(prompt, bench.of(128, 16), bench.of(16, 2))
         rows = tune.random_rows(bench.vocabulary, 8 * case.rows, case.seq_len).to(bench.device)

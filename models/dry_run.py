@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from transformers import AttentionInterface
+from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
 from llmrepair.models.loading import compressible_layers
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class DryRun:
-    """What a pass of some tokens holds besides the weights, with eager attention. Bytes.
+    """What a pass of some tokens holds besides the weights. Bytes.
 
     Attributes:
         tokens: that pass.
@@ -35,11 +37,15 @@ class DryRun:
     groups: list[list[list[str]]] = field(default_factory=lambda: [[]])
 
 
-def dry_run(model: PreTrainedModel, rows: int, tokens: int) -> DryRun:
-    """Passes `rows` x `tokens` tokens through a model on the meta device, up to its output head."""
+def dry_run(model: PreTrainedModel, rows: int, tokens: int, fused: bool = False) -> DryRun:
+    """Passes `rows` x `tokens` tokens through a model on the meta device, up to its output head.
+
+    Args:
+        fused: attention holds none of its scores. Its mask is made all the same.
+    """
     watch = _Watch(model, rows * tokens)
     ids = torch.zeros(rows, tokens, dtype=torch.long, device="meta")
-    with torch.no_grad(), _eager(model), watch.hooks(), watch.live:
+    with torch.no_grad(), _attending(model, FUSED if fused else "eager"), watch.hooks(), watch.live:
         model.base_model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
     watch.found.working = max(watch.found.working, watch.live.peak)
     return watch.found
@@ -50,10 +56,23 @@ def blocks_of(model: PreTrainedModel) -> list[torch.nn.Module]:
     return [module for module in model.modules() if type(module).__name__ in (model._no_split_modules or ())]
 
 
+def _fused_attention(
+    module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *others: Any, **options: Any
+) -> tuple[torch.Tensor, None]:
+    """Its output [B, T, heads, D] alone."""
+    batch, heads, tokens, _ = query.shape
+    return query.new_empty(batch, tokens, heads, value.shape[-1]), None
+
+
+FUSED = "llmrepair-fused"
+AttentionInterface.register(FUSED, _fused_attention)
+AttentionMaskInterface.register(FUSED, eager_mask)
+
+
 @contextmanager
-def _eager(model: PreTrainedModel) -> Iterator[None]:
+def _attending(model: PreTrainedModel, implementation: str) -> Iterator[None]:
     before = model.config._attn_implementation
-    model.config._attn_implementation = "eager"
+    model.config._attn_implementation = implementation
     try:
         yield
     finally:

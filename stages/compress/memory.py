@@ -87,29 +87,33 @@ def estimate(source: ModelSource, config: CompressConfig, method: Method, runtim
     weights, on_disk = weights_in_memory(source, config), weights_on_disk(source)
     # Weights in the dtype of their file are the file's own pages, others are copies of them.
     same_dtype = abs(on_disk - weights) < _SAME * weights
-    loading = {"libraries": resident_memory(), "weights": weights, "file": 0 if same_dtype else on_disk}
+    device = pick_device(runtime.device)
+    in_host = 0 if holding_device(weights, device).type == "cuda" else weights
+    loading = {"libraries": resident_memory(), "weights": in_host, "file": 0 if same_dtype else on_disk}
     if not method.parts:
         return MemoryEstimate({"loading": loading}, {}, {})
     rows = rows_at_once(config, runtime)
-    run = _dry_run(source.location, source.revision, config.trust_remote_code, config.dtype, rows, config.seq_len)
+    is_fused = device.type == "cuda" and model.config._attn_implementation == "sdpa"  # as calibration attends there
+    run = _dry_run(source.location, source.revision, config.trust_remote_code, config.dtype, rows, config.seq_len, is_fused)
     layers = {name: Layer(*weight_matrix(layer).shape) for name, layer in compressible_layers(model).items()}
     packed = _packed(layers.values(), config, method)
     saved = weights + sum(packed) - sum(layer.weights * _itemsize(config) for layer in layers.values()) if packed else weights
     logits = COMPARED_ROWS * COMPARED_TOKENS * model.config.get_text_config().vocab_size * _FLOAT
 
+    passed_on = run.passed_on * -(-config.samples // rows)  # between blocks, of all rows
     own = {
         "libraries": resident_memory() + _TO_IMPORT,
-        "weights": weights,
+        "weights": in_host,
         "codes": _codes(layers.values(), method),
-        "activations": run.passed_on * -(-config.samples // rows),  # what passes between blocks, of all rows
+        "activations": passed_on,
     }
     computing = dict(_computing(run, layers, config, method))
     host = {"loading": loading, "calibrating": own}
-    device: dict[str, Parts] = {}
-    if pick_device(runtime.device).type == "cuda":
-        is_whole = holding_device(weights, pick_device(runtime.device)).type == "cuda"
-        there = weights if is_whole else max(_block_weights(model)) * _itemsize(config)
-        device = {step: {"weights": there, "activations": own["activations"], **parts} for step, parts in computing.items()}
+    on_device: dict[str, Parts] = {}
+    if device.type == "cuda":
+        there = max(_block_weights(model)) * _itemsize(config) if in_host else weights
+        own["activations"] = 0
+        on_device = {step: {"weights": there, "activations": passed_on, **parts} for step, parts in computing.items()}
     else:
         host |= {step: own | parts for step, parts in computing.items()}
     host["saving"] = own | {"activations": 0, "saving": sum(packed) + 2 * logits}
@@ -117,11 +121,11 @@ def estimate(source: ModelSource, config: CompressConfig, method: Method, runtim
     # libraries is shared with it. Of the codes, which came in small pieces, the allocator of this one gives little back.
     host["reloading"] = {
         "libraries": private_memory() + _TO_IMPORT + resident_memory(),
-        "weights": weights,
+        "weights": in_host,
         "codes": own["codes"],
         "saving": 3 * logits,
     }
-    return MemoryEstimate(host, device, {"checkpoint": saved, "records": _TOLD * len(layers), "logits": logits})
+    return MemoryEstimate(host, on_device, {"checkpoint": saved, "records": _TOLD * len(layers), "logits": logits})
 
 
 def weights_in_memory(source: ModelSource, config: CompressConfig) -> int:
@@ -131,9 +135,11 @@ def weights_in_memory(source: ModelSource, config: CompressConfig) -> int:
 
 
 @lru_cache(maxsize=64)
-def _dry_run(location: str, revision: str | None, trust_remote_code: bool, dtype: str, rows: int, tokens: int) -> DryRun:
+def _dry_run(
+    location: str, revision: str | None, trust_remote_code: bool, dtype: str, rows: int, tokens: int, is_fused: bool
+) -> DryRun:
     model = meta_model(location, revision, trust_remote_code)
-    return dry_run(model.to(getattr(torch, dtype)), rows, tokens)
+    return dry_run(model.to(getattr(torch, dtype)), rows, tokens, is_fused)
 
 
 def _computing(run: DryRun, layers: Mapping[str, Layer], config: CompressConfig, method: Method) -> Iterator[tuple[str, Parts]]:
