@@ -39,11 +39,11 @@ class Gradients:
 
     def clear(self) -> None:
         """Has the next ones added to nothing."""
-        if self._replay is None:
+        if self._replay is not None:
+            torch._foreach_zero_(self._grads())  # it adds to these very tensors
+        else:
             for parameter in self._parameters:
                 parameter.grad = None
-        else:  # it adds to these very tensors
-            torch._foreach_zero_([parameter.grad for parameter in self._parameters])
 
     def add(self, rows: torch.Tensor, tokens: int) -> torch.Tensor:
         """The loss of rows [N, L] over `tokens`, as a scalar tensor."""
@@ -61,6 +61,9 @@ class Gradients:
         self._shape = rows.shape
         return loss
 
+    def _grads(self) -> list[torch.Tensor]:
+        return [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+
     def _computed(self, rows: torch.Tensor, tokens: int) -> torch.Tensor:
         loss = self._loss_sum(rows) / tokens
         loss.backward()
@@ -69,10 +72,10 @@ class Gradients:
     def _record(self, rows: torch.Tensor, tokens: int, loss: torch.Tensor) -> None:
         """Records what was just computed; gives recording up where it cannot be, or gives another loss."""
         self._rows, self._records = rows.clone(), False
-        before = [parameter.grad.clone() for parameter in self._parameters if parameter.grad is not None]
-        grads = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        grads = self._grads()
         if len(grads) < len(self._parameters):
             return
+        before = [grad.clone() for grad in grads]
 
         def work() -> torch.Tensor:
             again = self._loss_sum(self._rows) / tokens  # type: ignore[arg-type]

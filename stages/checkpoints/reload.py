@@ -86,8 +86,8 @@ def reload_in_fresh_process(
         WorkError: it does not load, or its logits differ by more than `TOLERANCE`.
     """
     save_file({"rows": rows[:COMPARED_ROWS, :COMPARED_TOKENS].contiguous(), "expected": expected}, work / "reload.safetensors")
-    request = {"checkpoint": str(checkpoint), "dtype": dtype, "device": str(device), "work": str(work)}
-    request |= {"trust_remote_code": trust_remote_code}
+    request: dict[str, Any] = {"checkpoint": str(checkpoint), "dtype": dtype, "device": str(device), "work": str(work)}
+    request["trust_remote_code"] = trust_remote_code
     command = [sys.executable, "-m", "llmrepair.stages.checkpoints.reload", json.dumps(request)]
     process = subprocess.run(command, capture_output=True, text=True, check=False)
     (work / "reload.safetensors").unlink()

@@ -44,8 +44,8 @@ def compress_span(
     )  # fmt: skip
 
 
-@triton.jit
-def _compress_rows(
+@triton.jit  # type: ignore[untyped-decorator]
+def _compress_rows(  # type: ignore[no-untyped-def]
     weights, factor, kept, order, scales, zero_points, codes, errors,
     rows, count, group, last,
     HAS_GRID: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,  # noqa: N803
