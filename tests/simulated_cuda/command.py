@@ -18,9 +18,12 @@ def main(guard: str, seen: str, *arguments: str) -> int:
     os.environ["HF_DEACTIVATE_ASYNC_LOAD"] = "1"  # the device is seen by one thread alone
     ctypes.CDLL(guard, mode=ctypes.RTLD_GLOBAL)  # before torch, which looks for a device once
     from llmrepair.cli.main import run
+    from llmrepair.stages.checkpoints import reload
+    from tests.child import HERE
     from tests.simulated_cuda.device import SimulatedCuda, install
 
     install()
+    reload.subprocess = HERE  # type: ignore[assignment]  # a process of its own would see no device
     devices = _watched_devices()
     with SimulatedCuda():
         code = run(list(arguments))

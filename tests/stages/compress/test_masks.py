@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from llmrepair.stages.compress.masks import Pattern
+from llmrepair.stages.compress.methods import wanda
 from llmrepair.stages.compress.methods.magnitude import MAGNITUDE
 from llmrepair.stages.compress.methods.sparsegpt import SPARSEGPT
 from llmrepair.stages.compress.methods.wanda import WANDA
@@ -55,6 +56,13 @@ def test_wanda(pattern: Pattern) -> None:
     np.testing.assert_array_equal(mask, expected)
     if not pattern.block:
         assert (mask.sum(1) == 64 - round(pattern.sparsity * 64)).all()  # each row alike
+
+
+def test_wanda_takes_rows_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight, hessian = random(24, 64), torch.eye(64)
+    whole = WANDA.mask(weight, hessian, Pattern(0.5, None))
+    monkeypatch.setattr(wanda, "_SORTED_AT_ONCE", 5 * 64)
+    assert torch.equal(WANDA.mask(weight, hessian, Pattern(0.5, None)), whole)
 
 
 def test_wanda_sees_what_magnitude_does_not() -> None:

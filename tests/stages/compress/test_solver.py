@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from llmrepair.stages.checkpoints.grid import Grid, Quantised, round_to_nearest
+from llmrepair.stages.compress import solver
 from llmrepair.stages.compress.masks import Pattern
 from llmrepair.stages.compress.methods.magnitude import MAGNITUDE
 from llmrepair.stages.compress.methods.sparsegpt import SPARSEGPT
 from llmrepair.stages.compress.methods.wanda import WANDA
 from llmrepair.stages.compress.solver import BLOCK, Masking, NotPositiveDefinite, factorise, solve
+from tests.models.waits import Waits
 from tests.stages.compress import reference
 from tests.stages.compress.reference import Array, Codes, Quantiser, output_error
 
@@ -313,3 +315,15 @@ def test_a_feature_that_is_always_zero_changes_nothing() -> None:
     new, _ = Layer(case.weight, inputs).quantised(grid(3, symmetric=False))
     expected = round_to_nearest(case.weight, grid(3, symmetric=False)).dequantise()
     assert torch.equal(new[:, 10], expected[:, 10])
+
+
+@pytest.mark.parametrize("order", [None, torch.arange(255, -1, -1)], ids=["in order", "ordered"])
+def test_a_gpu_is_not_waited_for_in_the_loop_over_columns(order: torch.Tensor | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    spans = []
+    monkeypatch.setattr(solver, "_kernel", lambda device: lambda weights, *others: spans.append(len(weights)))
+    masking = None if order is not None else Masking(64, lambda weights, diagonal: Pattern(0.5, 4).keep(weights.T).T)
+    factor, _ = factorise(layer(96, 256).hessian, reference.DAMPING)
+    with Waits() as waits:
+        solve(layer(96, 256).weight, factor, grid(3, 32), masking, order)
+    assert waits.number == 0
+    assert spans == (8 * [32] if order is None else 2 * [BLOCK])
