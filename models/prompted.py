@@ -50,7 +50,7 @@ class PromptedModel:
         if self.selector is None:
             raise ValueError("without a selector, say the prompt of each input as `choice`")
         mask = _mask(input_ids, attention_mask)
-        contexts = [row[real].tolist() for row, real in zip(input_ids, mask, strict=True)]
+        contexts = [row[real].tolist() for row, real in zip(input_ids.cpu(), mask.cpu(), strict=True)]
         return torch.tensor(self.selector.select(contexts), device=input_ids.device)
 
     def forward(
