@@ -45,7 +45,7 @@ def dry_run(model: PreTrainedModel, rows: int, tokens: int, fused: bool = False)
     """
     watch = _Watch(model, rows * tokens)
     ids = torch.zeros(rows, tokens, dtype=torch.long, device="meta")
-    with torch.no_grad(), _attending(model, FUSED if fused else "eager"), watch.hooks(), watch.live:
+    with torch.no_grad(), _attending(model, NO_ATTENTION if fused else "eager"), watch.hooks(), watch.live:
         model.base_model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
     watch.found.working = max(watch.found.working, watch.live.peak)
     return watch.found
@@ -56,17 +56,18 @@ def blocks_of(model: PreTrainedModel) -> list[torch.nn.Module]:
     return [module for module in model.modules() if type(module).__name__ in (model._no_split_modules or ())]
 
 
-def _fused_attention(
+def _no_attention(
     module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *others: Any, **options: Any
 ) -> tuple[torch.Tensor, None]:
-    """Its output [B, T, heads, D] alone."""
+    """Zeros [B, T, heads, D]."""
     batch, heads, tokens, _ = query.shape
-    return query.new_empty(batch, tokens, heads, value.shape[-1]), None
+    return query.new_zeros(batch, tokens, heads, value.shape[-1]), None
 
 
-FUSED = "llmrepair-fused"
-AttentionInterface.register(FUSED, _fused_attention)
-AttentionMaskInterface.register(FUSED, eager_mask)
+NO_ATTENTION = "llmrepair-no-attention"
+"""Attention that computes nothing, behind a mask that is made all the same."""
+AttentionInterface.register(NO_ATTENTION, _no_attention)
+AttentionMaskInterface.register(NO_ATTENTION, eager_mask)
 
 
 @contextmanager

@@ -8,10 +8,11 @@ projection behind the attention is compressed for what the compressed queries, k
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from compressed_tensors.offload import disable_offloading, remove_dispatch, set_onload_device
@@ -22,14 +23,17 @@ from llmcompressor.pipelines.sequential.helpers import SequentialTracer, Subgrap
 from llmcompressor.utils.helpers import calibration_forward_context
 from llmcompressor.utils.pytorch.module import infer_sequential_targets
 from torch.fx import _symbolic_trace
+from torch.utils._pytree import tree_leaves
 
+from llmrepair.models.dry_run import NO_ATTENTION
 from llmrepair.models.loading import weight_matrix
+from llmrepair.stages.compress.rows import are_few, kept_numbers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-_SHARE_HELD = 0.25
+_Result = TypeVar("_Result")
 
 
 class Inputs:
@@ -88,20 +92,15 @@ def calibrate(
                 is_first = traced is parts[0]  # it makes the mask
                 attend = patch_attr(model.config, "_attn_implementation", "eager" if is_first else attention)
                 with disable_offloading(), attend:  # of this part, until it is through
-                    part = _Part(model, traced, held)
-                    part.visit(names, visit)
-                    if traced is not parts[-1]:
-                        part.pass_on()
+                    part = _Part(model, traced, held, rows.numel())
+                    part.compress(names, visit, passes_on=traced is not parts[-1])
     remove_dispatch(model)
 
 
 def _where_to_hold(model: PreTrainedModel, rows: torch.Tensor, device: torch.device) -> torch.device:
     """Where what passes between blocks is kept: on a GPU if it takes little of what is free there."""
-    if device.type == "cuda":
-        numbers = rows.numel() * (model.config.get_text_config().hidden_size + rows.shape[1])  # hidden states and mask
-        if _SHARE_HELD * torch.cuda.mem_get_info(device)[0] > numbers * model.dtype.itemsize:
-            return device
-    return torch.device("cpu")
+    numbers = rows.numel() * (model.config.get_text_config().hidden_size + rows.shape[1])  # hidden states and mask
+    return device if are_few(numbers * model.dtype.itemsize, device) else torch.device("cpu")
 
 
 def _attention_of_blocks(model: PreTrainedModel, device: torch.device) -> str:
@@ -135,18 +134,42 @@ class _Stop(BaseException):
 
 
 class _Part:
-    """A part of a model, and what the parts before it pass on to it and to later ones."""
+    """A part of a model, and what the parts before it pass on to it and to later ones.
 
-    def __init__(self, model: PreTrainedModel, part: Subgraph, held: IntermediatesCache):
-        self._model, self._part, self._held = model, part, held
+    Groups of layers are shown their inputs one after the other, each in passes that begin where the part does. Where memory
+    allows, compressed layers give their outputs at once and keep them, and attention is left out where these are all that it
+    would lead to: so each is computed once.
+    """
 
-    def visit(self, names: Mapping[torch.nn.Module, str], visit: Visit) -> None:
-        for group in self._groups([layer for layer in self._part.submodules(self._model) if layer in names]):
-            visit([names[layer] for layer in group], self._inputs_of(group[0]))
+    def __init__(self, model: PreTrainedModel, part: Subgraph, held: IntermediatesCache, tokens: int):
+        self._model, self._part, self._held, self._tokens = model, part, held, tokens
+        self._outputs_of: dict[torch.nn.Module, list[torch.Tensor | None]] = {}
+        self._batch = 0
 
-    def _groups(self, layers: Sequence[torch.nn.Module]) -> list[list[torch.nn.Module]]:
+    def compress(self, names: Mapping[torch.nn.Module, str], visit: Visit, passes_on: bool) -> None:
+        """Shows layers their inputs, and has later parts see the outputs of this one if there are any."""
+        layers = [layer for layer in self._part.submodules(self._model) if layer in names]
+        groups, is_called_once = self._groups(layers)
+        keeps = is_called_once and self._has_room_for_outputs(layers)
+        with ExitStack() as stack:
+            for group in groups:
+                each = self._each(partial(self._shown, group[0]))
+                seen = list(each) if keeps else each
+                visit([names[layer] for layer in group], _summed(group[0], seen))
+                for layer in group if keeps else ():
+                    self._outputs_of[layer] = [None if inputs is None else layer(inputs) for inputs in seen]
+                    stack.enter_context(patch_attr(layer, "forward", partial(self._kept, layer)))
+            if passes_on:
+                self._pass_on()
+
+    def _has_room_for_outputs(self, layers: Sequence[torch.nn.Module]) -> bool:
+        weights = [weight_matrix(layer) for layer in layers]
+        numbers = self._tokens * kept_numbers([weight.shape for weight in weights])
+        return bool(weights) and are_few(numbers * weights[0].dtype.itemsize, weights[0].device)
+
+    def _groups(self, layers: Sequence[torch.nn.Module]) -> tuple[list[list[torch.nn.Module]], bool]:
         """Layers in the order in which the first batch calls them, those together that are called in a row with one tensor
-        (queries, keys, values); then those that it does not call."""
+        (queries, keys, values); then those that it does not call. And whether it calls each of them once."""
         groups: list[list[torch.nn.Module]] = []
         latest: torch.Tensor | None = None
 
@@ -159,31 +182,62 @@ class _Part:
 
         with _hooks(layers, see):
             self._outputs(0)
-        called = {layer for group in groups for layer in group}
-        return groups + [[layer] for layer in layers if layer not in called]
+        called = Counter(layer for group in groups for layer in group)
+        return groups + [[layer] for layer in layers if layer not in called], all(called[layer] == 1 for layer in layers)
 
-    def _inputs_of(self, layer: torch.nn.Module) -> Inputs:
-        weight = weight_matrix(layer)
-        inputs = Inputs(weight.shape[1], weight.device)
+    def _shown(self, layer: torch.nn.Module, batch: int) -> torch.Tensor | None:
+        """What a layer is called with; None if it is not."""
+        seen: list[torch.Tensor] = []
 
         def see(layer: torch.nn.Module, arguments: Sequence[torch.Tensor]) -> None:
-            inputs.add(arguments[0])
+            seen.append(arguments[0])
             raise _Stop
 
-        with _hooks([layer], see):
-            for batch in range(len(self._held)):
-                with suppress(_Stop):
-                    self._outputs(batch)
-        return inputs
+        with _hooks([layer], see), suppress(_Stop):
+            self._outputs(batch)
+        return seen[0] if seen else None
 
-    def pass_on(self) -> None:
+    def _kept(self, layer: torch.nn.Module, inputs: torch.Tensor) -> torch.Tensor | None:
+        """A compressed layer's outputs."""
+        return self._outputs_of[layer][self._batch]
+
+    def _pass_on(self) -> None:
         """Has later parts see the outputs of this one, and lets go of what only this one saw."""
-        for batch in range(len(self._held)):
-            self._held.update(batch, self._outputs(batch))
+        for batch, outputs in enumerate(self._each(self._outputs)):
+            self._held.update(batch, outputs)
             self._held.delete(batch, list(self._part.consumed_names))
 
+    def _each(self, compute: Callable[[int], _Result]) -> Iterator[_Result]:
+        """What is computed from each batch; of the first also without attention, to see whether it needs any."""
+        first = compute(0)
+        attention = self._model.config._attn_implementation
+        if self._outputs_of and _equal(first, self._attending(NO_ATTENTION, compute, 0)):
+            attention = NO_ATTENTION
+        yield first
+        for batch in range(1, len(self._held)):
+            yield self._attending(attention, compute, batch)
+
+    def _attending(self, implementation: str, compute: Callable[[int], _Result], batch: int) -> _Result:
+        with patch_attr(self._model.config, "_attn_implementation", implementation):
+            return compute(batch)
+
     def _outputs(self, batch: int) -> dict[str, Any]:
+        self._batch = batch
         return self._part.forward(self._model, **self._held.fetch(batch, list(self._part.input_names)))
+
+
+def _summed(layer: torch.nn.Module, seen: Iterable[torch.Tensor | None]) -> Inputs:
+    weight = weight_matrix(layer)
+    inputs = Inputs(weight.shape[1], weight.device)
+    for each in seen:
+        if each is not None:
+            inputs.add(each)
+    return inputs
+
+
+def _equal(some: object, others: object) -> bool:
+    pairs = zip(tree_leaves(some), tree_leaves(others), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs if isinstance(a, torch.Tensor))
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from llmrepair.models.loading import compressible_layers, meta_model, pick_devic
 from llmrepair.pipeline.machine import private_memory, resident_memory
 from llmrepair.pipeline.stage import Needs, Runtime
 from llmrepair.stages.checkpoints.formats import COMPARED_ROWS, COMPARED_TOKENS
-from llmrepair.stages.compress.rows import holding_device, rows_at_once
+from llmrepair.stages.compress.rows import are_few, holding_device, kept_numbers, rows_at_once
 from llmrepair.stages.sources.models import weights_on_disk
 
 if TYPE_CHECKING:
@@ -101,6 +101,10 @@ def estimate(source: ModelSource, config: CompressConfig, method: Method, runtim
     logits = COMPARED_ROWS * COMPARED_TOKENS * model.config.get_text_config().vocab_size * _FLOAT
 
     passed_on = run.passed_on * -(-config.samples // rows)  # between blocks, of all rows
+    blocks = ([layers[name] for group in block for name in group] for block in run.groups)
+    numbers = max(kept_numbers([(layer.rows, layer.columns) for layer in block]) for block in blocks)
+    outputs = config.samples * config.seq_len * numbers * _itemsize(config)
+    passed_on += outputs if are_few(outputs, device) else 0
     own = {
         "libraries": resident_memory() + _TO_IMPORT,
         "weights": in_host,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
 from llmrepair.models.loading import pick_device
+from llmrepair.pipeline.machine import free_memory
 from llmrepair.pipeline.stage import Runtime
 
 if TYPE_CHECKING:
@@ -27,3 +29,14 @@ def holding_device(weights: int, device: torch.device) -> torch.device:
     if device.type == "cuda" and 2 * weights <= torch.cuda.mem_get_info(device)[0]:
         return device
     return torch.device("cpu")
+
+
+def kept_numbers(shapes: Collection[Sequence[int]]) -> int:
+    """What is kept of a token: the outputs of layers [rows, columns] of one block, and inputs of one."""
+    return sum(rows for rows, _ in shapes) + max((columns for _, columns in shapes), default=0)
+
+
+def are_few(size: int, device: torch.device) -> bool:
+    """Whether so many bytes are at most a quarter of what is free where it computes."""
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
+    return free is None or 4 * size <= free

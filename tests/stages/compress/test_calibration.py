@@ -6,9 +6,11 @@ from copy import deepcopy
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
 from llmrepair.models.loading import compressible_layers, weight_matrix
+from llmrepair.stages.compress import calibration
 from llmrepair.stages.compress.calibration import Inputs, calibrate
 from tests.conftest import tiny_model
 from tests.models.test_tree_attention import random_model
@@ -75,3 +77,27 @@ def test_the_model_is_left_as_it_was() -> None:
     assert torch.equal(model(ROWS).logits, before)
     assert all(weight_matrix(layer).device == CPU for layer in compressible_layers(model).values())
     assert not any(layer._forward_pre_hooks for layer in model.modules())
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, has_room: bool) -> tuple[list[torch.Tensor], int]:
+    """Hessians of all layers of a Llama whose layers are changed, and floating-point operations."""
+    monkeypatch.setattr(calibration, "are_few", lambda size, device: has_room)
+    name, sizes = FAMILIES["llama"]
+    model = random_model(name, **sizes)
+    layers, hessians = compressible_layers(model), list[torch.Tensor]()
+
+    def visit(names: list[str], inputs: Inputs) -> None:
+        hessians.append(inputs.hessian)
+        for name in names:
+            change(layers[name])
+
+    with FlopCounterMode(display=False) as counter:
+        calibrate(model, layers, ROWS, 1, CPU, visit)
+    return hessians, counter.get_total_flops()
+
+
+@torch.no_grad()
+def test_with_room_for_outputs_layers_and_attention_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    (again, many), (once, few) = (counted(monkeypatch, has_room) for has_room in (False, True))
+    assert all(torch.equal(some, others) for some, others in zip(again, once, strict=True))
+    assert few < 0.75 * many  # Hessians are summed in both
