@@ -149,7 +149,7 @@ def _weights(placed: Placed, context: Context) -> dict[str, Any]:
     if not placed.changes_weights:
         return {name: measured[name] for name in ("size_bytes", "bits_per_weight", "sparsity")}
     layers = [layer.weight for layer in compressible_layers(model).values()]
-    zeros = sum(int((weight == 0).sum()) for weight in layers)
+    zeros = sum(weight.numel() - int(torch.count_nonzero(weight)) for weight in layers)
     return {
         "size_bytes": sum(parameter.nbytes for parameter in model.parameters()),
         "bits_per_weight": 8.0 * model.dtype.itemsize,
