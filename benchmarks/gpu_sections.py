@@ -427,7 +427,8 @@ def questions_and_answers(vocabulary: int, shots: int) -> Iterator[tuple[str, st
 
 
 def prompts(bench: Bench) -> None:
-    """A choice among four prompts beside one."""
+    """A choice among four prompts beside one, in single passes and in scoring."""
+    from llmrepair.models.harness import RepairedLM
     from llmrepair.models.prompt_cache import build_prompt_cache
     from llmrepair.models.prompted import PromptedModel
     from llmrepair.models.routing import Router
@@ -447,6 +448,20 @@ def prompts(bench: Bench) -> None:
         bench.tell(f"{batch} x {context}, one prompt, ms", 1000 * statistics.median(seconds["one"]))
         bench.tell(f"{batch} x {context}, IDP / one prompt", ratios[-1])
     bench.tell("IDP / one prompt, at most", max(ratios))
+    asked = list(islice(questions_and_answers(bench.vocabulary, 0), bench.of(QUESTIONS // 2, 16) * CHOICES))
+    tokenizer = word_tokenizer(bench.vocabulary)
+    caches = {"one": build_prompt_cache(model, vectors[:1]), "idp": pool}
+
+    def scored_behind(name: str) -> float:
+        selector = RoutedSelector(Router(model, pool), bench.of(128, 8)) if name == "idp" else None
+        behind = RepairedLM(model, tokenizer, None, MAX_LENGTH - bench.prompt_tokens, caches[name], selector)
+        return asking(behind, asked).seconds
+
+    seconds = side_by_side({name: partial(scored_behind, name) for name in caches}, bench.of(3, 1))
+    bench.tell("scoring, one prompt, s", statistics.median(seconds["one"]))
+    bench.tell(
+        "scoring, IDP / one prompt", statistics.median(a / b for a, b in zip(seconds["idp"], seconds["one"], strict=True))
+    )
 
 
 def some_prompts(bench: Bench, model: PreTrainedModel, count: int) -> list[torch.Tensor]:
