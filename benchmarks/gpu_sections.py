@@ -134,6 +134,7 @@ def llama(bench: Bench, size: str) -> LlamaConfig:
 
 def random_model(bench: Bench, config: PreTrainedConfig) -> Any:
     torch.manual_seed(0)
+    torch.backends.cuda.enable_cudnn_sdp(False)  # as `load_model` does
     torch.set_default_dtype(getattr(torch, bench.dtype))
     try:
         with torch.device(bench.device):

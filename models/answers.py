@@ -15,6 +15,8 @@ Question = Sequence[Any]
 class AnswerFile:
     """One line of JSON per batch. What was being written when the process died is no whole line, and is dropped.
 
+    Questions go by their names (see `question_name`).
+
     Args:
         path: None keeps nothing.
     """
@@ -29,21 +31,20 @@ class AnswerFile:
             for line in whole:
                 self._known |= json.loads(line)
 
-    def known(self, questions: Sequence[Question]) -> list[Any] | None:
+    def known(self, names: Sequence[str]) -> list[Any] | None:
         """The answers to a batch of questions; None unless all are known."""
-        names = list(map(_name, questions))
         return [self._known[name] for name in names] if all(name in self._known for name in names) else None
 
-    def keep(self, questions: Sequence[Question], answers: Sequence[Any]) -> None:
-        self._write(dict(zip(map(_name, questions), answers, strict=True)))
+    def keep(self, names: Sequence[str], answers: Sequence[Any]) -> None:
+        self._write(dict(zip(names, answers, strict=True)))
 
-    def was_too_large(self, questions: Sequence[Question]) -> bool:
+    def was_too_large(self, names: Sequence[str]) -> bool:
         """Whether a batch was found not to fit in memory."""
-        return _name(list(map(_name, questions))) in self._known
+        return question_name(names) in self._known
 
-    def keep_too_large(self, questions: Sequence[Question]) -> None:
+    def keep_too_large(self, names: Sequence[str]) -> None:
         """Whoever goes on does not try this batch: what fits may have changed, and answers depend on their batch."""
-        self._write({_name(list(map(_name, questions))): None})
+        self._write({question_name(names): None})
 
     def _write(self, answers: dict[str, Any]) -> None:
         self._known |= answers
@@ -52,7 +53,8 @@ class AnswerFile:
                 file.write(json.dumps(answers) + "\n")
 
 
-def _name(question: Question) -> str:
+def question_name(question: Question) -> str:
+    """Under which name its answer is kept."""
     return hashlib.sha256(json.dumps(question).encode()).hexdigest()[:32]
 
 

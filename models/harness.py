@@ -7,7 +7,7 @@ without a repair gets the same numbers. The work is done by `Scorer`; each item'
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
 from itertools import accumulate
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 DEFAULT_GENERATED_TOKENS = 256  # lm-eval's
+_ENCODED_AT_ONCE = 1024  # texts: what a tokenizer says of each takes far more memory than its token ids
 _BROKEN = "\ufffd"
 """What stands in a text for bytes that are no character, or not yet."""
 
@@ -92,10 +93,26 @@ class RepairedLM(HFLM):
         self, string: str, add_special_tokens: bool | None = None, left_truncate_len: int | None = None, **options: Any
     ) -> list[int]:
         """As lm-eval encodes a text, but not ended: lm-eval takes an answer's first token away for the end of its question."""
-        tokens = super().tok_encode(string, add_special_tokens, **options)
-        if add_special_tokens is None and not has_bos_prefix(string, self.tokenizer.decode(self.prefix_token_id)):
-            tokens = tokens[: len(tokens) - self._tokens_behind]
+        if add_special_tokens is None:
+            tokens = self._encode_all([string])[string]
+        else:
+            tokens = super().tok_encode(string, add_special_tokens, **options)
         return tokens[-left_truncate_len:] if left_truncate_len else tokens
+
+    def _encode_all(self, strings: Iterable[str]) -> dict[str, list[int]]:
+        """The same of many texts, each once: a tokenizer that is given many shares them among the cores."""
+        begin, groups = self.tokenizer.decode(self.prefix_token_id), defaultdict(list)
+        for string in dict.fromkeys(strings):
+            groups[has_bos_prefix(string, begin)].append(string)
+        tokens: dict[str, list[int]] = {}
+        for begun, group in groups.items():
+            adds = False if begun else self.add_bos_token
+            options, behind = {} if adds is None else {"add_special_tokens": adds}, 0 if begun else self._tokens_behind
+            for start in range(0, len(group), _ENCODED_AT_ONCE):
+                some = group[start : start + _ENCODED_AT_ONCE]
+                rows = self.tokenizer(some, **options).input_ids
+                tokens |= zip(some, (row[: len(row) - behind] for row in rows), strict=True)
+        return tokens
 
     @property
     def takes_trees(self) -> bool:
@@ -121,7 +138,8 @@ class RepairedLM(HFLM):
 
         A window's prompt is chosen by the window before it: choosing by the window itself would look at the answer.
         """
-        windows = [self._windows(*request.args) for request in requests]
+        tokens = self._encode_all(request.args[0] for request in requests)
+        windows = [self._windows(tokens[request.args[0]]) for request in requests]
         counts = [len(each) for each in windows]
         asking = [request for request, count in zip(requests, counts, strict=True) for _ in range(count)]
         prompts = iter(self._choose(asking, [seen for each in windows for seen in _text_before(each)]))
@@ -148,24 +166,32 @@ class RepairedLM(HFLM):
         Raises:
             NoAnswer: a continuation changes no token.
         """
-        pairs = [self._encoded(*request.args) for request in requests]
+        pairs = self._encoded([request.args for request in requests])
+        shared = [common_length(*pair) for pair in pairs]
         # What is predicted stands behind something. If one choice needs it, all do: they would not compare otherwise.
-        bare = {request.args[0] for request, pair in zip(requests, pairs, strict=True) if not common_length(*pair)}
-        for place, request in enumerate(requests):
+        bare = {request.args[0] for request, length in zip(requests, shared, strict=True) if not length}
+        for place, (request, length) in enumerate(zip(requests, shared, strict=True)):
             context, whole = pairs[place]
-            if not request.args[1] or common_length(context, whole) == len(whole):
+            if not request.args[1] or length == len(whole):
                 raise _no_answer(request)
             if request.args[0] in bare:
                 pairs[place] = self._begun(context), self._begun(whole)
         return pairs
 
-    def _encoded(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        """Token ids of a context, and of context and continuation. White space between them is the continuation's."""
-        if context and self._as_lm_eval:
-            before, behind = self._encode_pair(context, continuation)
-            return before, before + behind
-        if context:
-            return self.tok_encode(context.rstrip()), self.tok_encode(context + continuation)
+    def _encoded(self, arguments: Sequence[tuple[str, str]]) -> list[tuple[list[int], list[int]]]:
+        """Token ids of contexts, and of each with its continuation. White space between them is the continuation's."""
+        behind = [(context, continuation) for context, continuation in arguments if context]
+        tokens = self._encode_all(text for pair in behind for text in (pair[0].rstrip(), "".join(pair)))
+        return [
+            self._parted(tokens[context.rstrip()], tokens[context + continuation]) if context else self._bare(continuation)
+            for context, continuation in arguments
+        ]
+
+    def _parted(self, context: list[int], whole: list[int]) -> tuple[list[int], list[int]]:
+        """Of tokens that a context shares with its continuation, lm-eval takes the context's."""
+        return context, (context + whole[len(context) :] if self._as_lm_eval else whole)
+
+    def _bare(self, continuation: str) -> tuple[list[int], list[int]]:
         whole = self.tok_encode(continuation, add_special_tokens=False)
         return [token for token in whole[:1] if token == self.prefix_token_id], whole
 
@@ -173,9 +199,8 @@ class RepairedLM(HFLM):
         prefix = self.prefix_token_id
         return tokens if tokens[:1] == [prefix] else [prefix, *tokens]
 
-    def _windows(self, text: str) -> list[tuple[list[int], list[int]]]:
+    def _windows(self, tokens: list[int]) -> list[tuple[list[int], list[int]]]:
         """Windows and what each is predicted from; the first from the beginning of the text, which lm-eval puts there twice."""
-        tokens = self.tok_encode(text)
         windows = get_rolling_token_windows(
             token_list=tokens if self._as_lm_eval else self._begun(tokens)[1:],
             prefix_token=self.prefix_token_id,
@@ -226,8 +251,8 @@ class RepairedLM(HFLM):
         stop = handle_stop_sequences(options.pop("until"), eos=self.tok_decode(self.eot_token_id, skip_special_tokens=False))
         if not options["do_sample"]:
             options.pop("temperature", None)
-        encoded = [self.tok_encode(request.args[0], left_truncate_len=self.max_length - longest) for request in requests]
-        begun = [tokens or [self.prefix_token_id] for tokens in encoded]
+        encoded = self._encode_all(request.args[0] for request in requests)
+        begun = [encoded[request.args[0]][-(self.max_length - longest) :] or [self.prefix_token_id] for request in requests]
         contexts = [tokens if self._last is None else [self._last, *tokens[self._begins_again(tokens) :]] for tokens in begun]
         prompts = self._choose(requests, contexts)
 

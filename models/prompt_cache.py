@@ -48,11 +48,20 @@ class PromptCache:
         """A cache for one forward pass in which sequence b sees prompt `choice[b]` alone, and its mask [B, P].
 
         It does not keep what the pass adds, and holds a layer's keys and values for the whole batch only while that layer
-        computes.
+        computes. A choice that lies on the CPU is looked at: where all have chosen one prompt, layers need not pick it out.
         """
+        pool, picked = self, choice
+        if choice.device.type == "cpu" and len(prompts := set(choice.tolist())) == 1:
+            pool, picked = self._only(prompts.pop()), torch.zeros_like(choice)
+        picked = sent(picked, self.mask.device)
         cache = DynamicCache()
-        cache.layers = [_PromptLayer(keys, values, choice) for keys, values in self.layers]
-        return cache, self.mask[choice]
+        cache.layers = [_PromptLayer(keys, values, picked) for keys, values in pool.layers]
+        return cache, pool.mask[picked]
+
+    def _only(self, prompt: int) -> PromptCache:
+        """A pool of one of the prompts."""
+        one = slice(prompt, prompt + 1)
+        return PromptCache([(keys[one], values[one]) for keys, values in self.layers], self.mask[one])
 
     def growing(self, choice: torch.Tensor) -> tuple[DynamicCache, torch.Tensor]:
         """The same as a cache that keeps what is added, for generation."""

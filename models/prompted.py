@@ -48,11 +48,7 @@ class PromptedModel:
         Raises:
             ValueError: there is no selector.
         """
-        if self.selector is None:
-            raise ValueError("without a selector, say the prompt of each input as `choice`")
-        mask = _mask(input_ids, attention_mask)
-        contexts = [list(compress(row, real)) for row, real in zip(input_ids.tolist(), mask.tolist(), strict=True)]
-        return torch.tensor(self.selector.select(contexts), device=input_ids.device)
+        return sent(self._selected(input_ids, _mask(input_ids, attention_mask)), input_ids.device)
 
     def forward(
         self,
@@ -106,7 +102,7 @@ class PromptedModel:
         behind: dict[str, Any] = {"attention_mask": seen.long()}
         if self.cache is not None:
             choices = self._choices(input_ids, mask, choice)
-            size, choice = len(choices), torch.stack(choices, dim=1).flatten()
+            size, choice = len(choices), sent(torch.stack(choices, dim=1).flatten(), input_ids.device)
             tokens, seen = tokens.repeat_interleave(size, dim=0), seen.repeat_interleave(size, dim=0)
             past, _ = self.cache.growing(choice.repeat_interleave(sequences))
             behind = options_behind((past, self.cache.mask[choice]), seen)
@@ -118,11 +114,17 @@ class PromptedModel:
         output = output.unflatten(0, (-1, size, returned))[:, 0].flatten(0, 1)  # members say the same
         return torch.cat([input_ids.repeat_interleave(returned, dim=0), output[:, input_ids.shape[1] :]], dim=1)
 
+    def _selected(self, input_ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """The prompt [B] of each of the inputs, on the CPU."""
+        if self.selector is None:
+            raise ValueError("without a selector, say the prompt of each input as `choice`")
+        contexts = [list(compress(row, real)) for row, real in zip(input_ids.tolist(), mask.tolist(), strict=True)]
+        return torch.tensor(self.selector.select(contexts))
+
     def _choices(self, input_ids: torch.Tensor, mask: torch.Tensor, choice: torch.Tensor | None) -> list[torch.Tensor]:
         """The prompts [B] of inputs, once for each pass over them."""
         assert self.cache is not None
-        choice = self.choose(input_ids, mask) if choice is None else choice
-        return [sent(each, input_ids.device) for each in members(self.cache, choice)]
+        return members(self.cache, self._selected(input_ids, mask) if choice is None else choice)
 
     def _sequences(self, options: dict[str, Any]) -> int:
         """How many sequences are computed at once for each input."""

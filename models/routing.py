@@ -356,12 +356,13 @@ AttentionMaskInterface.register(POOL_ATTENTION, _mask_of_tokens)
 
 @contextmanager
 def _pool_attention(model: PreTrainedModel) -> Iterator[None]:
-    before = model.config._attn_implementation
-    model.set_attn_implementation(POOL_ATTENTION)
+    config = model.config  # `set_attn_implementation` walks through all modules, which takes longer than a layer
+    before = config._attn_implementation
+    config._attn_implementation = POOL_ATTENTION
     try:
         yield
     finally:
-        model.set_attn_implementation(before)
+        config._attn_implementation = before
 
 
 def voting_layers(choice: str, number_of_layers: int) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-from llmrepair.models.answers import AnswerFile, Question
+from llmrepair.models.answers import AnswerFile, question_name
 from llmrepair.models.ensemble import extend_members, mean_log_probabilities, members
 from llmrepair.models.finite import NotFinite, watching
 from llmrepair.models.memory import is_out_of_memory, most_generated_rows, most_tokens, text_does_not_fit
@@ -142,18 +142,19 @@ class Scorer:
         while forest:
             rows = forest.take(budget >> self._halvings)
             batch = [text for row in rows for tree in row for text in tree.paths]
-            known = self._known_or_asked([[*text, *key] for text in batch], partial(ask, rows))
+            known = self._known_or_asked(batch, key, partial(ask, rows))
             if known is None:
                 self._halvings += 1
                 forest.put_back(rows)
             else:
                 yield batch, known
 
-    def _known_or_asked(self, questions: Sequence[Question], ask: Callable[[], list[Any]]) -> list[Any] | None:
+    def _known_or_asked(self, batch: Sequence[Text], key: Sequence[Any], ask: Callable[[], list[Any]]) -> list[Any] | None:
         """Answers to a batch; None if it is too large for the memory, now or before an interruption."""
-        if (known := self._answers.known(questions)) is not None:
+        names = [question_name([*text, *key]) for text in batch]
+        if (known := self._answers.known(names)) is not None:
             return known
-        if self._answers.was_too_large(questions):
+        if self._answers.was_too_large(names):
             return None
         try:
             answers = ask()
@@ -161,11 +162,11 @@ class Scorer:
             if not is_out_of_memory(error):
                 raise
         else:
-            self._answers.keep(questions, answers)
+            self._answers.keep(names, answers)
             return answers
-        if len(questions) == 1:
-            raise text_does_not_fit(len(questions[0][1]))
-        self._answers.keep_too_large(questions)
+        if len(batch) == 1:
+            raise text_does_not_fit(len(batch[0].tokens))
+        self._answers.keep_too_large(names)
         return None
 
     @torch.no_grad()

@@ -88,19 +88,20 @@ class Tree:
         """Whether it is one plain sequence."""
         return self.depths == list(range(len(self)))
 
-    def graft(self, text: Text, skip: int, path: list[int]) -> list[int]:
-        """Adds a text without its first `skip` tokens; `path` is the place of each token it shares with what is there.
+    def graft(self, text: Text, skip: int, shared: list[int]) -> list[int]:
+        """Adds a text without its first `skip` tokens; `shared` is the place of each token it shares with what is there.
 
         Returns:
             the place of each of its tokens.
         """
-        new = text.tokens[skip + len(path) : -1]
-        self.depths += range(len(path), len(path) + len(new))
-        path = path + list(range(len(self), len(self) + len(new)))
+        new = text.tokens[skip + len(shared) : -1]
+        self.depths += range(len(shared), len(shared) + len(new))
+        path = shared + list(range(len(self), len(self) + len(new)))
         self.tokens += new
-        self.ends += [0] * len(new)
-        for place in path:
-            self.ends[place] = len(self)
+        end = len(self)
+        self.ends += [end] * len(new)
+        for place in shared:
+            self.ends[place] = end
         self.paths[text] = path[text.scored - 1 - skip :]
         return path
 

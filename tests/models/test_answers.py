@@ -5,9 +5,9 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmrepair.models.answers import AnswerFile
+from llmrepair.models.answers import AnswerFile, question_name
 
-QUESTIONS = [[0, [1, 2], [3]], [1, [1, 2], [4]], [2, [5], [3]]]
+QUESTIONS = list(map(question_name, [[0, [1, 2], [3]], [1, [1, 2], [4]], [2, [5], [3]]]))
 ANSWERS = [[-0.1, True], [-float("inf"), False], ["text", "\u2028"]]
 
 
@@ -16,7 +16,7 @@ def test_answers_are_known_again(tmp_path: Path) -> None:
     AnswerFile(path).keep(QUESTIONS, ANSWERS)
     again = AnswerFile(path)
     assert again.known(QUESTIONS[1:]) == ANSWERS[1:]
-    assert again.known([*QUESTIONS, [3, [1, 2], [3]]]) is None
+    assert again.known([*QUESTIONS, question_name([3, [1, 2], [3]])]) is None
 
 
 def test_nothing_is_kept_without_a_file() -> None:

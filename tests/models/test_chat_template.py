@@ -56,7 +56,7 @@ def test_it_scores_and_generates_as_lm_evals_own_model(tokenizer: PreTrainedToke
 
     pairs = [(prompt, f" in the {place} .") for prompt in prompts for place in ("north", "south")]
     for pair in pairs:
-        context, whole = ours._encoded(*pair)
+        ((context, whole),) = ours._encoded([pair])
         continuation = whole[len(context) :]
         assert (context, continuation) == theirs._encode_pair(*pair)
         assert context.count(tokenizer.bos_token_id) == 1

@@ -89,3 +89,12 @@ def test_one_prompt_is_not_copied_for_a_batch(model: PreTrainedModel) -> None:
     for layer, (keys, values) in zip(past.layers, cache.layers, strict=True):
         assert (layer.keys.data_ptr(), layer.values.data_ptr()) == (keys.data_ptr(), values.data_ptr())
     assert mask.shape == (64, 5)
+
+
+def test_a_prompt_that_all_have_chosen_is_not_copied(model: PreTrainedModel) -> None:
+    cache = build_prompt_cache(model, random_prompts([5, 3]))
+    past, mask = cache.chosen(torch.ones(64, dtype=torch.long))
+    for layer, (keys, values) in zip(past.layers, cache.layers, strict=True):
+        assert (layer.keys.data_ptr(), layer.values.data_ptr()) == (keys[1].data_ptr(), values[1].data_ptr())
+        assert len(layer.keys) == len(layer.values) == 1
+    assert mask.tolist() == [cache.mask[1].tolist()] * 64

@@ -192,6 +192,14 @@ def _cut_from(model: PreTrainedModel, router: Router, row: list[int], choices: l
     return logits
 
 
+def test_votes_do_not_walk_through_the_model(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU a short input waits for what is done before its first layer."""
+    router, before = Router(model, build_prompt_cache(model, random_prompts(LENGTHS))), model.config._attn_implementation
+    monkeypatch.delattr(PreTrainedModel, "set_attn_implementation")
+    router.votes(*pad_rows(ROWS, CPU))
+    assert model.config._attn_implementation == before
+
+
 def test_mean_and_sum_differ_where_lengths_do(model: PreTrainedModel) -> None:
     cache = build_prompt_cache(model, random_prompts(LENGTHS))
     inputs = pad_rows(ROWS, CPU)

@@ -110,6 +110,14 @@ def test_a_text_asked_twice_is_computed_once() -> None:
     assert counts == counts_of_twice
 
 
+def test_each_answer_is_named_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    named: list[Any] = []
+    monkeypatch.setattr(scorer_module, "question_name", lambda question: str(named.append(question) or len(named)))
+    texts = questions(5)
+    scored(tiny_model("llama"), texts)
+    assert sorted(named) == sorted([*text] for text in texts)
+
+
 @pytest.fixture
 def little_memory(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """Memory for so many tokens at once."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
+from transformers import PreTrainedTokenizerFast
 
+from llmrepair.models import harness
 from llmrepair.models.harness import RepairedLM
 from llmrepair.models.text import pack_rows, text_encoder, tokens_behind
 from llmrepair.stages.repairs.texts import prompt_tokens
@@ -42,6 +45,37 @@ def test_texts_and_generation_are_as_without_an_end(adds: str) -> None:
     assert ended.generate_until(asked) == plain.generate_until(asked)
 
 
+@pytest.mark.parametrize("adds_begin", [None, True, False])
+@pytest.mark.parametrize("adds", ["$A", "<s> $A", *ENDING])
+def test_texts_are_encoded_together_as_one_by_one(adds: str, adds_begin: bool | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(harness, "_ENCODED_AT_ONCE", 2)
+    ours = RepairedLM(byte_model(), byte_tokenizer(adds), 3, 100)
+    ours.add_bos_token = adds_begin
+    texts = ["hello", "<s>hello", "", "hello world", "hello", "<s>", "working  ", "中央", " it"]
+    options = {} if adds_begin is None else {"add_special_tokens": adds_begin}
+    alone = {}
+    for text in texts:
+        begun = text.startswith("<s>")
+        tokens = ours.tokenizer.encode(text, **({"add_special_tokens": False} if begun else options))
+        alone[text] = tokens[: len(tokens) - (0 if begun else ours._tokens_behind)]
+    assert ours._encode_all(texts) == alone
+    assert {text: ours.tok_encode(text) for text in texts} == alone
+
+
+@pytest.mark.parametrize("as_lm_eval", [False, True])
+def test_a_context_is_encoded_once(as_lm_eval: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = RepairedLM(byte_model(), byte_tokenizer(), 3, 100, as_lm_eval=as_lm_eval)
+    encode, encoded = type(ours.tokenizer)._encode_plus, []
+
+    def counting(self: PreTrainedTokenizerFast, text: list[str], **options: Any) -> Any:
+        encoded.append(text)
+        return encode(self, text, **options)
+
+    monkeypatch.setattr(type(ours.tokenizer), "_encode_plus", counting)
+    ours.loglikelihood(instances("loglikelihood", [("hello ", "world"), ("hello ", "on it"), ("it", " on")]))
+    assert encoded == [["hello", "hello world", "hello on it", "it", "it on"]]
+
+
 @pytest.mark.parametrize("adds", ENDING)
 def test_one_end_stands_between_documents(adds: str) -> None:
     begin = [BOS] if adds[0] == "<" else []
@@ -65,6 +99,7 @@ def test_what_stands_behind_is_counted() -> None:
 
 
 ON_THEIR_OWN = {
+    "llmrepair.models.harness": 1,  # the words by which it knows what a tokenizer decodes
     "llmrepair.models.text": 3,
     "llmrepair.stages.controls.accuracy": 1,  # answers, which neither begin nor end
     "llmrepair.stages.diagnostics.probe.run": 1,  # words
