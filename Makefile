@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo conjecture test stress lint docs clean
+.PHONY: help demo conjecture gpu test stress lint docs clean
 
 help: ## Say what there is to make.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -12,6 +12,15 @@ demo: .venv/llmrepair ## The whole chain on the embedded model.
 conjecture: .venv/llmrepair ## Was what three compressions of the embedded model took forgotten, or displaced?
 	$(BIN)/llmrepair run examples/conjecture.toml
 	$(BIN)/llmrepair report --html report.html --figure conjecture.svg
+
+gpu: .model .venv/llmrepair ## The paper's experiment on MODEL=a folder or a Hub id, on one GPU.
+	$(BIN)/llmrepair run examples/paper.toml --model "$(MODEL)" $(RUN_ARGS) --dry-run
+	$(BIN)/llmrepair run examples/paper.toml --model "$(MODEL)" $(RUN_ARGS)
+	$(BIN)/llmrepair report --model "$(MODEL)" --html report.html
+
+# Before anything is installed.
+.model:
+	$(if $(MODEL),,$(error there is no model: give a folder or a Hub id, such as MODEL=HuggingFaceTB/SmolLM2-1.7B))
 
 test: .venv/installed ## The tests, as .ci/run runs them.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)

@@ -6,6 +6,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,30 +22,42 @@ from llmrepair.pipeline.pull import compute
 from llmrepair.pipeline.reasons import Reasons
 from llmrepair.pipeline.runner import Runner
 from llmrepair.pipeline.schedule import Result
-from llmrepair.pipeline.stage import Runtime
+from llmrepair.pipeline.stage import Needs, Runtime
+from llmrepair.pipeline.units import bytes_text
 from llmrepair.stages.plan import Plan, read_plan
 from llmrepair.stages.running import make_runner
 from llmrepair.stages.workers import make_executor
 
 _REASONS_SHOWN = 3
 _PLAN = Annotated[Path, typer.Argument(metavar="PLAN.toml", help="the plan; docs/plan.md says how it is written")]
+_MODEL = Annotated[str | None, typer.Option("--model", help="a model in place of the plan's: a folder or a Hub id")]
+_TASKS_DATA = Annotated[
+    str | None, typer.Option("--tasks-data", metavar="DIR", help="a folder of tasks' documents in place of the plan's")
+]
 
 
 def plan(
     plan: _PLAN,
+    model: _MODEL = None,
+    tasks_data: _TASKS_DATA = None,
     any_version: ANY_VERSION_OPTION = False,
     runs: RUNS_OPTION = DEFAULT_RUNS,
     as_json: JSON_OPTION = False,
 ) -> None:
-    read = read_plan(plan)
+    read = _read(plan, model, tasks_data)
     runner = make_runner({"any_version": any_version}, runs, explain=read.explain)
     graph = runner.graph(read.targets)
     _tell_notes(runner, read)
-    _print_plan(runner, graph, as_json)
+    _print_plan(runner, graph, {}, as_json)
 
 
-def _print_plan(runner: Runner, graph: Graph, as_json: bool) -> None:
-    """Each stage, whether it is cached, and if not why."""
+def _read(plan: Path, model: str | None, tasks_data: str | None) -> Plan:
+    given = {"model": model, "tasks_data": tasks_data}
+    return read_plan(plan, {name: value for name, value in given.items() if value is not None})
+
+
+def _print_plan(runner: Runner, graph: Graph, needs: Mapping[str, Needs], as_json: bool) -> None:
+    """Each stage, whether it is cached, if not why, and what it needs as far as that was asked."""
     missing = {node.name for node in graph.missing(lambda name, is_read: runner.store.find(name))}
     reasons = Reasons(runner.store, graph)
     rows = []
@@ -54,18 +67,31 @@ def _print_plan(runner: Runner, graph: Graph, as_json: bool) -> None:
         is_as_asked = is_cached and node.asked_for is None
         rows.append((node, status, [] if is_as_asked else reasons.of(node)))
     if as_json:
-        stages = [_described(node) | {"status": status, "why": why} for node, status, why in rows]
+        estimates = {name: {"needs": asdict(each)} for name, each in needs.items()}
+        stages = [
+            _described(node) | {"status": status, "why": why} | estimates.get(node.name, {}) for node, status, why in rows
+        ]
         print_json({"stages": stages, "to_do": len(missing)})
         return
     labels = labels_of(graph)
-    print_table(
-        ("stage", "key", "what", "status", "why"),
-        [
-            [node.stage.name, node.name.partition("/")[2], labels[node.name], status, _shortened(why)]
-            for node, status, why in rows
-        ],
-    )
+    columns = {
+        "stage": [node.stage.name for node, _, _ in rows],
+        "key": [node.name.partition("/")[2] for node, _, _ in rows],
+        "what": [labels[node.name] for node, _, _ in rows],
+        "status": [status for _, status, _ in rows],
+        "memory": [_memory(needs.get(node.name, Needs())) for node, _, _ in rows],
+        "why": [_shortened(why) for _, _, why in rows],
+    }
+    if not needs:
+        del columns["memory"]
+    print_table(list(columns), list(zip(*columns.values(), strict=True)))
     print(f"\n{len(rows)} stages, {len(missing)} to do")
+
+
+def _memory(needs: Needs) -> str:
+    """`2.1 GB, GPU 15 GB`; with `~` in front where it is a rule of thumb."""
+    where = {"": needs.host, "GPU ": needs.device}
+    return ", ".join(f"{name}{'~' * needs.is_rough}{bytes_text(size)}" for name, size in where.items() if size)
 
 
 def labels_of(graph: Graph) -> dict[str, str]:
@@ -98,6 +124,8 @@ def _described(node: Node) -> dict[str, Any]:
 def run(
     values: Mapping[str, Any],
     plan: _PLAN,
+    model: _MODEL = None,
+    tasks_data: _TASKS_DATA = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="check everything and say what would run")] = False,
     executor: Annotated[
         str, typer.Option("--executor", help="local, or ray: the nodes of a Ray cluster", metavar="local|ray")
@@ -115,14 +143,14 @@ def run(
     runs: RUNS_OPTION = DEFAULT_RUNS,
     as_json: JSON_OPTION = False,
 ) -> None:
-    read = read_plan(plan)
+    read = _read(plan, model, tasks_data)
     _check_request(read, plan, executor, trust_remote_code)
     runner = make_runner(values, runs, explain=read.explain)
     graph, missing = runner.graph_and_missing(read.targets)
     _tell_notes(runner, read)
     runner.check(missing, run_here=executor == "local")
     if dry_run:
-        _print_plan(runner, graph, as_json)
+        _print_plan(runner, graph, {node.name: node.stage.needs(runner.runtime) for node in missing}, as_json)
         return
     started = time.monotonic()
     with contextlib.redirect_stdout(sys.stderr):  # Ray prints on standard output what happens in its cluster

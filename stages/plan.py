@@ -33,6 +33,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from llmrepair.pipeline.errors import Problem, RequestError
@@ -74,7 +75,8 @@ class Setting:
     """An option's value and where it was written."""
 
     value: Any
-    place: Place
+    place: Place | str
+    """Of the plan; an option of the command line by its name."""
 
 
 Options = dict[str, Setting]
@@ -88,20 +90,24 @@ class Cell:
     place: Place
 
 
-def read_plan(path: Path) -> Plan:
+def read_plan(path: Path, given: Values = MappingProxyType({})) -> Plan:
     """Reads a plan.
+
+    Args:
+        given: options of the command line, in place of what the plan says of them.
 
     Raises:
         RequestError: with all that is wrong with it, by line and key.
     """
-    return _Reader(path).plan()
+    return _Reader(path, given).plan()
 
 
 class _Reader:
     """Collects what is wrong on the way, so that it can all be told at once."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, given: Values):
         self._path = path
+        self._given = {name: Setting(value, f"--{name.replace('_', '-')}") for name, value in given.items()}
         self._problems: dict[Problem, int] = {}  # -> line
         try:
             self._text = path.read_text(encoding="utf-8")
@@ -117,10 +123,10 @@ class _Reader:
         name = document.get("name", _folder_name(self._path.stem))
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             self._wrong(("name",), f"`{name}` is no name for a folder", "give letters, digits, `.`, `_` and `-`")
-        cells, notes = self._without_excluded([Cell(options, ("grid",)) for options in self._grid()])
+        cells, notes = self._without_excluded(list(self._grid()))
         tests, _ = self._without_excluded(list(self._conjectures()))
         included = enumerate(self._tables("include"))
-        cells += [Cell(self._defaults() | options, ("include", index)) for index, options in included]
+        cells += [self._cell(("include", index), self._defaults(), options) for index, options in included]
         self._stop_if_wrong()
         if not cells and not tests:
             self._wrong((), "the plan asks for nothing", "give it a table [grid], or [[include]] a cell")
@@ -141,21 +147,25 @@ class _Reader:
     def _defaults(self) -> Options:
         return self._options(self._document.get("defaults", {}), ("defaults",))
 
-    def _grid(self) -> Iterator[Options]:
+    def _cell(self, place: Place, *parts: Options) -> Cell:
+        return Cell(_joined((*parts, self._given)), place)
+
+    def _grid(self) -> Iterator[Cell]:
         if "grid" not in self._document:
             return
         axes = self._axes()
         defaults = self._defaults()
         self._check_overlaps(axes)
         for combination in itertools.product(*axes.values()):
-            yield _joined((defaults, *combination))
+            yield self._cell(("grid",), defaults, *combination)
 
     def _axes(self) -> dict[str, list[Options]]:
         grid = self._document.get("grid", {})
         if not self._is_table(grid, ("grid",)):
             return {}
         self._check_names(grid, tuple(AXES), ("grid",))
-        return {axis: list(self._axis(grid[axis], axis)) for axis in AXES if axis in grid}
+        asked = [axis for axis, option in AXES.items() if axis in grid and option not in self._given]
+        return {axis: list(self._axis(grid[axis], axis)) for axis in asked}
 
     def _conjectures(self) -> Iterator[Cell]:
         """One test for each model, compression and tasks of the grid, over its seeds; what is not compressed has none."""
@@ -167,9 +177,9 @@ class _Reader:
         first = {name: setting for name, setting in self._defaults().items() if name in _CONJECTURE_OPTIONS}
         first |= {"seeds": Setting(seeds, ("grid", "seeds"))} if seeds else {}
         for combination in itertools.product(*(axes[axis] for axis in ("models", "compressions", "tasks") if axis in axes)):
-            options = _joined((first, *combination, given))
-            if "method" not in options or options["method"].value != "none":
-                yield Cell(options, place)
+            cell = self._cell(place, first, *combination, given)
+            if "method" not in cell.options or cell.options["method"].value != "none":
+                yield cell
 
     def _axis(self, entries: Any, axis: str) -> Iterator[Options]:
         if not isinstance(entries, list) or not entries:
@@ -239,16 +249,18 @@ class _Reader:
         return stages
 
     def _placed(self, cell: Cell, problem: Problem) -> tuple[Problem, int]:
-        """A problem with line and key of the option that it is about, and that line."""
+        """A problem with line and key of the option that it is about, and that line; 0 of one of the command line."""
         setting = cell.options.get(problem.option or "")
         return self._at(setting.place if setting is not None else cell.place, problem.message, problem.hint)
 
-    def _at(self, place: Place, message: str, hint: str) -> tuple[Problem, int]:
+    def _at(self, place: Place | str, message: str, hint: str) -> tuple[Problem, int]:
+        if isinstance(place, str):
+            return Problem(f"{place}: {message}", hint), 0
         line = line_of(self._text, place)
         key = f"`{_dotted(place)}`: " if place else ""
         return Problem(f"{self._path}:{line}: {key}{message}", hint), line
 
-    def _wrong(self, place: Place, message: str, hint: str) -> None:
+    def _wrong(self, place: Place | str, message: str, hint: str) -> None:
         problem, line = self._at(place, message, hint)
         self._problems[problem] = line
 

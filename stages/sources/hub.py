@@ -38,6 +38,7 @@ def hub_commit(name: str, revision: str | None, kind: Kind) -> str:
                     f"{noun} `{name}`{at} is neither a local path, nor in the local Hub cache, nor reachable on the Hub "
                     f"({type(error).__name__})",
                     "check the name and the network, or give a local path",
+                    "model" if kind == "model" else None,
                 )
             ) from error
     assert commit is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -108,6 +109,28 @@ def test_plan_says_what_would_run_and_why(folder: Path, llmrepair: CommandLine) 
     assert "`bits` 3 -> 4 (compress)" in text
     assert "8 stages, 4 to do" in text
     assert len(list((folder / "runs" / "compress").iterdir())) == 2
+
+
+def test_another_model_takes_the_place_of_the_plans(folder: Path, llmrepair: CommandLine) -> None:
+    stages = llmrepair("plan", "study.toml", "--model", "lab-opt", "--json").json["stages"]
+    assert len(stages) == 8
+    assert all(stage["label"].startswith("lab-opt ") for stage in stages)
+    answer = llmrepair("run", "study.toml", "--model", "nobody/nothing", "--dry-run")
+    assert answer.code == 2
+    assert answer.err.startswith("error: --model: model `nobody/nothing` is neither a local path")
+
+
+def test_a_dry_run_estimates_what_is_missing(folder: Path, llmrepair: CommandLine) -> None:
+    (folder / "study.toml").write_text(PLAN.replace('"rtn"', '{ method = "rtn", bits = 4 }'))
+    stages = llmrepair("run", "study.toml", "--dry-run", "--json").json["stages"]
+    assert all(("needs" in stage) == (stage["status"] == "to do") for stage in stages)
+    (compress,) = [stage for stage in stages if stage["label"] == "lab rtn 4 bits"]
+    assert compress["needs"]["host"] > compress["needs"]["disk"] > 0
+    assert not compress["needs"]["is_rough"]
+    table = llmrepair("run", "study.toml", "--dry-run").out
+    assert re.search(r"lab rtn 4 bits +to do +[\d.]+ [MG]B ", table)
+    assert re.search(r"lab rtn 4 bits: LoRA on lab_qa +to do +~[\d.]+ GB ", table)
+    assert "memory" not in llmrepair("plan", "study.toml").out
 
 
 def test_plan_names_an_input_file_that_changed(folder: Path, llmrepair: CommandLine, tmp_path: Path) -> None:

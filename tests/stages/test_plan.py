@@ -106,6 +106,51 @@ def test_a_cell_is_what_the_command_line_makes_of_the_same_options(path: Path, t
     assert graph.targets[0] == graph.targets[1]
 
 
+GIVEN = """
+[defaults]
+model = "lab-opt"
+[grid]
+models = ["lab", { model = "lab-opt", revision = "other" }]
+compressions = ["rtn"]
+[[include]]
+model = "lab-opt"
+method = "none"
+[conjecture]
+controls = ["erased"]
+"""
+
+
+def test_a_given_model_takes_the_place_of_all_of_the_plan(path: Path) -> None:
+    path.write_text(GIVEN)
+    plan = read_plan(path, {"model": "lab"})
+    assert labels(plan) == ["lab rtn 3 bits: no repair on lab_qa", "lab dense: no repair on lab_qa"]
+    assert {evaluation.compressed.config.revision for evaluation in plan.evaluations} == {None}
+    assert [test.damaged.compressed.label() for test in plan.conjectures] == ["lab rtn 3 bits"]
+    assert plan.name == "study"
+
+
+def test_an_exclusion_sees_the_given_model(path: Path) -> None:
+    path.write_text(GRID + '[[exclude]]\nmodel = "lab-opt"\nmethod = "rtn"\n')
+    assert len(read_plan(path, {"model": "lab-opt"}).evaluations) == 4
+    assert len(read_plan(path, {"model": "lab"}).notes) == 1
+
+
+def test_a_given_folder_of_tasks_is_that_of_every_cell(path: Path, tmp_path: Path) -> None:
+    path.write_text(GIVEN)
+    plan = read_plan(path, {"tasks_data": str(tmp_path)})
+    assert {evaluation.config.tasks_data for evaluation in plan.evaluations} == {tmp_path}
+
+
+def test_what_is_wrong_with_what_was_given_is_told_once_and_without_a_line(path: Path) -> None:
+    path.write_text(GIVEN)
+    with pytest.raises(RequestError) as caught:
+        read_plan(path, {"model": "./nowhere", "tasks_data": "nothing"})
+    assert sorted(problem.message for problem in caught.value.problems) == [
+        "--model: there is no model folder `./nowhere`",
+        "--tasks-data: there is no folder `nothing`",
+    ]
+
+
 @pytest.mark.parametrize(
     "text, expected",
     [
