@@ -22,7 +22,6 @@ from safetensors.torch import save_file
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from llmrepair.models.gradients import Gradients
 from llmrepair.models.memory import fitting
 from llmrepair.models.transfer import sent
 
@@ -136,7 +135,6 @@ def train(
     """
     on_gpu = rows.device.type == "cuda"
     optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=0.0, fused=on_gpu)
-    gradients = Gradients(loss_sum, parameters, records=on_gpu)
     state = _load_state(checkpoint, parameters, optimizer)
     on_steps(state.step, None)
     saved = time.monotonic()
@@ -144,7 +142,7 @@ def train(
         optimizer.param_groups[0]["lr"] = learning_rate(recipe, state.step)
         chosen = rows_of_step(len(rows), recipe.examples_per_step, recipe.seed, state.step)
         batch = rows[sent(chosen, rows.device)]
-        loss, micro_batch = _take_step(optimizer, parameters, gradients, batch, micro_batch)
+        loss, micro_batch = _take_step(optimizer, parameters, loss_sum, batch, micro_batch)
         state.step += 1
         if state.step in look_steps(recipe.steps):
             state.look(mean_loss(loss_sum, validation, micro_batch))
@@ -167,22 +165,27 @@ def look_steps(steps: int) -> set[int]:
 def _take_step(
     optimizer: torch.optim.Optimizer,
     parameters: Sequence[torch.nn.Parameter],
-    gradients: Gradients,
+    loss_sum: LossSum,
     batch: torch.Tensor,
     micro_batch: int,
 ) -> tuple[float, int]:
     """The mean token loss before the step, and how many rows at once did fit in memory."""
-    loss, micro_batch = fitting(lambda at_once: _differentiate(gradients, batch, at_once), batch, micro_batch)
+    loss, micro_batch = fitting(lambda at_once: _differentiate(optimizer, loss_sum, batch, at_once), batch, micro_batch)
     torch.nn.utils.clip_grad_norm_(parameters, 1.0)
     optimizer.step()
     return loss, micro_batch
 
 
-def _differentiate(gradients: Gradients, batch: torch.Tensor, micro_batch: int) -> float:
+def _differentiate(optimizer: torch.optim.Optimizer, loss_sum: LossSum, batch: torch.Tensor, micro_batch: int) -> float:
     """The mean token loss; leaves its gradients at the parameters."""
-    gradients.clear()
+    optimizer.zero_grad(set_to_none=True)
     tokens = batch[:, 1:].numel()
-    return _added([gradients.add(part, tokens) for part in batch.split(micro_batch)])
+    losses = []
+    for part in batch.split(micro_batch):
+        loss = loss_sum(part) / tokens
+        loss.backward()
+        losses.append(loss.detach())
+    return _added(losses)
 
 
 def _added(losses: list[torch.Tensor]) -> float:
