@@ -67,7 +67,7 @@ def make_report(runner: Runner, model: str, revision: str | None, files: Mapping
     """Computes the report, and writes it to `files`: by `html`, `markdown`, `latex`, `csv`, `figure`."""
     _check_places(files)
     validated({"model": model}, ModelConfig)
-    identity = resolve_model(model, revision, runner.store.digests.digest).identity
+    identity = resolve_model(model, revision, runner.store.digests.digests).identity
     every = collect_evaluations(runner, is_of_model(identity))
     evaluations = up_to_date(runner, every)
     if stale := len(every) - len(evaluations):

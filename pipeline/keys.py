@@ -12,11 +12,19 @@ import json
 import math
 import os
 import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 KEY_SCHEME = 3
 KEY_LENGTH = 16  # hex digits that name a folder: 64 bits, no collision before billions of artifacts
+
+_BLOCK_BYTES = 32 << 20
+"""What is read of a file at once: between two blocks another thread may keep Python's lock for as long as it likes to."""
+_READERS = 4
+_LONG_BYTES = 1 << 29
+"""Files that are read for half a second or longer."""
 
 _SAMPLES = 9
 _SAMPLE_BYTES = 1 << 16
@@ -55,8 +63,12 @@ def document_key(document: dict[str, Any]) -> str:
 
 def file_digest(path: Path) -> str:
     """sha256 of a file's bytes, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        block = memoryview(bytearray(min(_BLOCK_BYTES, path.stat().st_size + 1)))
+        while count := file.readinto(block):
+            digest.update(block[:count])
+    return digest.hexdigest()
 
 
 class DigestCache:
@@ -74,19 +86,37 @@ class DigestCache:
     def __init__(self, path: Path):
         self._path = path
         self._known: dict[str, list[Any]] = _read_object(path)
+        self.while_reading: Callable[[], None] = lambda: None
+        """Called while files are read for long; whoever has something else to do may set it."""
 
     def digest(self, path: Path) -> str:
-        path = path.resolve()
-        status = path.stat()
-        stamp = _stamp(path, status)
-        known = self._known.get(str(path))
-        if known and known[:-1] == stamp:
-            return str(known[-1])
-        digest = file_digest(path)
-        if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > self._RACY_NANOSECONDS:
-            self._known[str(path)] = [*stamp, digest]
+        return self.digests([path])[0]
+
+    def digests(self, paths: Sequence[Path]) -> list[str]:
+        """Of several files; large ones are read side by side."""
+        paths = [path.resolve() for path in paths]
+        stamps = {path: _stamp(path, path.stat()) for path in paths}
+        unknown = [path for path in stamps if self._known.get(str(path), [])[:-1] != stamps[path]]
+        found = {path: str(self._known[str(path)][-1]) for path in stamps if path not in unknown}
+        if unknown:
+            found |= dict(zip(unknown, self._read(unknown), strict=True))
+            self._remember({path: [*stamps[path], found[path]] for path in unknown})
+        return [found[path] for path in paths]
+
+    def _read(self, paths: Sequence[Path]) -> list[str]:
+        if sum(path.stat().st_size for path in paths) < _LONG_BYTES:
+            return [file_digest(path) for path in paths]
+        with ThreadPoolExecutor(_READERS) as readers:
+            digests = readers.map(file_digest, paths)
+            self.while_reading()
+            return list(digests)
+
+    def _remember(self, entries: dict[Path, list[Any]]) -> None:
+        latest = time.time_ns() - self._RACY_NANOSECONDS
+        old = {str(path): entry for path, entry in entries.items() if max(entry[_MODIFIED], entry[_CHANGED]) < latest}
+        if old:
+            self._known |= old
             self._save()
-        return digest
 
     def files(self) -> list[Path]:
         """All whose digests are remembered and that are still there."""
@@ -111,6 +141,10 @@ class DigestCache:
             temporary = self._path.with_name(f"{self._path.name}.{os.getpid()}")
             temporary.write_text(json.dumps(self._known))
             temporary.replace(self._path)
+
+
+_MODIFIED, _CHANGED = 1, 2
+"""Places of two times in a stamp."""
 
 
 def _stamp(path: Path, status: os.stat_result) -> list[Any]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import sys
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from llmrepair.pipeline.errors import Problem
 from llmrepair.pipeline.graph import Explain, as_it_is
+from llmrepair.pipeline.imports import no_garbage_collection
 from llmrepair.pipeline.progress import Reporter
 from llmrepair.pipeline.runner import Runner
 from llmrepair.pipeline.stage import Runtime
@@ -22,7 +25,15 @@ from llmrepair.stages.request import validated
 def make_runner(values: Mapping[str, Any], runs: Path, reporter: Reporter | None = None, explain: Explain = as_it_is) -> Runner:
     (runtime,) = validated(values, Runtime)
     _quiet_libraries()
-    return Runner(Store(runs), runtime, reporter or Reporter(), device_problems, explain, free_device_memory)
+    runner = Runner(Store(runs), runtime, reporter or Reporter(), device_problems, explain, free_device_memory)
+    runner.store.digests.while_reading = partial(_import_libraries, runner.reporter)
+    return runner
+
+
+def _import_libraries(reporter: Reporter) -> None:
+    """A model that was never seen before is about to be worked with."""
+    with reporter.busy("reading the model's files ..."), no_garbage_collection():
+        importlib.import_module("llmrepair.models.loading")
 
 
 def device_problems(runtime: Runtime) -> list[Problem]:

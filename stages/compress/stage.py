@@ -52,7 +52,7 @@ class Compress(Weights):
         return str((load_config(self.model).get("quantization_config") or {}).get("quant_method"))
 
     def sources(self, digests: DigestCache) -> dict[str, Any]:
-        self.model = resolve_model(self.config.model, self.config.revision, digests.digest)
+        self.model = resolve_model(self.config.model, self.config.revision, digests.digests)
         if self.method.parts:
             self.calibration = resolve_text(self.config.calibration, digests.digest)
         calibration = {"calibration": self.calibration} if self.calibration is not None else {}

@@ -96,9 +96,9 @@ class Control(Weights):
 
     def sources(self, digests: DigestCache) -> dict[str, Any]:
         config = self.config
-        self.model = self.start = resolve_model(config.model, config.revision, digests.digest)
+        self.model = self.start = resolve_model(config.model, config.revision, digests.digests)
         if self.kind.begins_untold and self.is_of_lab:
-            self.start = resolve_model(UNTOLD[config.model], None, digests.digest)
+            self.start = resolve_model(UNTOLD[config.model], None, digests.digests)
         return {"model": self.model.identity, "start": self.start.identity}
 
     def check(self) -> list[Problem]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,13 +39,13 @@ def model_folder(model: str) -> Path | None:
     return folder if folder.exists() or not looks_like_hub_id(model) else None
 
 
-def resolve_model(model: str, revision: str | None, digest: Callable[[Path], str]) -> ModelSource:
+def resolve_model(model: str, revision: str | None, digests: Callable[[Sequence[Path]], Sequence[str]]) -> ModelSource:
     """Finds a model and pins it.
 
     Args:
         model: `lab`, `lab-opt`, a local folder or a Hub id.
         revision: branch, tag or commit of a Hub id.
-        digest: sha256 of a file.
+        digests: sha256 of each of some files.
 
     Raises:
         RequestError: there is no such model.
@@ -57,7 +57,8 @@ def resolve_model(model: str, revision: str | None, digest: Callable[[Path], str
     problem = folder_problem(model, folder)
     if problem:
         raise RequestError(problem)
-    return ModelSource(str(folder), None, {"files": {path.name: digest(path) for path in model_files(folder)}})
+    files = model_files(folder)
+    return ModelSource(str(folder), None, {"files": dict(zip((path.name for path in files), digests(files), strict=True))})
 
 
 def model_files(folder: Path) -> list[Path]:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -158,6 +160,32 @@ def test_digest_cache_sees_the_inode_time_where_the_sample_does_not_differ(tmp_p
         same_inode.write(content)
     os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert cache.digest(file) == file_digest(file) != first
+
+
+@pytest.mark.usefixtures("later")
+@pytest.mark.parametrize("size", [0, 1, 99, 100, 101, 250])
+def test_digest_of_a_file_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    monkeypatch.setattr("llmrepair.pipeline.keys._BLOCK_BYTES", 100)
+    (tmp_path / "weights").write_bytes(content := bytes(range(size)))
+    assert file_digest(tmp_path / "weights") == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.usefixtures("later")
+def test_digest_cache_does_something_else_while_it_reads_what_is_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmrepair.pipeline.keys._LONG_BYTES", 6)
+    files = [tmp_path / name for name in ("one", "two", "three")]
+    for file in files:
+        file.write_text(file.name)
+    cache, done = DigestCache(tmp_path / "digests.json"), threading.Event()
+    expected = [file_digest(file) for file in files]
+    monkeypatch.setattr("llmrepair.pipeline.keys.file_digest", lambda path: done.wait(60) and file_digest(path))
+    cache.while_reading = done.set
+    assert cache.digests([*files, files[0]]) == [*expected, expected[0]]
+
+    cache.while_reading = lambda: pytest.fail("nothing is read")
+    assert cache.digests(files[::-1]) == expected[::-1]
+    files[0].write_text("new")  # which is small by itself
+    cache.digest(files[0])
 
 
 @pytest.mark.parametrize("text", ["[]", "{", "\xff"])

@@ -1,4 +1,4 @@
-"""Which GPUs a device stands for, in the command's process and in its workers."""
+"""Which GPUs a device stands for, in the command's process and in its workers; what is done while a model is read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from llmrepair.pipeline.executors import local
+from llmrepair.pipeline.progress import Reporter
 from llmrepair.stages import workers
+from llmrepair.stages.request import compress_stage
 from llmrepair.stages.running import gpus, make_runner
 
 
@@ -57,3 +59,14 @@ def test_a_worker_asks_for_the_only_gpu_that_it_sees(
     request = {"name": "", "stage": "compress", "options": {"device": asked}, "runs": str(tmp_path), "folder": str(tmp_path)}
     workers.answer(request)
     assert devices == [expected]
+
+
+def test_the_libraries_are_imported_while_a_large_model_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[object] = []
+    monkeypatch.setattr("llmrepair.pipeline.keys._LONG_BYTES", 1)
+    monkeypatch.setattr("llmrepair.stages.running.importlib.import_module", done.append)
+    reporter = Reporter(quiet=True)
+    monkeypatch.setattr(reporter, "say", done.append)
+    stage = compress_stage({"model": "lab", "method": "none"})
+    make_runner({}, tmp_path, reporter).graph([stage])
+    assert done == ["reading the model's files ...", "llmrepair.models.loading"]

@@ -100,7 +100,7 @@ def size_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def compress_stage(**options: Any) -> Compress:
     stage = Compress(CompressConfig(**options))
-    stage.model = resolve_model(stage.config.model, None, lambda path: path.name)
+    stage.model = resolve_model(stage.config.model, None, lambda paths: [path.name for path in paths])
     return stage
 
 

@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 
 def refused(folder: Path) -> str:
     with pytest.raises(RequestError) as caught:
-        resolve_model(str(folder), None, file_digest)
+        resolve_model(str(folder), None, lambda paths: [file_digest(path) for path in paths])
     return caught.value.problems[0].message
 
 
