@@ -32,7 +32,7 @@ def postponed() -> Iterator[None]:
         setattr(utils, name, answer)
         setattr(import_utils, name, answer)
     read = import_utils.define_import_structure
-    import_utils.define_import_structure = _models_read_once(read)
+    import_utils.define_import_structure = _models_read_once(read)  # type: ignore[assignment]
     try:
         yield
     finally:

@@ -67,8 +67,11 @@ def _digest_and_imports(module: str, path: Path) -> tuple[str, list[str]]:
 
 
 def _run_nodes(node: ast.AST) -> Iterator[ast.AST]:
-    """All nodes of a tree but those under `if TYPE_CHECKING:`, which never run."""
+    """All statements of a tree but those under `if TYPE_CHECKING:`, which never run. Most nodes stand in expressions, and no
+    import does."""
     for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.expr):
+            continue
         if not (isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING"):
             yield child
             yield from _run_nodes(child)
@@ -89,10 +92,13 @@ def syntax_digest_text(node: ast.AST) -> str:
 
     Not `ast.dump`: that also writes empty fields, and which fields exist differs between versions of Python.
     """
-    values = dict(ast.iter_fields(node))
-    if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-        values["body"] = _without_docstring(node.body)
-    fields = [f"{name}={_field_text(value)}" for name, value in values.items() if value is not None and value != []]
+    fields = []
+    for name in node._fields:
+        value = getattr(node, name, None)
+        if name == "body" and isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            value = _without_docstring(node.body)
+        if value is not None and value != []:
+            fields.append(f"{name}={_field_text(value)}")
     return f"{type(node).__name__}({','.join(fields)})"
 
 
