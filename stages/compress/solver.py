@@ -162,26 +162,20 @@ class _Pass:
     def _compress_span(self, span: slice, start: int, errors: torch.Tensor) -> None:
         """Compresses columns for which all is decided."""
         if (kernel := _kernel(self._weights.device)) is not None:
-            self._weights[span] = self._current(span, start, errors)
-            grid = (self._scale, self._zero_point, self._codes) if self._grid else None
-            group, last = (self._group, 2**self._grid.bits - 1) if self._grid else (1, 0)
-            own = slice(span.start - start, span.stop - start)
-            kernel(
-                self._weights[span],
-                self._factor[span, span],
-                self._kept[span],
-                self._order[span],
-                grid,
-                group,
-                last,
-                errors[own],
-            )
+            self._compress_at_once(kernel, span, start, errors)
             return
         for column in range(span.start, span.stop):
             before = self._current(slice(column, column + 1), start, errors)[0]
             after = self._compressed(before, column)
             errors[column - start] = (before - after) / self._diagonal[column]
             self._weights[column] = after
+
+    def _compress_at_once(self, kernel: Callable[..., None], span: slice, start: int, errors: torch.Tensor) -> None:
+        self._weights[span] = self._current(span, start, errors)
+        own = self._weights[span], self._factor[span, span], self._kept[span], self._order[span]
+        grid = (self._scale, self._zero_point, self._codes) if self._grid else None
+        group, last = (self._group, 2**self._grid.bits - 1) if self._grid else (1, 0)
+        kernel(*own, grid, group, last, errors[span.start - start : span.stop - start])
 
     def _fit_all_groups(self, grid: Grid) -> None:
         """Before the first column, to the weights as they are given; columns of one group come far apart."""

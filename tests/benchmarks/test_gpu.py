@@ -88,9 +88,9 @@ def test_what_fails_is_told_and_stops_no_other(tmp_path: Path) -> None:
     verdicts = {target["what"]: (target["reached"], target["verdict"]) for target in found["targets"]}
     assert verdicts["scoring, 0-shot, share of the device's bf16 FLOP/s"] == (0.6, "met")
     assert verdicts["scores in float32, apart from a CPU's, nats"] == (0.5, "missed")
-    assert verdicts["IDP of 4 prompts / one prompt"] == (None, "not measured")
+    assert verdicts["scoring behind IDP of 4 prompts / one prompt"] == (None, "not measured")
     assert not is_running(found["sections"]["generation"]["measured"]["pid"])
-    assert "| IDP of 4 prompts / one prompt | at most 1.05 |  | not measured |" in (tmp_path / "out/gpu.md").read_text()
+    assert "| scoring behind IDP of 4 prompts / one prompt | at most 1.05 |  | not measured |" in (tmp_path / "out/gpu.md").read_text()
 
 
 def test_the_dry_run_measures(tmp_path: Path) -> None:
