@@ -11,7 +11,8 @@ from tests.architecture import ROOT
 
 def make(*arguments: str) -> subprocess.CompletedProcess[str]:
     """What would be run."""
-    return subprocess.run(["make", "--dry-run", "--no-print-directory", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    command = ["make", "--dry-run", "--no-print-directory", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 def test_make_gpu_checks_runs_and_reports_one_model() -> None:
