@@ -66,14 +66,15 @@ def _print_plan(runner: Runner, graph: Graph, needs: Mapping[str, Needs], as_jso
         status = "cached" if is_cached else "to do" if node.name in missing else "not needed"
         is_as_asked = is_cached and node.asked_for is None
         rows.append((node, status, [] if is_as_asked else reasons.of(node)))
+    labels = labels_of(graph)
     if as_json:
         estimates = {name: {"needs": asdict(each)} for name, each in needs.items()}
         stages = [
-            _described(node) | {"status": status, "why": why} | estimates.get(node.name, {}) for node, status, why in rows
+            _described(node, labels) | {"status": status, "why": why} | estimates.get(node.name, {})
+            for node, status, why in rows
         ]
         print_json({"stages": stages, "to_do": len(missing)})
         return
-    labels = labels_of(graph)
     columns = {
         "stage": [node.stage.name for node, _, _ in rows],
         "key": [node.name.partition("/")[2] for node, _, _ in rows],
@@ -115,9 +116,9 @@ def _shortened(why: Sequence[str]) -> str:
     return "; ".join(why[:_REASONS_SHOWN]) + more
 
 
-def _described(node: Node) -> dict[str, Any]:
+def _described(node: Node, labels: Mapping[str, str]) -> dict[str, Any]:
     stage, _, key = node.name.partition("/")
-    return {"stage": stage, "key": key, "label": node.stage.label(), "inputs": list(node.inputs)}
+    return {"stage": stage, "key": key, "label": labels[node.name], "inputs": list(node.inputs)}
 
 
 @with_options({"Running": [Runtime]})
@@ -163,11 +164,12 @@ def _compute(runner: Runner, name: str, graph: Graph, missing: Sequence[Node], e
     """Computes what is missing; everything is linked under the plan's name as soon as it is there."""
     named = NamedRun(runner.store, name)
     results: dict[str, Result] = {}
+    labels = labels_of(graph)
 
     def on_end(node: Node, result: Result) -> None:
         results[node.name] = result
         if result.outcome in ("cached", "done"):
-            named.add(node.stage.label(), node.name)
+            named.add(labels[node.name], node.name)
 
     for node in graph:
         if runner.store.find(node.name) is not None:
@@ -202,8 +204,9 @@ def _print_results(
         WorkError: a stage failed.
     """
     counts = {outcome: sum(result.outcome == outcome for result in results.values()) for outcome in _OUTCOMES}
+    labels = labels_of(graph)
     if as_json:
-        stages = [_result_json(runner, node, results[node.name]) for node in graph if node.name in results]
+        stages = [_result_json(runner, node, labels, results[node.name]) for node in graph if node.name in results]
         print_json(
             {
                 "name": read.name,
@@ -213,7 +216,7 @@ def _print_results(
             }
         )
     else:
-        rows, labels = [], labels_of(graph)
+        rows = []
         for node in graph:
             if (result := results.get(node.name)) is not None:
                 took = f"{result.seconds:.1f}" if result.seconds else ""
@@ -229,9 +232,9 @@ def _print_results(
 _OUTCOMES: tuple[Literal["cached", "done", "failed", "not run"], ...] = ("cached", "done", "failed", "not run")
 
 
-def _result_json(runner: Runner, node: Node, result: Result) -> dict[str, Any]:
+def _result_json(runner: Runner, node: Node, labels: Mapping[str, str], result: Result) -> dict[str, Any]:
     artifact = runner.store.find(node.name)
-    return _described(node) | {
+    return _described(node, labels) | {
         "outcome": result.outcome,
         "cached": result.outcome == "cached",
         "seconds": result.seconds or 0.0,

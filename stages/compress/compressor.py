@@ -50,10 +50,14 @@ class Compressor:
         """Compresses layers that share their inputs.
 
         Raises:
-            WorkError: their inputs are not finite.
+            WorkError: their weights or inputs are not finite.
         """
         clock = time.perf_counter()
         matrices = [weight_matrix(self._layers[name]) for name in names]
+        for name, matrix in zip(names, matrices, strict=True):
+            if not matrix.isfinite().all():
+                message = f"the weights of layer `{name}` are not finite numbers"
+                raise WorkError(Problem(message, "the model's file is broken, or made for another --dtype; get it again"))
         known = {"tokens": inputs.tokens, "rank_deficient": inputs.tokens < len(inputs.hessian)}
         try:
             for name, before, result in zip(

@@ -17,14 +17,15 @@ _FLOW = (340, 190)
 
 
 def score_panel(document: Mapping[str, Any], column: Mapping[str, Any]) -> Drawing:
-    """A task's scores from top to bottom, a point and its interval each; a dashed line is the dense model."""
+    """A task's scores from top to bottom, a point and its interval each; a dashed line is the dense model in its precision."""
     rows = [row for row in document["rows"] if column["name"] in row["scores"]]
     scores = [_in_units(row["scores"][column["name"]], factor(column)) for row in rows]
     bounds = [bound for bounds in scores for bound in bounds if bound is not None]
     margin = (max(bounds) - min(bounds)) * 0.04 or 0.01
     low, high = min(bounds) - margin, max(bounds) + margin
     x, numbers = linear(low, high, 0, _WIDTH), ticks(low, high)
-    dense = scores[0][0] if rows[0]["compression"] == "dense" and rows[0]["kind"] == "none" else None
+    is_dense = [(row["compression"], row["kind"]) == ("dense", "none") for row in rows]
+    dense = {_precision(row): score[0] for row, score, here in zip(rows, scores, is_dense, strict=True) if here}
     title = f"{column['title']}: {column['metric']}{' in per cent' * (factor(column) == 100)}"
     marks, y, compression = [text(0, 12, title, kind="head")], 16.0, None
     for row, score in zip(rows, scores, strict=True):
@@ -33,11 +34,19 @@ def score_panel(document: Mapping[str, Any], column: Mapping[str, Any]) -> Drawi
             y += 20
             marks.append(text(0, y, compression, kind="head"))
         said = score_text(row["scores"][column["name"]], column)
-        marks += [_repair(row, y + 16), text(_WIDTH, y + 16, said, "end", "soft"), *_strip(x, y + 28, numbers, dense)]
+        marks += [
+            _repair(row, y + 16),
+            text(_WIDTH, y + 16, said, "end", "soft"),
+            *_strip(x, y + 28, numbers, dense.get(_precision(row))),
+        ]
         marks += _score(x, y + 28, score, look(document, row["kind"]), f"{compression}, {repair_text(row)}: {said}")
         y += _ROW
     marks += [_tick(x(number), y, number) for number in numbers if x(number) < _WIDTH - 10]
     return drawing(_WIDTH, y + 22, f"{title} of each repair; the table above has the numbers", marks)
+
+
+def _precision(row: Mapping[str, Any]) -> Any:
+    return row["settings"].get("dtype")
 
 
 def _repair(row: Mapping[str, Any], y: float) -> str:

@@ -79,6 +79,13 @@ def test_results_are_linked_under_the_name_of_the_plan(finished: Path) -> None:
     assert json.loads((link / "key.json").read_text())["config"]["recovery"] == "lora"
 
 
+def test_labels_of_two_seeds_are_told_apart(folder: Path, llmrepair: CommandLine) -> None:
+    (folder / "study.toml").write_text(PLAN + "seeds = [0, 1]\n")
+    stages = llmrepair("plan", "study.toml", "--json").json["stages"]
+    labels = [(stage["stage"], stage["label"]) for stage in stages]
+    assert len(set(labels)) == len(labels)
+
+
 def test_the_log_of_each_stage_is_in_its_artifact(finished: Path) -> None:
     (log, _) = sorted((finished / "runs" / "tune-lora").glob("*/log.txt"))
     assert "tuning LoRA 8/8  loss" in log.read_text()

@@ -72,3 +72,13 @@ def test_inputs_that_are_no_numbers_fail_with_a_hint(value: float, capsys: pytes
     with pytest.raises(WorkError, match="the inputs of layer `mlp` are not finite numbers") as failure:
         visited(torch.full((64, COLUMNS), value), capsys)
     assert "--dtype" in failure.value.problems[0].hint
+
+
+@pytest.mark.parametrize("method", ["gptq", "rtn", "wanda"])
+def test_weights_that_are_no_numbers_fail_by_name(method: str) -> None:
+    layer, inputs = torch.nn.Linear(COLUMNS, 8).requires_grad_(False), Inputs(COLUMNS, torch.device("cpu"))
+    layer.weight[3, 4] = float("nan")
+    inputs.add(torch.randn(64, COLUMNS))
+    compressor = Compressor({"mlp": layer}, recipe_of(CompressConfig(method=method), METHODS[method]), Reporter())
+    with pytest.raises(WorkError, match="the weights of layer `mlp` are not finite numbers"), compressor.showing():
+        compressor.visit(["mlp"], inputs)
