@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import difflib
 import gc
 import importlib
+import re
 import sys
 from typing import Annotated, Any, NamedTuple
 
@@ -136,4 +138,9 @@ def run(arguments: list[str]) -> int:
 def _usage_problem(error: typer.TyperException) -> Problem:
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "llmrepair"
-    return Problem(error.format_message().rstrip("."), f"see `{command} --help`")
+    message = error.format_message().rstrip(".")
+    if context is not None and (unknown := re.fullmatch("No such command '(.+)'", message)):
+        near = difflib.get_close_matches(unknown[1], context.command.list_commands(context), n=1)
+        if near:
+            return Problem(message, f"did you mean `{command} {near[0]}`?")
+    return Problem(message, f"see `{command} --help`")

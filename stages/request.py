@@ -256,9 +256,10 @@ def _problem(details: Any, config: type[BaseModel]) -> Problem:
         return Problem(
             f"`{details['input']}` is no value of {option}", f"give one of {details['ctx']['expected']}".replace("'", "`"), name
         )
-    reason = details["msg"][0].lower() + details["msg"][1:]
+    is_pattern = details["type"] == "string_pattern_mismatch"  # of which the description says more than the pattern
+    reason = "" if is_pattern else f": {details['msg'][0].lower()}{details['msg'][1:]}"
     return Problem(
-        f"`{details['input']}` is no value of {option}: {reason}", f"{option}: {config.model_fields[name].description}", name
+        f"`{details['input']}` is no value of {option}{reason}", f"{option}: {config.model_fields[name].description}", name
     )
 
 

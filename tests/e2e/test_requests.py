@@ -34,6 +34,8 @@ def model_with(folder: Path, **config: Any) -> Path:
     [
         (["eval", "--bitz", 3], "--bitz"),
         (["frobnicate"], "frobnicate"),
+        (["evl"], "did you mean `llmrepair eval`?"),
+        (["eval", "--device", "gpu"], "`gpu` is no value of --device\n"),
         (["lab"], "command"),
         (["compress", "--bits", 5], "5 bits"),
         (["compress", "--bits", "three"], "`three` is no value of --bits"),

@@ -111,6 +111,10 @@ def told(what: str) -> Iterator[None]:
         raise
     except Failure as error:
         raise WorkError(Problem(str(error), error.hint)) from error
+    except OverflowError as error:  # lm-eval takes the exponential of a loss
+        message = f"{what}: a perplexity is too large for a number"
+        hint = "the model knows nothing of such text: compress it less, or leave the task out"
+        raise WorkError(Problem(message, hint)) from error
     except Exception as error:
         modules = (frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(error.__traceback__))
         if any(module.startswith("llmrepair.models") for module in modules):

@@ -8,6 +8,7 @@ from pathlib import Path
 import lm_eval.utils
 import pytest
 import yaml
+from lm_eval.api.metrics import perplexity
 from lm_eval.utils import apply_template
 
 from llmrepair.models.memory import DoesNotFit
@@ -33,6 +34,11 @@ def test_what_does_not_fit_comes_with_what_helps() -> None:
         raise DoesNotFit("too long", "take a shorter one")
     (problem,) = raised.value.problems
     assert (problem.message, problem.hint) == ("too long", "take a shorter one")
+
+
+def test_a_perplexity_beyond_all_numbers_is_told_as_one() -> None:
+    with pytest.raises(WorkError, match="a perplexity is too large for a number"), told("the tasks cannot be asked"):
+        perplexity([-1e6])
 
 
 def test_templates_are_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
