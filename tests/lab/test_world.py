@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmrepair.lab.tasks import LAB_TASKS, data_file, write_data
@@ -42,6 +42,7 @@ def test_every_fact_is_stated() -> None:
         assert all(question.answer in biography for question in person.questions())
 
 
+@settings(max_examples=25)  # each of all documents of the world
 @given(st.sets(st.sampled_from([fact for person in make_world().people for fact in person.facts()])), st.integers(0, 9))
 def test_text_without_some_facts_states_all_the_others_and_none_of_them(without: set[Fact], seed: int) -> None:
     people = make_world().people

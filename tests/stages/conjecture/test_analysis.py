@@ -316,6 +316,7 @@ def test_power_is_what_simulation_finds(n: int, difference: float, discordance: 
     assert power(n, difference, discordance) == pytest.approx(simulated, abs=0.03)
 
 
+@settings(max_examples=30)  # a search each
 @given(st.integers(6, 400), st.floats(0, 0.6))
 def test_the_smallest_effect_has_power_80(n: int, discordance: float) -> None:
     effect = smallest_effect(n, discordance)
