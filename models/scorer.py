@@ -9,7 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import count, repeat
+from itertools import count, groupby, repeat
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -127,13 +127,22 @@ class Scorer:
             most_rows = max(1, most_rows // self._cache.size)  # each is generated behind every prompt at once
         budget = most_rows * longest if most_rows else most_tokens(self._model)
         answers: dict[Text, Any] = {}
-        for group in group_by_beginning(times) if shared else [Group(0, sorted(times))]:
+        for group in group_by_beginning(times) if shared else self._apart(times, longest, room):
             behind = _Behind(self._model, self._cache, group)
             forest = Forest(group.texts, group.length, past + group.length, shared and not alone, most_rows if room else None)
             for batch, known in self._worked_off(forest, budget, partial(behind.ask, ask), key):
                 answers |= zip(batch, known, strict=True)
                 self._on_progress(sum(times[text] for text in batch))
         return [answers[text] for text in texts]
+
+    def _apart(self, texts: Iterable[Text], longest: int, room: int) -> list[Group]:
+        """Texts that share nothing. Generation pads between the prompt and a shorter text, and a layer of local attention would
+        count that as text it looks back on: such texts are of one length."""
+        window = attention_window(self._model)
+        if not (room and self._cache is not None and window and longest > window):
+            return [Group(0, sorted(texts))]
+        in_order = sorted(texts, key=lambda text: (len(text.tokens), text))
+        return [Group(0, list(those)) for _, those in groupby(in_order, key=lambda text: len(text.tokens))]
 
     def _worked_off(
         self, forest: Forest, budget: int, ask: Callable[[Rows], list[Any]], key: Sequence[Any]
