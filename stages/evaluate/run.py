@@ -14,7 +14,7 @@ import torch
 from lm_eval.evaluator import evaluate
 
 from llmrepair.models.harness import RepairedLM
-from llmrepair.models.loading import compressible_layers, meta_model
+from llmrepair.models.loading import meta_model, share_of_zeros
 from llmrepair.models.selection import DocumentSelector, EnsembleSelector
 from llmrepair.pipeline.artifact import write_json
 from llmrepair.pipeline.stage import Context
@@ -148,12 +148,10 @@ def _weights(placed: Placed, context: Context) -> dict[str, Any]:
     measured, model = context.inputs["compressed"].metrics, placed.model
     if not placed.changes_weights:
         return {name: measured[name] for name in ("size_bytes", "bits_per_weight", "sparsity")}
-    layers = [layer.weight for layer in compressible_layers(model).values()]
-    zeros = sum(weight.numel() - int(torch.count_nonzero(weight)) for weight in layers)
     return {
         "size_bytes": sum(parameter.nbytes for parameter in model.parameters()),
         "bits_per_weight": 8.0 * model.dtype.itemsize,
-        "sparsity": round(zeros / sum(weight.numel() for weight in layers), 6),
+        "sparsity": round(share_of_zeros(model), 6),
     }
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from compressed_tensors.offload import remove_dispatch
 from compressed_tensors.utils import patch_attr
 from llmcompressor.args.dataset_arguments import DatasetArguments
 from llmcompressor.core import create_session
@@ -65,7 +64,6 @@ def smooth(
         session.initialize(model=model, recipe=recipe, calib_data=loader, start=-1)  # type: ignore[arg-type]
         pipeline.SequentialPipeline()(model, loader, DatasetArguments())
         session.finalize()
-    remove_dispatch(model)
     forget_quantisation(model)
 
 
