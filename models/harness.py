@@ -143,7 +143,13 @@ class RepairedLM(HFLM):
         counts = [len(each) for each in windows]
         asking = [request for request, count in zip(requests, counts, strict=True) for _ in range(count)]
         prompts = iter(self._choose(asking, [seen for each in windows for seen in _text_before(each)]))
-        texts = [[self._texts(next(prompts), len(seen), [*seen, *window])[0] for seen, window in each] for each in windows]
+        texts = [
+            [
+                self._texts(next(prompts), len(seen), [*seen, *window], first=place == 0)[0]
+                for place, (seen, window) in enumerate(each)
+            ]
+            for each in windows
+        ]
         self._on_start(sum(counts))
         with _named(requests, texts):
             scores = iter(self._scorer.score([text for each in texts for text in each]))
@@ -214,22 +220,31 @@ class RepairedLM(HFLM):
         shared = common_length(context, whole)
         return self._texts(prompt, shared, *([whole, context] if shared < len(context) else [whole]))
 
-    def _texts(self, prompt: int, scored: int, *texts: list[int]) -> list[Text]:
+    def _texts(self, prompt: int, scored: int, *texts: list[int], first: bool = True) -> list[Text]:
         """Texts that share `scored` tokens and are predicted from there on.
 
         What is too long loses its beginning, and all of them lose the same: one would know more otherwise.
+
+        Args:
+            first: they stand at the beginning of a text.
         """
         longest = max(map(len, texts))
         if longest - scored > self.max_length:
             message = f"an answer of {longest - scored} tokens does not fit in the {self.max_length} that the model takes"
             raise DoesNotFit(message, "leave the task out, or take shorter prompts or a model with more positions")
-        lost = max(longest - (self.max_length + 1), self._begins_again(texts[0]))
+        lost = max(longest - (self.max_length + 1), first and self._begins_again(texts[0]))
         behind = () if self._last is None else (self._last,)
         return [Text(prompt, (*behind, *text[lost:]), len(behind) + scored - lost) for text in texts]
 
     def _begins_again(self, tokens: list[int]) -> bool:
         """Whether a text has a token for its beginning, and one stands in front of the prompt already."""
         return self._last is not None and tokens[:1] == [self.prefix_token_id]
+
+    def _context(self, tokens: list[int], longest: int) -> list[int]:
+        """The last tokens of a text, which loses a second beginning before it is cut: behind that, the same token is text."""
+        if self._last is None:
+            return tokens[-longest:] or [self.prefix_token_id]
+        return [self._last, *tokens[self._begins_again(tokens) :][-longest:]]
 
     def _choose(self, requests: Sequence[Instance], contexts: Sequence[list[int]]) -> list[int]:
         """The prompt of each request's context; the choice is kept."""
@@ -252,8 +267,7 @@ class RepairedLM(HFLM):
         if not options["do_sample"]:
             options.pop("temperature", None)
         encoded = self._encode_all(request.args[0] for request in requests)
-        begun = [encoded[request.args[0]][-(self.max_length - longest) :] or [self.prefix_token_id] for request in requests]
-        contexts = [tokens if self._last is None else [self._last, *tokens[self._begins_again(tokens) :]] for tokens in begun]
+        contexts = [self._context(encoded[request.args[0]], self.max_length - longest) for request in requests]
         prompts = self._choose(requests, contexts)
 
         options |= {"pad_token_id": self.tokenizer.pad_token_id, "max_new_tokens": longest}

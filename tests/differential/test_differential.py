@@ -126,6 +126,12 @@ def test_padding_behind_a_prompt_takes_no_place_in_a_window(family: str, repair:
     generation_agrees(Case(family, TOKENIZERS[0], repair, None), "plain", ["king", "hello wor" * 10], 4, ["no such text"])
 
 
+@pytest.mark.parametrize(("agree", "options"), [(generation_agrees, {"most": 5, "stop": ["."]}), (rolling_agrees, {})])
+def test_a_beginning_in_the_midst_of_a_text_is_text(agree: Any, options: dict[str, Any]) -> None:
+    """Found by the draws, in texts that were cut there, and in windows that began there."""
+    agree(Case("gpt_neox", "begins", "hard text", 1), "plain", ["", "<s>Ünï" * 19, "<s>" * 300], **options)
+
+
 @pytest.mark.stress
 @pytest.mark.parametrize("agree", PROPERTIES)
 @pytest.mark.parametrize("family", SOME_FAMILIES)
