@@ -27,7 +27,11 @@ from llmrepair.models.transfer import sent
 
 CHECKPOINT_SECONDS = 20.0
 LOOKS = 10
-"""How often the held-out loss is looked at in the steps of a trial."""
+"""How often the held-out loss is looked at in the steps of a trial, where these are many."""
+LOOK_SHARE = 0.25
+"""As many rows as the steps of a trial read, times this, are what all its looks read at most."""
+LOOK_ROWS = 16
+"""There are fewer looks where each would read fewer rows than that."""
 PATIENCE = 3
 """Looks without a new best after which a trial stops."""
 
@@ -116,8 +120,9 @@ def train(
 ) -> tuple[int, list[float]]:
     """Minimises the mean token loss over `rows` [N, L] in place, and leaves the values with the lowest loss on `validation`.
 
-    The learning rate rises over the first tenth of the steps and then falls along a cosine to zero. The held-out loss is
-    looked at after every tenth; training stops after `PATIENCE` looks without a new best. Of no steps it is looked at once.
+    The learning rate rises over the first tenth of the steps and then falls along a cosine, which reaches zero one step after
+    the last. The held-out loss is looked at as `looks_of` says; training stops after `PATIENCE` looks without a new best. Of
+    no steps it is looked at once.
 
     Args:
         loss_sum: sum of token losses of some rows; gradients flow to `parameters`.
@@ -137,6 +142,8 @@ def train(
     optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=0.0, fused=on_gpu)
     state = _load_state(checkpoint, parameters, optimizer)
     on_steps(state.step, None)
+    looks, looked_at = looks_of(recipe, len(validation))
+    held_out = validation[:: len(validation) // looked_at][:looked_at]
     saved = time.monotonic()
     while state.step < recipe.steps and state.looks_since_best < PATIENCE:
         optimizer.param_groups[0]["lr"] = learning_rate(recipe, state.step)
@@ -144,8 +151,8 @@ def train(
         batch = rows[sent(chosen, rows.device)]
         loss, micro_batch = _take_step(optimizer, parameters, loss_sum, batch, micro_batch)
         state.step += 1
-        if state.step in look_steps(recipe.steps):
-            state.look(mean_loss(loss_sum, validation, micro_batch))
+        if state.step in looks:
+            state.look(mean_loss(loss_sum, held_out, micro_batch))
         on_steps(1, loss)
         if time.monotonic() - saved >= CHECKPOINT_SECONDS:
             _save_state(checkpoint, state, optimizer)
@@ -157,9 +164,14 @@ def train(
     return state.step, state.looks
 
 
-def look_steps(steps: int) -> set[int]:
-    """After which of so many steps the held-out loss is looked at: every tenth of them, the last among these."""
-    return {math.ceil(steps * look / LOOKS) for look in range(1, LOOKS + 1)}
+def looks_of(recipe: Recipe, held_out: int) -> tuple[set[int], int]:
+    """After which steps the held-out loss is looked at, the last among them, and on how many of `held_out` rows.
+
+    Small budgets have fewer and shorter looks: all together read no more than `LOOK_SHARE` of what the steps read, or a row.
+    """
+    most = int(recipe.steps * recipe.examples_per_step * LOOK_SHARE)
+    looks = max(1, min(LOOKS, recipe.steps, most // min(LOOK_ROWS, held_out)))
+    return {math.ceil(recipe.steps * look / looks) for look in range(1, looks + 1)}, max(1, min(held_out, most // looks))
 
 
 def _take_step(
@@ -208,7 +220,7 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     """That of a step, counted from 0."""
     warmup = max(1, recipe.steps // 10)
     rising = min(1.0, (step + 1) / warmup)
-    progress = max(0.0, (step + 1 - warmup) / max(1, recipe.steps - warmup))
+    progress = max(0.0, (step + 1 - warmup) / (recipe.steps + 1 - warmup))
     return recipe.learning_rate * rising * 0.5 * (1 + math.cos(progress * math.pi))
 
 

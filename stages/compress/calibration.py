@@ -78,7 +78,7 @@ def calibrate(
         rows: token ids [N, T], of which `batch_size` rows pass a block at a time.
     """
     batches = [{"input_ids": batch.to(device)} for batch in rows.split(batch_size)]
-    attention = _attention_of_blocks(model, device)
+    attention = "sdpa" if model.config._attn_implementation == "sdpa" else "eager"  # both take the mask that is made for eager
     names = {layer: name for name, layer in layers.items()}
     set_onload_device(model, device)
     with tracing():
@@ -101,13 +101,6 @@ def _where_to_hold(model: PreTrainedModel, rows: torch.Tensor, device: torch.dev
     """Where what passes between blocks is kept: on a GPU if it takes little of what is free there."""
     numbers = rows.numel() * (model.config.get_text_config().hidden_size + rows.shape[1])  # hidden states and mask
     return device if are_few(numbers * model.dtype.itemsize, device) else torch.device("cpu")
-
-
-def _attention_of_blocks(model: PreTrainedModel, device: torch.device) -> str:
-    """The attention with which llm-compressor traces, and which always makes a mask; on a GPU, where it would take many times
-    as long, PyTorch's own behind that mask."""
-    is_fused = device.type == "cuda" and model.config._attn_implementation == "sdpa"
-    return "sdpa" if is_fused else "eager"
 
 
 @contextmanager

@@ -93,7 +93,7 @@ def estimate(source: ModelSource, config: CompressConfig, method: Method, runtim
     if not method.parts:
         return MemoryEstimate({"loading": loading}, {}, {})
     rows = rows_at_once(config, runtime)
-    is_fused = device.type == "cuda" and model.config._attn_implementation == "sdpa"  # as calibration attends there
+    is_fused = model.config._attn_implementation == "sdpa"  # as calibration attends
     run = _dry_run(source.location, source.revision, config.trust_remote_code, config.dtype, rows, config.seq_len, is_fused)
     layers = {name: Layer(*weight_matrix(layer).shape) for name, layer in compressible_layers(model).items()}
     packed = _packed(layers.values(), config, method)

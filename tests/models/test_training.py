@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from llmrepair.models.memory import DoesNotFit
 from llmrepair.models.training import (
     Recipe,
     distillation_loss,
+    learning_rate,
     mean_loss,
     next_token_loss,
     row_losses,
@@ -65,7 +67,7 @@ def test_a_killed_training_ends_with_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held_out: torch.Tensor, done: int, kill_after: int
 ) -> None:
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
-    recipe = Recipe(steps=30, learning_rate=0.1, examples_per_step=7, seed=3)
+    recipe = Recipe(steps=30, learning_rate=0.1, examples_per_step=14, seed=3)
     whole = fresh()
     expected = train([whole], table_loss(whole), TRAINING, held_out, recipe, 4, tmp_path / "whole", quiet)
     assert expected[0] == done
@@ -94,13 +96,41 @@ def test_training_stops_three_looks_after_its_best_and_keeps_that(tmp_path: Path
     assert mean_loss(table_loss(table), mixture, 8) == pytest.approx(min(looks), abs=1e-6)
 
 
-@given(steps=st.integers(1, 1000))
-def test_looks_are_a_tenth_of_the_steps_apart_and_the_last_is_at_the_end(steps: int) -> None:
-    looks = sorted(training.look_steps(steps))
-    assert looks[-1] == steps
-    assert len(looks) == min(steps, training.LOOKS)
-    apart = [after - before for before, after in pairwise([0, *looks])]
+@given(steps=st.integers(1, 1000), examples=st.integers(1, 40), held_out=st.integers(1, 200))
+def test_looks_are_evenly_apart_and_the_last_is_at_the_end(steps: int, examples: int, held_out: int) -> None:
+    looks, rows = training.looks_of(Recipe(steps, 0.1, examples, 0), held_out)
+    assert max(looks) == steps
+    assert 1 <= len(looks) <= min(steps, training.LOOKS)
+    assert 1 <= rows <= held_out
+    apart = [after - before for before, after in pairwise([0, *sorted(looks)])]
     assert max(apart) - min(apart) <= 1
+
+
+@given(steps=st.integers(1, 1000), examples=st.integers(1, 40), held_out=st.integers(1, 200))
+def test_looks_read_at_most_a_quarter_of_what_steps_read(steps: int, examples: int, held_out: int) -> None:
+    looks, rows = training.looks_of(Recipe(steps, 0.1, examples, 0), held_out)
+    assert len(looks) * rows <= max(1, steps * examples / 4)
+    assert rows >= min(training.LOOK_ROWS, held_out) or len(looks) == 1
+
+
+def test_looks_are_ten_at_all_rows_where_steps_read_enough() -> None:
+    assert training.looks_of(Recipe(200, 0.1, 16, 0), 80) == ({20 * look for look in range(1, 11)}, 80)
+
+
+def test_the_learning_rate_rises_falls_and_is_never_zero() -> None:
+    rates = [learning_rate(Recipe(20, 1.0, 16, 0), step) for step in range(20)]
+    assert rates[:2] == [0.5, 1.0]
+    assert rates[1:] == sorted(rates[1:], reverse=True)
+    assert rates[-1] == pytest.approx((1 + math.cos(math.pi * 18 / 19)) / 2)
+    assert [learning_rate(Recipe(2, 1.0, 16, 0), step) for step in range(2)] == pytest.approx([1.0, 0.5])
+
+
+def test_the_last_of_two_steps_changes_something(tmp_path: Path) -> None:
+    tables = [fresh(), fresh()]
+    for table, steps in zip(tables, (1, 2), strict=True):
+        recipe = Recipe(steps, 0.1, 8, 0)
+        train([table], table_loss(table), TRAINING, VALIDATION, recipe, 8, tmp_path / str(steps), quiet)
+    assert not torch.equal(*tables)
 
 
 def test_a_smaller_micro_batch_is_the_same_step(tmp_path: Path) -> None:
@@ -221,11 +251,11 @@ def test_losses_of_rows_are_those_that_training_adds_up() -> None:
 def test_a_trial_that_diverged_is_never_the_best(tmp_path: Path) -> None:
     table = fresh()
     starts = {"zero": [torch.zeros(10, 10)]}
-    recipes = [Recipe(6, rate, 8, 0) for rate in (float("inf"), 0.1)]
+    recipes = [Recipe(40, rate, 8, 0) for rate in (float("inf"), 0.1)]
     trials = sweep([table], starts, table_loss(table), TRAINING, VALIDATION, recipes, 8, tmp_path, quiet)
     assert trials[0].as_json()["validation_loss"] is None
     assert trials[0].as_json()["looks"] == [None] * 4
-    assert trials[0].steps == 4
+    assert trials[0].steps == 20
     assert training.best_trial(trials) is trials[1]
     assert table.isfinite().all()
 
