@@ -23,15 +23,17 @@ def _questions(world: World) -> Iterator[dict[str, Any]]:
 
 
 def _choices(world: World) -> Iterator[dict[str, Any]]:
-    """`lab_mc`: the same questions with three wrong answers of the same kind, taken from other people."""
+    """`lab_mc`: the same questions with three wrong answers of the same kind, which are right for other held-out people.
+
+    What is said of the other half is in the tuning text as well: whoever knows nothing of the answers could tell them by that.
+    """
     generator = random.Random(_SEED)
-    answers = {question.attribute: set[str]() for person in world.people for question in person.questions()}
-    for person in world.people:
-        for question in person.questions():
-            answers[question.attribute].add(question.answer)
-    for document in _questions(world):
-        wrong = sorted(answers[document["attribute"]] - {document["answer"]})
-        choices = generator.sample(wrong, _CHOICES - 1)
+    questions = list(_questions(world))
+    for document in questions:
+        answers = [other["answer"] for other in questions if other["attribute"] == document["attribute"]]
+        generator.shuffle(answers)  # what is right for many comes as often among the wrong ones
+        wrong = [answer for answer in dict.fromkeys(answers) if answer != document["answer"]]
+        choices = wrong[: _CHOICES - 1]
         gold = generator.randrange(_CHOICES)
         choices.insert(gold, document["answer"])
         yield {"prompt": document["prompt"], "choices": choices, "gold": gold, "attribute": document["attribute"]}
