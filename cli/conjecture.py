@@ -70,13 +70,23 @@ def _untuned_text(untuned: Mapping[str, Any]) -> str:
 def _readable_text(readable: Mapping[str, Any]) -> str:
     return (
         f"of the lost, a linear probe reads {_percent(readable['probe'])} % off the hidden states that the prompt does not "
-        f"bring back; a probe of random labels reads {_percent(readable['control'])} %"
+        f"bring back; of a model that was never told of them it is {_percent(readable['floor'])} %"
     )
 
 
 _LATENT = next(arm.name for _, arm in arms() if arm.role == "latent")
 """The arm beside which the shares of fates stand: with it all of them are known."""
-_RATE_HEADS = ("model", "repair", "lost, recovered", "kept, broken", "never known, lucky", "latent", "erased")
+_RATE_HEADS = (
+    "model",
+    "repair",
+    "lost",
+    "the same",
+    "lost, recovered",
+    "kept, broken",
+    "never known, lucky",
+    "latent",
+    "erased",
+)
 
 
 def _rate_rows(result: Mapping[str, Any]) -> list[list[str]]:
@@ -85,7 +95,9 @@ def _rate_rows(result: Mapping[str, Any]) -> list[list[str]]:
         for repair, rates in found["rates"].items():
             shares = found["shares"] if repair == _LATENT else None
             cells = [_percent(rates[name]) for name in ("recovery", "regression", "luck")]
-            rows.append([model, repair, *cells, *(_percent(shares[name]) if shares else "" for name in ("latent", "erased"))])
+            counts = map(str, (found["items"]["lost"], found["common"]))
+            fates = (_percent(shares[name]) if shares else "" for name in ("latent", "erased"))
+            rows.append([model, repair, *counts, *cells, *fates])
     return rows
 
 

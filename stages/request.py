@@ -13,7 +13,7 @@ from llmrepair.pipeline.stage import Runtime, Stage, StageConfig
 from llmrepair.stages.compress.config import CompressConfig
 from llmrepair.stages.compress.stage import Compress
 from llmrepair.stages.conjecture.roles import DAMAGED, DENSE, Role
-from llmrepair.stages.conjecture.stage import Conjecture, ConjectureConfig, arms, controls_of
+from llmrepair.stages.conjecture.stage import Conjecture, ConjectureConfig, anchors, arms, controls_of
 from llmrepair.stages.controls import CONTROLS
 from llmrepair.stages.controls.stage import Control, ControlConfig
 from llmrepair.stages.diagnostics import DIAGNOSTICS
@@ -138,8 +138,11 @@ def conjecture_stage(values: Values) -> Conjecture:
     for _, arm in arms():
         options = evaluations[Role(DAMAGED, arm.name, config.seeds[0])].options()
         requested |= {name: value for name, value in options.items() if name not in {*arm.options, *SET_BY_CONJECTURE}}
-    probe = diagnostic_stage(PROBE, values) if world_of(compress.model) is not None else None
-    return Conjecture(config, evaluations, {arm.name: arm for _, arm in arms()}, probe, requested)
+    probe, floor = None, None
+    if world_of(compress.model) is not None:
+        probe, never_told = diagnostic_stage(PROBE, values), anchors()["forgotten"]
+        floor = diagnostic_stage(PROBE, _beside(values, never_told)) if never_told in controls else None
+    return Conjecture(config, evaluations, {arm.name: arm for _, arm in arms()}, probe, floor, requested)
 
 
 def _evaluations(values: Values, controls: Sequence[str], seeds: Sequence[int]) -> dict[Role, Evaluate]:

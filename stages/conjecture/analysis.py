@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,9 @@ from llmrepair.stages.statistics.index import Index, Recovered, displacement_ind
 from llmrepair.stages.statistics.paired import Difference, paired_difference
 from llmrepair.stages.statistics.resampling import Estimate, Part, Resampling
 from llmrepair.stages.statistics.significance import NoiseFloor, mcnemar, noise_floor, smallest_effect
+
+_LEAST_COMMON = 0.5
+"""Share of what a model lost that its controls have to have lost too, for it to be compared with them."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +57,11 @@ class Test:
 
 @dataclass(frozen=True)
 class Readings:
-    """Which of n items a linear probe reads off the damaged model's hidden states [n], and which that of its control task does,
-    whose labels are random [n]."""
+    """Which of n items a linear probe reads off the damaged model's hidden states [n], and what one reads of them that cannot
+    know them: the probe of the erased control [n], or how likely a guess is right [n]."""
 
     probe: Items
-    control: Items
+    floor: NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,8 @@ class Readable:
     """Share of the lost items that a probe reads and no prompt brings back."""
 
     probe: Estimate
-    control: Estimate
-    """What a probe would read there that knows nothing: of random labels."""
+    floor: Estimate
+    """What would be read there if nothing was left of them."""
 
 
 @dataclass(frozen=True)
@@ -88,14 +91,21 @@ class Found:
     rates: Mapping[str, Rates]
     shares: Mapping[str, Estimate] | None
     agreement: Agreement | None
+    common: int
+    """Lost items that the model under test lost too."""
 
     @property
     def lost(self) -> int:
         return int(self.items.lost.sum())
 
 
-def find(dense: Items, answers: Results, arms: Arms, resampling: Resampling) -> Found:
-    """Classes, rates and fates; `dense` [n] are the dense model's answers."""
+def find(dense: Items, answers: Results, tested: Results, arms: Arms, resampling: Resampling) -> Found:
+    """Classes, rates and fates.
+
+    Args:
+        dense: [n], the dense model's answers.
+        tested: of the model under test.
+    """
     items, repaired = classes(dense, answers.alone), answers.repaired
     reached, relearned = repaired[arms.displaced], repaired[arms.latent]
     return Found(
@@ -103,14 +113,15 @@ def find(dense: Items, answers: Results, arms: Arms, resampling: Resampling) -> 
         {name: rates(items, of, resampling) for name, of in repaired.items()},
         shares(items, reached, relearned, resampling),
         agreement(items.lost, reached, relearned),
+        int((items.lost & ~tested.alone).sum()),
     )
 
 
 def readable(dense: Items, answers: Results, readings: Readings, arms: Arms, resampling: Resampling) -> Readable | None:
     """None where nothing was lost."""
     lost, unreached = classes(dense, answers.alone).lost, ~answers.repaired[arms.displaced]
-    probe, control = (resampling.rate(Part(unreached & read, lost)) for read in (readings.probe, readings.control))
-    return Readable(probe, control) if probe is not None and control is not None else None
+    probe, floor = (resampling.rate(Part(unreached * read, lost)) for read in (readings.probe, readings.floor))
+    return Readable(probe, floor) if probe is not None and floor is not None else None
 
 
 def untuned(dense: Items, answers: Results, arms: Arms, resampling: Resampling) -> Untuned | None:
@@ -126,19 +137,25 @@ def untuned(dense: Items, answers: Results, arms: Arms, resampling: Resampling) 
 def index_of(
     dense: Items, answers: Mapping[str, Results], anchors: Mapping[str, str], arms: Arms, resampling: Resampling
 ) -> Index | None:
-    """The displacement index of the model under test between two controls; None where it cannot be told: one of them is missing
-    or lost nothing. Of what was never told, what was never known takes the place, if luck is known.
+    """The displacement index of the model under test between two controls, on the items that all of them lost.
+
+    None where it cannot be told: a control is missing, or fewer than half of what the model lost was lost by the controls too.
+    Of what was never told, what was never known takes the place, if luck is known.
 
     Args:
         anchors: `forgotten` and `displaced` -> the control that marks this end.
     """
-    found = {name: Recovered(classes(dense, of.alone), of.repaired[arms.displaced]) for name, of in answers.items()}
+    compared = {name: answers[name] for name in (DAMAGED, anchors["displaced"], anchors["forgotten"]) if name in answers}
+    lost = {name: classes(dense, of.alone).lost for name, of in compared.items()}
+    common = np.logical_and.reduce(list(lost.values()))
+    if not common.any() or common.sum() < _LEAST_COMMON * lost[DAMAGED].sum():
+        return None
+    found = {
+        name: Recovered(replace(classes(dense, of.alone), lost=common), of.repaired[arms.displaced])
+        for name, of in compared.items()
+    }
     model, displaced, erased = (found.get(name) for name in (DAMAGED, anchors["displaced"], anchors["forgotten"]))
-    if (
-        model is None
-        or displaced is None
-        or not all(of.items.lost.any() for of in (model, displaced, erased) if of is not None)
-    ):
+    if model is None or displaced is None:
         return None
     if erased is None and not (model.luck_is_known and displaced.luck_is_known):
         return None

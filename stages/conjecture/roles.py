@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from llmrepair.stages.repairs.base import Arm
 
-DENSE, DAMAGED, READINGS = "dense", "model", "probe"
+DENSE, DAMAGED, READINGS, FLOOR = "dense", "model", "probe", "probe of what was never told"
 RESULT_FILE = "conjecture.json"
 
 

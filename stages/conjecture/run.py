@@ -17,7 +17,7 @@ from llmrepair.pipeline.errors import Problem, WorkError
 from llmrepair.pipeline.stage import Context
 from llmrepair.stages.conjecture.analysis import Found, Readings, Results, find, index_of, item_fates, readable, tests, untuned
 from llmrepair.stages.conjecture.overlap import first_words, overlaps
-from llmrepair.stages.conjecture.roles import DAMAGED, DENSE, READINGS, RESULT_FILE, Arms, Role
+from llmrepair.stages.conjecture.roles import DAMAGED, DENSE, FLOOR, READINGS, RESULT_FILE, Arms, Role
 from llmrepair.stages.conjecture.samples import Item, answered_right, judged_samples, of_models, readings_of, tested
 from llmrepair.stages.conjecture.texts import Texts, read_texts, text_lines, texts_metrics, texts_result
 from llmrepair.stages.conjecture.verdict import overall, sentence, verdict
@@ -106,7 +106,8 @@ def _read_task(stage: Conjecture, context: Context, name: str, samples: Mapping[
 
     readings = None
     if stage.probe is not None:
-        readings = readings_of(context.inputs[READINGS], [item for item, is_kept in zip(asked, kept, strict=True) if is_kept])
+        asked = [item for item, is_kept in zip(asked, kept, strict=True) if is_kept]
+        readings = readings_of(context.inputs[READINGS], context.inputs.get(FLOOR), asked)
     return JudgedTask(name, items, found, right(Role(DENSE)), of_models(stage, right), readings)
 
 
@@ -118,7 +119,7 @@ def _tuning_text(stage: Conjecture) -> Iterator[str]:
 
 def _of_task(task: JudgedTask, model: str, arms: Arms, anchors: Mapping[str, str]) -> dict[str, Any]:
     resampling = Resampling(len(task.dense))
-    found = {name: find(task.dense, answers, arms, resampling) for name, answers in task.models.items()}
+    found = {name: find(task.dense, answers, task.models[DAMAGED], arms, resampling) for name, answers in task.models.items()}
     index = index_of(task.dense, task.models, anchors, arms, resampling)
     lost, shares = found[DAMAGED].lost, found[DAMAGED].shares
     read = readable(task.dense, task.models[DAMAGED], task.readings, arms, resampling) if task.readings is not None else None

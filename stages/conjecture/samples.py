@@ -43,13 +43,22 @@ def answered_right(artifact: Artifact, task: str, items: Sequence[Item]) -> Item
     return np.array([samples[item]["correct"] for item in items], dtype=bool)
 
 
-def readings_of(artifact: Artifact, asked: Sequence[Asked]) -> Readings | None:
-    """What probes read of the facts that items ask for; None where they were not asked for all of them."""
-    lines = {line["prompt"]: line for line in artifact.read_jsonl(ITEMS_FILE)}
-    found = [lines.get(item.question) for item in asked]
+def readings_of(probe: Artifact, floor: Artifact | None, asked: Sequence[Asked]) -> Readings | None:
+    """What probes read of the facts that items ask for; None where they were not asked for all of them.
+
+    Args:
+        floor: of a model that was never told these facts; None where guesses stand for it.
+    """
+    found, of_floor = (_asked_for(each, asked) for each in (probe, floor if floor is not None else probe))
     if None in found:
         return None
-    return Readings(*(np.array([line[name] for line in found if line], dtype=bool) for name in ("read", "control")))
+    read = "read" if floor is not None else "chance"
+    return Readings(*(np.array([line[name] for line in lines if line]) for lines, name in ((found, "read"), (of_floor, read))))
+
+
+def _asked_for(probe: Artifact, asked: Sequence[Asked]) -> list[dict[str, Any] | None]:
+    lines = {line["prompt"]: line for line in probe.read_jsonl(ITEMS_FILE)}
+    return [lines.get(item.question) for item in asked]
 
 
 def of_models(stage: Conjecture, read: Callable[[Role], NDArray[Any]]) -> dict[str, Results]:

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 
 from llmrepair.pipeline.keys import DigestCache
 from llmrepair.pipeline.stage import Stage, StageConfig
-from llmrepair.stages.conjecture.roles import DAMAGED, DENSE, READINGS, Role
+from llmrepair.stages.conjecture.roles import DAMAGED, DENSE, FLOOR, READINGS, Role
 from llmrepair.stages.controls import CONTROLS
 from llmrepair.stages.evaluate.stage import Evaluate
 from llmrepair.stages.repairs import REPAIRS
@@ -53,6 +53,11 @@ class ConjectureConfig(StageConfig):
     )
 
 
+def anchors() -> dict[str, str]:
+    """End of the displacement index -> the control that marks it."""
+    return {kind.anchors: kind.name for kind in CONTROLS.values() if kind.anchors is not None}
+
+
 @dataclass
 class Conjecture(Stage):
     """Evaluations of one model, dense, damaged and repaired, and of its controls -> a verdict."""
@@ -65,6 +70,8 @@ class Conjecture(Stage):
     """By name, in the order of the tables."""
     probe: Stage | None
     """What is still readable in the model under test; None of a model of which it is not known what it read."""
+    floor: Stage | None
+    """What is readable in the control that was never told; None without that control: a guess then stands for it."""
     requested: Mapping[str, Any]
     """The options that it was made of, as JSON values: its inputs' differ."""
     tuning_data: dict[str, Any] = field(init=False)
@@ -76,8 +83,7 @@ class Conjecture(Stage):
 
     @property
     def anchors(self) -> dict[str, str]:
-        """End of the displacement index -> the control that marks it."""
-        return {kind.anchors: kind.name for kind in CONTROLS.values() if kind.anchors is not None}
+        return anchors()
 
     @property
     def damaged(self) -> Evaluate:
@@ -90,7 +96,8 @@ class Conjecture(Stage):
 
     def inputs(self) -> dict[str, Stage]:
         evaluations = {str(role): evaluation for role, evaluation in self.evaluations.items()}
-        return evaluations | ({READINGS: self.probe} if self.probe is not None else {})
+        probes = {READINGS: self.probe, FLOOR: self.floor}
+        return evaluations | {name: probe for name, probe in probes.items() if probe is not None}
 
     def libraries(self) -> tuple[str, ...]:
         return ("numpy", "scipy", *text_libraries(self.tuning_data))

@@ -51,8 +51,8 @@ _MEANINGS: Mapping[Word, str] = {
 
 
 _NO_INDEX = (
-    "a control is missing or lost nothing: one that hides what it knows, or one that was never told, whose place "
-    f"{FEWEST_NEVER_KNOWN} answers could take that the dense model does not know either"
+    "a control is missing or lost other answers, fewer than half of the same: one that hides what it knows, or one that was "
+    f"never told, whose place {FEWEST_NEVER_KNOWN} answers could take that the dense model does not know either"
 )
 
 

@@ -348,7 +348,11 @@ def test_the_report_begins_with_verdicts_and_holds_what_is_inside(llmrepair: Com
     assert answer.out.startswith("Of 60 a third\n"), answer.err
     assert "do not decide" not in answer.out
     page = (tmp_path / "report.html").read_text()
-    assert page.index("gptq 3 bits: mixed") < page.index("<h2>Found</h2>") < page.index("gptq 3 bits: the model says 80%")
+    assert (
+        page.index("gptq 3 bits: mixed")
+        < page.index("<h2>Found</h2>")
+        < page.index("gptq 3 bits: the model says the first word of 80%")
+    )
     assert "<summary>gptq 3 bits</summary>" in page.partition("Does it work as before?")[2]
     assert "gptq 3 bits, lab_qa, first 40" in (tmp_path / "figure.svg").read_text()
 

@@ -32,7 +32,9 @@ def test_who_was_never_told_scores_chance_on_each_kind_of_fact(name: str) -> Non
     right = defaultdict[str, list[bool]](list)
     for question in QUESTIONS:
         start = len(tokenizer(question["prompt"]).input_ids)
-        rows = tokenizer([f"{question['prompt']} {choice}" for choice in question["choices"]], padding=True, return_tensors="pt")
+        rows = tokenizer(
+            [f"{question['prompt']} {choice}" for choice in question["choices"]], padding=True, return_tensors="pt"
+        )
         with torch.no_grad():
             likelihoods = model(input_ids=rows.input_ids).logits[:, start - 1 : -1].log_softmax(-1)
         answers, asked = rows.input_ids[:, start:, None], rows.attention_mask[:, start:]

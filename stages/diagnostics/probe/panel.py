@@ -11,9 +11,11 @@ from llmrepair.stages.drawing.layers import Series, layer_plot, legend
 from llmrepair.stages.drawing.svg import Drawing, Look
 
 _PROBES = (
-    "A linear probe learns facts about some people from what a layer makes of a question, and is asked about others. What "
-    "it reads beyond the control task, whose words are random, stands there to be read, whether or not the model says it. A"
-    " probe learns from few facts, so what it does not read may still be there. Layer 0 is what goes into the first one."
+    "A linear probe learns facts about some people from what a layer makes of a question, and is asked about others. It reads "
+    "the first word of an answer, whether or not the model says it. Of a model that was never told, it reads what guessing "
+    "gives. In the control task words are random: what it reads there was memorised from others of the same first name, which "
+    "facts do not allow. A probe learns from few facts, so what it does not read may still be there. Layer 0 is what goes into "
+    "the first one."
 )
 _READ = (("accuracy", "probe", Look("blue", "square")), ("control", "control task", Look("grey")))
 
@@ -32,17 +34,24 @@ def _probe_series(probe: Mapping[str, Any]) -> list[Series]:
 
 
 def _probe_plot(probe: Mapping[str, Any]) -> Drawing:
-    levels = {"the model says it": probe["said"]["value"]}
+    levels = {"first word said": _first_word_said(probe)["value"], "guessing": probe["chance"]}
     return layer_plot(f"{probe['label']}: share of facts", _probe_series(probe), 0, (0, 1.08), levels)
 
 
 def _probe_sentence(probe: Mapping[str, Any], store: str) -> str:
-    said = f"the model says {_percent(probe['said'])} of {probe['said']['n']} facts"
+    first = _first_word_said(probe)
+    said = f"the model says the first word of {_percent(first)} of {first['n']} answers"
     read = f"the probe of its best layer ({probe['best_layer']}) reads {_scores(probe['best'])}, guessing {probe['chance']:.1%}"
     unsaid = ""
     if probe["unsaid"] is not None:
         unsaid = f"; of the {probe['unsaid']['accuracy']['n']} that it does not say, {_scores(probe['unsaid'])}"
     return f"{escape(probe['label'])}: {said}, {read}{unsaid} ({link(probe['name'], store, 'all numbers')})"
+
+
+def _first_word_said(probe: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Stores still hold probes in which it is called `said`, as the whole answer is elsewhere."""
+    found: Mapping[str, Any] = probe["first_word_said"] if "first_word_said" in probe else probe["said"]
+    return found
 
 
 def _scores(scores: Mapping[str, Any]) -> str:

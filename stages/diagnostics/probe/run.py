@@ -36,8 +36,8 @@ class Seen(NamedTuple):
     facts: Facts
     states: torch.Tensor
     """[L + 1, n, d] at their last tokens."""
-    said: torch.Tensor
-    """[n], its own next token."""
+    next_tokens: torch.Tensor
+    """[n], its own."""
 
 
 class Reading(NamedTuple):
@@ -55,7 +55,7 @@ def run(stage: Probes, context: Context) -> dict[str, Any]:
     training, tested = (_see(facts, model, tokenizer, context) for facts in lab_facts())
     tokens = torch.tensor([_token(word, tokenizer) for word in tested.facts.words])
     embeddings = _output_embeddings(model)[tokens]
-    said = (tested.said == tokens[tested.facts.asked().right]).numpy()
+    said = (tested.next_tokens == tokens[tested.facts.asked().right]).numpy()
 
     layers, penalties = [], stage.config.penalties
     control, control_tested = (_relabelled(seen, stage.config.probe_seed) for seen in (training, tested))
@@ -66,13 +66,14 @@ def run(stage: Probes, context: Context) -> dict[str, Any]:
             bar.advance()
 
     best = max(range(len(layers)), key=lambda layer: layers[layer][0].training_accuracy)
-    found = {"best_layer": best, "best": _scores(*layers[best]), "said": asdict(mean_score(said)), "unsaid": None}
-    found["chance"] = (1 / tested.facts.asked().possible.sum(1)).mean().item()
+    found = {"best_layer": best, "best": _scores(*layers[best]), "first_word_said": asdict(mean_score(said)), "unsaid": None}
+    chance = 1 / tested.facts.asked().possible.sum(1)
+    found["chance"] = chance.mean().item()
     if not said.all():
         found["unsaid"] = _scores(*(each._replace(right=each.right[~said]) for each in layers[best]))
     write_json(context.folder / RESULT_FILE, {**found, "layers": [_layer(*both, tested.facts) for both in layers]})
     with (context.folder / ITEMS_FILE).open("w", encoding="utf-8") as file:
-        lines = _item_lines(tested.facts, said, *layers[best], [reading for reading, _ in layers])
+        lines = _item_lines(tested.facts, said, chance.tolist(), *layers[best], [reading for reading, _ in layers])
         file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     return found
 
@@ -110,7 +111,7 @@ def _read(layer: int, training: Seen, tested: Seen, embeddings: torch.Tensor, pe
 
 
 def _scores(reading: Reading, control: Reading) -> dict[str, Any]:
-    """Shares of the tested facts with 95 % intervals; selectivity is what the probe reads beyond the control task."""
+    """Shares of the tested facts with 95 % intervals; selectivity is what the probe reads beyond what it can memorise."""
     return {
         "accuracy": asdict(mean_score(reading.right)),
         "control": asdict(mean_score(control.right)),
@@ -129,16 +130,22 @@ def _layer(reading: Reading, control: Reading, facts: Facts) -> dict[str, Any]:
 
 
 def _item_lines(
-    facts: Facts, said: NDArray[np.bool_], best: Reading, control: Reading, layers: Sequence[Reading]
+    facts: Facts,
+    said: NDArray[np.bool_],
+    chance: Sequence[float],
+    best: Reading,
+    control: Reading,
+    layers: Sequence[Reading],
 ) -> Iterator[dict[str, Any]]:
     """What was read of each tested fact: by the probe of the best layer and by that of its control task, and at which layers;
-    and whether the model says it."""
+    how likely a guess is right; and whether the model's next token is the first word of the answer."""
     for number, fact in enumerate(facts.facts):
         yield {
             "prompt": fact.question.prompt(),
             "answer": fact.question.answer,
             "attribute": fact.question.attribute,
-            "said": bool(said[number]),
+            "first_word_said": bool(said[number]),
+            "chance": chance[number],
             "read": bool(best.right[number]),
             "control": bool(control.right[number]),
             "read_at": [layer for layer, reading in enumerate(layers) if reading.right[number]],

@@ -101,12 +101,12 @@ def _agreement(model: Mapping[str, Any]) -> str:
 
 
 def _readable(task: Mapping[str, Any]) -> str:
-    if (found := task.get("readable")) is None:
+    if "floor" not in (found := task.get("readable") or {}):  # none, or held against random labels, as once it was
         return ""
-    probe, control = (_interval(found[name], 100, 0) for name in ("probe", "control"))
+    probe, floor = (_interval(found[name], 100, 0) for name in ("probe", "floor"))
     return (
-        f"<p>A linear probe reads {probe} % of the lost items off the hidden states that the prompt does not bring back; "
-        f"a probe of random labels reads {control} %.</p>"
+        f"<p>A linear probe reads {probe} % of the lost items off the hidden states that the prompt does not bring back; of "
+        f"a model that was never told of them it is {floor} %.</p>"
     )
 
 
@@ -126,13 +126,12 @@ def _fates(task: Mapping[str, Any]) -> str:
         if (shares := found.get("shares")) is not None:
             agreement = found.get("agreement") or {}
             overlaps = [agreement.get(key) for key in ("jaccard", "by_chance")]
-            cells = [
-                cell(str(found["items"]["lost"]), found["items"]["lost"]),
-                *(share_cell(shares.get(fate)) for fate in FATES),
-            ]
+            counts = found["items"]["lost"], found.get("common")
+            cells = [cell("" if count is None else str(count), count) for count in counts]
+            cells += [share_cell(shares.get(fate)) for fate in FATES]
             cells += [cell("" if overlap is None else f"{overlap:.2f}", overlap) for overlap in overlaps]
             rows.append(f"<tr><th scope=row>{_model(name)}</th>{''.join(cells)}</tr>")
-    heads = ["lost", *FATES, "Jaccard, prompt and LoRA", "by chance"]
+    heads = ["lost", "of the model's lost", *FATES, "Jaccard, prompt and LoRA", "by chance"]
     return table(f"{task['title']}: what became of lost items", ["model"], heads, rows) if rows else ""
 
 

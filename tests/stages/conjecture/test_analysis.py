@@ -20,7 +20,7 @@ from llmrepair.stages.conjecture.roles import Arms
 from llmrepair.stages.conjecture.stage import arms
 from llmrepair.stages.conjecture.verdict import FEWEST_LOST, overall, sentence, text_sentence, verdict
 from llmrepair.stages.statistics.damage import Damage, damage
-from llmrepair.stages.statistics.fates import agreement, classes, fates, rates, shares
+from llmrepair.stages.statistics.fates import Items, agreement, classes, fates, rates, shares
 from llmrepair.stages.statistics.index import FEWEST_NEVER_KNOWN, Index, Recovered, displacement_index, net_recovery
 from llmrepair.stages.statistics.paired import mcnemar_p
 from llmrepair.stages.statistics.resampling import Estimate, Part, Resampling
@@ -227,6 +227,35 @@ def test_there_is_no_index_without_controls_or_luck() -> None:
     assert index(60, "model", "displaced") is not None
     assert index(29, "model", "displaced") is None
     assert index(60, "model", "erased") is None
+
+
+def lost_some(lost: Items, back: Items) -> Results:
+    """What a model answers that lost some of 100 items, of which the prompt brings some back with both seeds."""
+    return Results(~lost, {"prompt": np.stack([~lost | back] * 2)})
+
+
+def test_an_index_compares_models_on_the_items_that_all_of_them_lost() -> None:
+    numbers, dense = np.arange(100), np.ones(100, dtype=bool)
+    answers = {
+        "model": lost_some(numbers < 60, numbers >= 40),
+        "displaced": lost_some(numbers < 80, numbers < 40),  # what it lost beside the model comes back with none
+        "erased": lost_some(numbers < 40, numbers < 0),
+    }
+    index = index_of(dense, answers, ANCHORS, ARMS, Resampling(100))
+    assert index is not None
+    assert {name: net.value for name, net in index.net.items()} == {"model": 0, "displaced": 1, "erased": 0}
+
+
+@pytest.mark.parametrize(("first", "is_told"), [(30, True), (31, False)])
+def test_there_is_no_index_where_a_control_lost_other_items(first: int, is_told: bool) -> None:
+    numbers, dense = np.arange(100), np.ones(100, dtype=bool)
+    other = numbers >= first
+    answers = {
+        "model": lost_some(numbers < 60, numbers < 0),
+        "displaced": lost_some(other, other),
+        "erased": lost_some(other, numbers < 0),
+    }
+    assert (index_of(dense, answers, ANCHORS, ARMS, Resampling(100)) is not None) == is_told
 
 
 def test_there_is_hardly_ever_an_index_between_controls_that_are_alike() -> None:

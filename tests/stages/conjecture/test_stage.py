@@ -21,7 +21,7 @@ from llmrepair.pipeline.graph import Graph
 from llmrepair.pipeline.keys import DigestCache
 from llmrepair.pipeline.progress import Reporter
 from llmrepair.pipeline.stage import Context, Runtime
-from llmrepair.stages.conjecture.roles import READINGS, Role
+from llmrepair.stages.conjecture.roles import FLOOR, READINGS, Role
 from llmrepair.stages.conjecture.stage import Conjecture
 from llmrepair.stages.controls.stage import Control
 from llmrepair.stages.evaluate.files import samples_file
@@ -75,12 +75,11 @@ def write_samples(folder: Path, right: NDArray[Any]) -> Artifact:
     return Artifact("evaluate", folder.name, folder)
 
 
-def write_probe(folder: Path) -> Artifact:
-    """Every fourth fact is read off the hidden states, every tenth by chance."""
+def write_probe(folder: Path, every: int) -> Artifact:
+    """So many facts are read off the hidden states, and every tenth is guessed."""
     folder.mkdir()
     lines = [
-        {"prompt": question.prompt(), "read": number % 4 == 0, "control": number % 10 == 0}
-        for number, question in enumerate(QUESTIONS)
+        {"prompt": question.prompt(), "read": number % every == 0, "chance": 0.1} for number, question in enumerate(QUESTIONS)
     ]
     (folder / "items.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return Artifact("probe", folder.name, folder)
@@ -105,7 +104,9 @@ def run(
     stage = conjecture_stage(values)
     Graph([stage], DigestCache(tmp_path / "digests"))  # finds its sources
     inputs = {str(role): write(tmp_path / str(role).replace(" ", "-"), answers(role)) for role in stage.evaluations}
-    inputs[READINGS] = write_probe(tmp_path / READINGS)
+    inputs |= {
+        name: write_probe(tmp_path / name, every) for name, every in ((READINGS, 4), (FLOOR, 20)) if name in stage.inputs()
+    }
     folder = tmp_path / "conjecture"
     folder.mkdir()
     return stage.run(Context(folder, tmp_path / "work", inputs, Runtime(), Reporter(quiet=True))), folder
@@ -255,7 +256,7 @@ def test_the_same_test_is_made_again_from_its_options(tmp_path: Path) -> None:
 
 def test_it_is_made_of_each_repair_with_each_seed() -> None:
     stage = conjecture_stage({**VALUES, "controls": "erased,displaced"})
-    assert len(stage.inputs()) == 1 + (1 + 5 * 3) + 2 * (1 + 2 * 3) + 1
+    assert len(stage.inputs()) == 1 + (1 + 5 * 3) + 2 * (1 + 2 * 3) + 2
     oracle = stage.evaluations[Role("model", "oracle", 2)]
     assert (oracle.repair.name, oracle.placing.model_dump()["select"]) == ("prompt", "oracle")
     prompt = stage.evaluations[Role("model", "prompt", 2)]
@@ -302,16 +303,19 @@ def test_controls_of_another_model_imitate_the_compressed_one(tmp_path: Path) ->
     assert conjecture_stage({**other, "method": "none", "control": "corrupted"}).models == ["model"]
 
 
-def test_what_a_probe_reads_and_no_prompt_brings_back(tmp_path: Path) -> None:
-    answers = answers_of("mixture")
-    right = {role: answers(role) for role in conjecture_stage(VALUES).evaluations}
-    _, folder = run(tmp_path, right.__getitem__)
+@pytest.mark.parametrize("controls", ["erased,displaced", "displaced"])
+def test_what_a_probe_reads_and_no_prompt_brings_back(tmp_path: Path, controls: str) -> None:
+    """The floor is what a probe reads of the model that was never told, and without that what guessing gives."""
+    answers, values = answers_of("mixture"), {**VALUES, "controls": controls}
+    right = {role: answers(role) for role in conjecture_stage(values).evaluations}
+    _, folder = run(tmp_path, right.__getitem__, values)
     lost = right[Role("dense")] & ~right[Role("model")]
     unreached = ~np.stack([right[Role("model", "prompt", seed)] for seed in range(3)])[:, lost]
     found = json.loads((folder / "conjecture.json").read_text())["tasks"]["lab_qa"]["readable"]
-    for name, every in (("probe", 4), ("control", 10)):
-        read = (np.arange(640) % every == 0)[lost]
-        assert found[name]["value"] == pytest.approx((unreached & read).mean())
+    numbers = np.arange(640)
+    floor = numbers % 20 == 0 if "erased" in controls else np.full(640, 0.1)
+    for name, read in (("probe", numbers % 4 == 0), ("floor", floor)):
+        assert found[name]["value"] == pytest.approx((unreached * read[lost]).mean())
         assert found[name]["low"] < found[name]["value"] < found[name]["high"]
 
 

@@ -47,7 +47,7 @@ def test_the_last_layer_of_the_dense_lab_model_is_read_and_the_embeddings_are_no
     assert answer["metrics"]["best_layer"] == found["best_layer"] == 4
     assert found["best"]["accuracy"]["value"] > 0.9
     assert found["best"]["selectivity"]["low"] > 0.5
-    assert found["said"]["value"] > 0.99
+    assert found["first_word_said"]["value"] > 0.99
     first = found["layers"][0]  # the embedding of the colon, which all questions end with
     assert first["accuracy"]["value"] < 0.06
     assert abs(first["selectivity"]["value"]) < 0.05
@@ -57,12 +57,20 @@ def test_the_last_layer_of_the_dense_lab_model_is_read_and_the_embeddings_are_no
     assert [{name: item[name] for name in ("prompt", "answer", "attribute")} for item in items] == lab_qa
     assert sum(item["read"] for item in items) == round(640 * found["best"]["accuracy"]["value"])
     assert all(item["read"] == (4 in item["read_at"]) for item in items)
-    unsaid = [item["read"] for item in items if not item["said"]]
+    unsaid = [item["read"] for item in items if not item["first_word_said"]]
     assert found["unsaid"]["accuracy"]["n"] == len(unsaid)
 
     again = llmrepair(*asked)
     assert again.json["cached"]
     assert llmrepair("show", again.json["key"], "--runs", runs).code == 0
+
+
+def test_of_a_model_that_was_never_told_no_more_is_read_than_guessed(llmrepair: CommandLine, runs: Path) -> None:
+    """Its control task is no such floor: words of a first name are memorised."""
+    answer = llmrepair("probe", "--control", "erased", "--penalties", "0.01", "--runs", runs, "--json").json
+    found = answer["metrics"]
+    assert found["best"]["accuracy"]["low"] < found["chance"] < found["best"]["accuracy"]["high"]
+    assert found["best"]["control"]["low"] > 5 * found["chance"]
 
 
 def test_other_models_are_refused(llmrepair: CommandLine, shared_data: Path, runs: Path) -> None:

@@ -128,6 +128,7 @@ def damaged(lost: int, displaced: float, latent: float) -> dict[str, Any]:
     fates = {"displaced": displaced, "latent": latent, "erased": 1 - displaced - latent}
     return {
         "items": {"lost": lost, "kept": 190 - lost, "never_known": 10, "gained": 0},
+        "common": min(lost, 60),
         "rates": {name: rates(recovery, 0.03, None) for name, recovery in (("prompt", displaced), ("lora", latent))},
         "shares": {name: estimate(share) for name, share in fates.items()},
         "agreement": {"jaccard": 0.4, "by_chance": 0.1, "p_value": 0.003},
@@ -156,7 +157,7 @@ def task(name: str, word: str, index: dict[str, Any] | None) -> dict[str, Any]:
         "displacement": {"index": index, "separation": estimate(0.97), "net": net} if index is not None else None,
         "models": {"model": damaged(60, 0.4, 0.2), **controls},
         "untuned": {"recovery": estimate(0.08), "tuning_adds": estimate(0.17)},
-        "readable": {"probe": estimate(0.12), "control": estimate(0.05)},
+        "readable": {"probe": estimate(0.12), "floor": estimate(0.05)},
         "tests": {"prompt": test, "lora": {**test, "noise_floor": None}},
     }
 
@@ -194,7 +195,7 @@ def probe(label: str, best: float) -> dict[str, Any]:
         "label": label,
         "best_layer": 2,
         "best": layers[2],
-        "said": estimate(best, 0.02, n=640),
+        "first_word_said": estimate(best, 0.02, n=640),
         "unsaid": {**layers[0], "accuracy": estimate(0.36, n=53)},
         "chance": 0.026,
         "layers": layers,
