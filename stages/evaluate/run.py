@@ -18,6 +18,7 @@ from llmrepair.models.loading import meta_model, share_of_zeros
 from llmrepair.models.selection import DocumentSelector, EnsembleSelector
 from llmrepair.pipeline.artifact import write_json
 from llmrepair.pipeline.stage import Context
+from llmrepair.stages.evaluate.choices import choice_notes
 from llmrepair.stages.evaluate.files import RESULTS_FILE, samples_file
 from llmrepair.stages.evaluate.oracle import ask_oracle, gap_text
 from llmrepair.stages.evaluate.placing import placing_of
@@ -89,6 +90,9 @@ def run(stage: Evaluate, context: Context) -> dict[str, Any]:
             results = ask(language_model, asked, config)
     for name, record in (oracle or {}).items():
         context.reporter.say(gap_text(name, record))
+    shares = _shares(language_model.selections, placed)
+    for text in choice_notes(shares, placed.selector, context.inputs.get("repair")):
+        context.reporter.note(text)
 
     settings = SEEDS | {"bootstrap_iters": BOOTSTRAP_ITERATIONS}
     write_json(context.folder / RESULTS_FILE, plain(results_document(results, language_model, stage, settings)))
@@ -105,7 +109,7 @@ def run(stage: Evaluate, context: Context) -> dict[str, Any]:
         "prompt_tokens": prompt_tokens,
         **_weights(placed, context),
         "max_length": language_model.max_length,
-        "prompt_shares": _shares(language_model.selections, placed),
+        "prompt_shares": shares,
         "oracle": oracle,
     }
     return dict(plain(metrics))
