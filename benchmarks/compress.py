@@ -39,10 +39,11 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrai
 
 from llmrepair.models.gptq import import_gptqmodel
 from llmrepair.models.loading import compressible_layers, load_model
+from llmrepair.models.second_moment import Inputs
 from llmrepair.pipeline.progress import Reporter
 from llmrepair.pipeline.record import peak_memory
 from llmrepair.pipeline.stage import Context, Runtime
-from llmrepair.stages.compress.calibration import Inputs, calibrate
+from llmrepair.stages.compress.calibration import calibrate
 from llmrepair.stages.compress.config import CompressConfig
 from llmrepair.stages.compress.layer import output_error
 from llmrepair.stages.compress.methods import METHODS as METHODS_BY_NAME

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -24,6 +25,32 @@ def new_adapter(model: PreTrainedModel, rank: int) -> PeftModel:
     config = LoraConfig(task_type=TaskType.CAUSAL_LM, r=rank, lora_alpha=2 * rank, target_modules="all-linear")
     _tame_peft()
     return _fast_on_gpu(get_peft_model(model, config), model)
+
+
+def adapter_of(model: PreTrainedModel, terms: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> PeftModel:
+    """An adapter that adds B A to the weights of layers; none where the rank is 0.
+
+    Args:
+        terms: name of a layer -> B [outputs, rank] and A [rank, inputs].
+    """
+    ranks = {name: len(shares) for name, (_, shares) in terms.items() if len(shares)}
+    highest = max(ranks.values())
+    others = {name: rank for name, rank in ranks.items() if rank != highest}
+    config = LoraConfig(
+        task_type=TaskType.CAUSAL_LM,
+        r=highest,
+        lora_alpha=highest,
+        target_modules=list(ranks),
+        rank_pattern=dict(others),
+        alpha_pattern=dict(others),  # so that all are scaled by 1
+    )
+    _tame_peft()
+    adapted = get_peft_model(model, config)
+    for name in ranks:
+        layer = cast("LoraLayer", model.get_submodule(name))
+        for linears, matrix in zip((layer.lora_B, layer.lora_A), terms[name], strict=True):
+            cast("torch.nn.Linear", linears["default"]).weight.data.copy_(matrix)
+    return _fast_on_gpu(adapted, model)
 
 
 def save_adapter(adapted: PeftModel, folder: Path, base_model: str) -> None:

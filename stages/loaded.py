@@ -100,7 +100,7 @@ def in_store(key: str, runs: Path) -> Stored:
         repair=repair,
         tuned=repair.files.stored(tuned.path) if tuned is not None else None,
         options=parts.placing,
-        seed=tuned.key_document["config"]["seed"] if tuned is not None else 0,
+        seed=tuned.key_document["config"].get("seed", 0) if tuned is not None else 0,
     )
 
 

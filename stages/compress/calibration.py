@@ -11,7 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -27,6 +27,7 @@ from torch.utils._pytree import tree_leaves
 
 from llmrepair.models.dry_run import NO_ATTENTION
 from llmrepair.models.loading import weight_matrix
+from llmrepair.models.second_moment import Inputs
 from llmrepair.stages.compress.rows import are_few, kept_numbers
 
 if TYPE_CHECKING:
@@ -34,29 +35,6 @@ if TYPE_CHECKING:
 
 
 _Result = TypeVar("_Result")
-
-
-class Inputs:
-    """What is known of the inputs that several layers share."""
-
-    def __init__(self, columns: int, device: torch.device):
-        self._sum = torch.zeros(columns, columns, device=device)
-        self.tokens = 0
-
-    def add(self, inputs: torch.Tensor) -> None:
-        """Adds inputs [..., columns]."""
-        flat = inputs.reshape(-1, inputs.shape[-1])
-        if flat.is_cuda and flat.dtype.itemsize == 2:  # products of 16 bits are exact in the float32 sum
-            self._sum = torch.addmm(self._sum, flat.T, flat, out_dtype=torch.float32)
-        else:
-            flat = flat.float()
-            self._sum.addmm_(flat.T, flat)
-        self.tokens += len(flat)
-
-    @cached_property
-    def hessian(self) -> torch.Tensor:
-        """The mean of x x^T over the tokens, float32 [columns, columns]; zeros where no token came."""
-        return self._sum.div_(max(self.tokens, 1))
 
 
 Visit = Callable[[list[str], Inputs], None]

@@ -19,7 +19,7 @@ from llmrepair.stages.compress.layer import CompressedLayer, LayerRecipe, compre
 from llmrepair.stages.compress.solver import NotPositiveDefinite
 
 if TYPE_CHECKING:
-    from llmrepair.stages.compress.calibration import Inputs
+    from llmrepair.models.second_moment import Inputs
 
 
 class Compressor:

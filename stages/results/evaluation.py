@@ -30,7 +30,7 @@ class Evaluation:
     @property
     def label(self) -> str:
         """What the repair is called."""
-        is_untuned = self.tuned is not None and self.tuned.key_document["config"]["budget"] == 0
+        is_untuned = self.tuned is not None and self.tuned.key_document["config"].get("budget") == 0
         return self.repair.label(self.artifact.key_document["config"]) + (", untuned" if is_untuned else "")
 
 

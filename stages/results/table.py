@@ -107,7 +107,7 @@ def _repair_settings(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _seed(evaluation: Evaluation) -> int | None:
-    return evaluation.tuned.key_document["config"]["seed"] if evaluation.tuned is not None else None
+    return evaluation.tuned.key_document["config"].get("seed") if evaluation.tuned is not None else None
 
 
 def _mean_scores(of_seeds: Sequence[_Answers], headline_metric: str) -> dict[str, Any]:

@@ -107,10 +107,10 @@ def test_the_code_of_an_entry_is_in_the_keys_of_what_uses_it_alone(package: str,
 
 def own_modules(package: str, name: str) -> Iterator[str]:
     """Modules that speak of one entry alone."""
-    start = f"llmrepair.stages.{package}"
+    start, folder = f"llmrepair.stages.{package}", name.replace("-", "_")
     if package == "compress.methods":
         return (module for module in METHODS[name].modules()) if name != "none" else iter(())
-    return (each for each in modules() if each == f"{start}.{name}" or each.startswith(f"{start}.{name}."))
+    return (each for each in modules() if each == f"{start}.{folder}" or each.startswith(f"{start}.{folder}."))
 
 
 def users_of(package: str, name: str) -> set[str]:
@@ -177,7 +177,7 @@ def test_options_without_effect_are_in_no_key(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [name for name in REPAIRS if name != "none"])
 def test_no_file_outside_of_its_folder_holds_the_name_of_a_repair(name: str) -> None:
-    inside = tuple(ROOT / "stages" / "repairs" / folder for folder in FOLDERS.get(name, (name,)))
+    inside = tuple(ROOT / "stages" / "repairs" / folder for folder in FOLDERS.get(name, (name.replace("-", "_"),)))
     word = re.compile(rf"^\S*\b{name}\b\S*$|`{name}`|--recovery {name}\b")  # in a sentence it may be a word like others
     holding = [
         f"{path.relative_to(ROOT)}:{node.lineno}"

@@ -10,8 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
 from llmrepair.models.loading import compressible_layers, weight_matrix
+from llmrepair.models.second_moment import Inputs
 from llmrepair.stages.compress import calibration
-from llmrepair.stages.compress.calibration import Inputs, calibrate
+from llmrepair.stages.compress.calibration import calibrate
 from tests.conftest import tiny_model
 from tests.models.test_tree_attention import random_model
 from tests.stages.compress.test_families import FAMILIES

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from llmrepair.models.second_moment import Inputs
 from llmrepair.pipeline.errors import WorkError
 from llmrepair.pipeline.progress import Reporter
-from llmrepair.stages.compress.calibration import Inputs
 from llmrepair.stages.compress.compressor import Compressor
 from llmrepair.stages.compress.config import CompressConfig
 from llmrepair.stages.compress.methods import METHODS
