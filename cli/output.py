@@ -63,9 +63,9 @@ def flat(metrics: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 
 def _interval(estimate: Mapping[str, Any]) -> str:
-    """One that is open at an end goes on without bound there."""
+    """One that is open at an end goes on without bound there; a dash where there is none."""
     low, high = estimate["low"], estimate.get("high")
-    return "" if low is None and high is None else f" [{_number(low, '-inf')}, {_number(high, 'inf')}]"
+    return " [-]" if low is None and high is None else f" [{_number(low, '-inf')}, {_number(high, 'inf')}]"
 
 
 def _number(value: float | None, without: str) -> str:

@@ -17,7 +17,8 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class Score:
-    """A metric over n items, its standard error, and a 95 % interval; NaN where they are not known."""
+    """A metric over n items, its standard error, and a 95 % interval; NaN where they are not known, as of a single item that
+    is more than right or wrong."""
 
     value: float
     stderr: float
@@ -36,6 +37,8 @@ def mean_score(values: NDArray[Any]) -> Score:
     stderr = float(values.std(ddof=1) / math.sqrt(n)) if n > 1 else 0.0
     if np.isin(values, (0, 1)).all():
         low, high = wilson_interval(int(values.sum()), n)
+    elif n == 1:
+        stderr = low = high = math.nan
     elif ((values >= 0) & (values <= 1)).all():
         low, high = np.percentile(_resampled_means(values), [2.5, 97.5]).tolist()
         low, high = min(low, mean), max(high, mean)  # equal values: rounding must not leave the mean out
@@ -78,10 +81,12 @@ def rate_score(loglikelihoods: NDArray[Any], weights: NDArray[Any], exponential:
         return np.exp(nats) if exponential else nats / math.log(2)
 
     n = len(loglikelihoods)
+    value = float(rate(loglikelihoods.sum(), weights.sum()))
+    if n == 1:
+        return Score(value, math.nan, math.nan, math.nan, n)
     picks = np.random.default_rng(_SEED).integers(n, size=(_RESAMPLES, n))
     resampled = rate(loglikelihoods[picks].sum(1), weights[picks].sum(1))
     low, high = np.percentile(resampled, [2.5, 97.5])
-    value = float(rate(loglikelihoods.sum(), weights.sum()))
     return Score(value, float(resampled.std(ddof=1)), float(low), float(high), n)
 
 

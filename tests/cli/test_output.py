@@ -20,7 +20,7 @@ from llmrepair.stages.plan import read_plan
         ((0.1, 0.3), "0.2000 [0.1000, 0.3000]"),
         ((None, 0.3), "0.2000 [-inf, 0.3000]"),
         ((0.1, None), "0.2000 [0.1000, inf]"),
-        ((None, None), "0.2000"),
+        ((None, None), "0.2000 [-]"),
     ],
 )
 def test_an_interval_may_be_open_at_an_end(ends: tuple[float | None, float | None], text: str) -> None:

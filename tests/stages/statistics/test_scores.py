@@ -103,3 +103,11 @@ def test_one_item_effect_is_a_t_test_over_seeds_and_one_seed_effect_over_items()
     assert mean.p_value == pytest.approx(expected.pvalue)
     assert (mean.low, mean.high) == pytest.approx(tuple(expected.confidence_interval()))
     assert crossed_mean(np.repeat(values[None], 50, 0)).p_value == pytest.approx(expected.pvalue)
+
+
+def test_one_item_has_no_interval_unless_it_is_right_or_wrong() -> None:
+    one = np.array([-3.0])
+    for score in (mean_score(np.array([0.4])), mean_score(np.array([7.0])), rate_score(one, np.array([2.0]), True)):
+        assert math.isnan(score.low) and math.isnan(score.high) and math.isnan(score.stderr)
+    assert rate_score(one, np.array([2.0]), exponential=True).value == pytest.approx(math.exp(1.5))
+    assert 0 < mean_score(np.array([1.0])).low < 1
