@@ -12,6 +12,7 @@ from llmrepair.pipeline.pull import pull_all
 from llmrepair.pipeline.stage import Runtime
 from llmrepair.stages.conjecture.roles import DAMAGED, RESULT_FILE
 from llmrepair.stages.conjecture.stage import arms
+from llmrepair.stages.drawing.numbers import CHANGES_NOTE
 from llmrepair.stages.request import TEST, conjecture_stage, notes
 from llmrepair.stages.running import make_runner
 from llmrepair.stages.workers import local_executor
@@ -39,7 +40,8 @@ def print_conjecture(artifact: Artifact) -> None:
     for task, result in found["tasks"].items():
         (_print_texts if result["kind"] == "texts" else _print_answers)(task, result)
     seeds = ", ".join(map(str, found["seeds"]))
-    print(f"\nshares in % with 95 % intervals, over items and tuning seeds ({seeds}); everything is in {artifact.path}")
+    print(f"\n{CHANGES_NOTE}")
+    print(f"shares in % with 95 % intervals, over items and tuning seeds ({seeds}); everything is in {artifact.path}")
 
 
 def _print_answers(task: str, result: Mapping[str, Any]) -> None:

@@ -62,10 +62,8 @@ def _print_plan(runner: Runner, graph: Graph, needs: Mapping[str, Needs], as_jso
     reasons = Reasons(runner.store, graph)
     rows = []
     for node in graph:
-        is_cached = runner.store.find(node.name) is not None
-        status = "cached" if is_cached else "to do" if node.name in missing else "not needed"
-        is_as_asked = is_cached and node.asked_for is None
-        rows.append((node, status, [] if is_as_asked else reasons.of(node)))
+        is_as_asked = node.name not in missing and node.asked_for is None
+        rows.append((node, "to do" if node.name in missing else "cached", [] if is_as_asked else reasons.of(node)))
     labels = labels_of(graph)
     if as_json:
         estimates = {name: {"needs": asdict(each)} for name, each in needs.items()}

@@ -71,12 +71,14 @@ def make_report(runner: Runner, model: str, revision: str | None, files: Mapping
     every = collect_evaluations(runner, is_of_model(identity))
     evaluations = up_to_date(runner, every)
     if stale := len(every) - len(evaluations):
-        reason = "code or versions of libraries have changed since, or what they were made of is gone"
+        reason = "code or versions of libraries have changed since"
         runner.reporter.note(f"{stale} evaluations were left out: {reason}; `--any-version` takes those of other versions")
+    report = report_of(model, identity, evaluations, runner)
+    for text in report.left_out:
+        runner.reporter.note(text)
     if not evaluations:
         hint = "run `llmrepair eval` for it first, or `llmrepair demo` for the embedded model"
         raise RequestError(Problem(f"no evaluation of `{model}` is in `{runner.store.root}`", hint))
-    report = report_of(model, evaluations, runner)
     if "figure" in files and not report.verdicts:
         hint = "run `llmrepair conjecture` for it first"
         raise RequestError(
@@ -128,7 +130,14 @@ def _write(text: str, path: Path, reporter: Reporter) -> None:
 
 def print_report(artifact: Artifact) -> None:
     from llmrepair.pipeline.units import bytes_text
-    from llmrepair.stages.drawing.numbers import COMPARISON_HEADS, comparison_cells, count_text, repair_text, score_text
+    from llmrepair.stages.drawing.numbers import (
+        CHANGES_NOTE,
+        COMPARISON_HEADS,
+        comparison_cells,
+        count_text,
+        repair_text,
+        score_text,
+    )
 
     found: Mapping[str, Any] = artifact.read_json(DOCUMENT_FILE)
     scores = [
@@ -151,6 +160,7 @@ def print_report(artifact: Artifact) -> None:
     if compared := comparison_cells(found):
         out.print("\nRepairs against the compressed model, item by item\n")
         out.print(_table([head.replace(", ", ",\n") for head in COMPARISON_HEADS], compared))
+        out.print(f"\n{CHANGES_NOTE}")
     out.print("\nFound")
     for sentence in found["findings"]:
         out.print(f"- {sentence}", markup=False)

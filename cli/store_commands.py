@@ -14,7 +14,7 @@ from llmrepair.cli.options import DEFAULT_RUNS, JSON_OPTION, RUNS_OPTION
 from llmrepair.cli.output import console, flat, print_json, print_table
 from llmrepair.pipeline.artifact import Artifact
 from llmrepair.pipeline.errors import Problem, RequestError, WorkError
-from llmrepair.pipeline.garbage import free, garbage, made_from, named_runs
+from llmrepair.pipeline.garbage import free, garbage, made_from, named_runs, reachable
 from llmrepair.pipeline.progress import Reporter
 from llmrepair.pipeline.store import NAMED, Store
 from llmrepair.pipeline.units import age_text, bytes_text, parse_bytes, parse_seconds
@@ -129,6 +129,7 @@ def _most_similar(store: Store, artifact: Artifact) -> Artifact:
 def remove(
     key: Annotated[str, typer.Argument(metavar="KEY", help="a key, the start of one, or named/NAME for the links of a plan")],
     with_children: Annotated[bool, typer.Option("--with-children", help="also remove all that was made from it")] = False,
+    force: Annotated[bool, typer.Option("--force", help="also what a named run leads to")] = False,
     runs: RUNS_OPTION = DEFAULT_RUNS,
     as_json: JSON_OPTION = False,
 ) -> None:
@@ -141,6 +142,8 @@ def remove(
     going = [artifact, *(children if with_children else [])]
     if used := [each.name for each in going if each.name in store.in_use()]:
         raise RequestError(Problem(f"`{used[0]}` is being read or made by another process", "wait for it, or end it"))
+    if not force:
+        _refuse_named(store, going)
     labels = [f"{each.name}  {each.record['label']}" for each in going]
     for each in going:
         store.remove(each)
@@ -151,7 +154,16 @@ def remove(
     for label in labels:
         print(f"removed {label}")
     if left:
-        print(f"{len(left)} artifacts that were made from it stay; `--with-children` removes them too")
+        stay = f"{len(left)} artifacts that were made from it stay, and reports leave them out until it is made again"
+        print(f"{stay}; `--with-children` removes them too")
+
+
+def _refuse_named(store: Store, going: list[Artifact]) -> None:
+    for run, names in named_runs(store).items():
+        kept = reachable(store, names)
+        if named := [each.name for each in going if each.name in kept]:
+            hint = f"let all results of that run go with `llmrepair rm {NAMED}/{run}`, or give --force"
+            raise RequestError(Problem(f"the named run `{run}` leads to `{named[0]}`", hint))
 
 
 def _remove_name(store: Store, name: str, as_json: bool) -> None:

@@ -67,7 +67,8 @@ class Plan:
 
     @property
     def targets(self) -> list[Stage]:
-        return [*self.evaluations, *self.conjectures]
+        """All that it leads to, inputs too: what was removed is missed by reports and exports, so it is made again."""
+        return [stage for asked in (*self.evaluations, *self.conjectures) for stage in _with_inputs(asked)]
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,12 @@ class _Reader:
         self._stop_if_wrong()
         trusts = any(c.options["trust_remote_code"].value for c in (*cells, *tests) if "trust_remote_code" in c.options)
         explain = self._explainer([*evaluations, *conjectures])
-        return Plan(name, [each for each, _ in evaluations], [each for each, _ in conjectures], trusts, notes, explain)
+        asked = [each for each, _ in evaluations], [each for each, _ in conjectures]
+        return Plan(self._run_name(name), *asked, trusts, notes, explain)
+
+    def _run_name(self, name: str) -> str:
+        """Of the plan and what was given in place of what it says: each model has a run, which `gc` keeps."""
+        return "-".join([name, *(_folder_name(str(setting.value)) for setting in self._given.values())])
 
     def _explainer(self, asked: Sequence[tuple[Stage, Cell]]) -> Explain:
         cells = {id(stage): cell for target, cell in asked for stage in _with_inputs(target)}

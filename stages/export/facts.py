@@ -14,7 +14,7 @@ from llmrepair.pipeline.keys import file_digest
 from llmrepair.pipeline.runner import Runner
 from llmrepair.stages.evaluate.stage import Evaluate
 from llmrepair.stages.export.parts import Parts
-from llmrepair.stages.results.collect import collect_evaluations
+from llmrepair.stages.results.collect import collect_evaluations, left_out
 from llmrepair.stages.results.evaluation import Evaluation
 from llmrepair.stages.results.table import build_table, compression_label
 from llmrepair.stages.sources.lab import LAB_MODELS
@@ -136,7 +136,16 @@ def _evaluations(runner: Runner, parts: Parts) -> list[Evaluation]:
     def is_wanted(compressed: Artifact, tuned: Artifact | None) -> bool:
         return compressed.name == parts.compressed.name or (tuned is None and _is_dense_of(compressed, parts))
 
-    return collect_evaluations(runner, is_wanted)
+    found = collect_evaluations(runner, is_wanted)
+    names = {each.artifact.name for each in found}
+
+    def is_missed(artifact: Artifact) -> bool:
+        is_ours = artifact.stage == Evaluate.name and artifact.inputs["compressed"] == parts.compressed.name
+        return is_ours and artifact.name not in names
+
+    for text in left_out(runner, is_missed):
+        runner.reporter.note(text)
+    return found
 
 
 def _comparable(evaluations: list[Evaluation], parts: Parts) -> list[Evaluation]:

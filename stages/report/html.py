@@ -7,7 +7,7 @@ from html import escape
 from string import Template
 from typing import TYPE_CHECKING, Any
 
-from llmrepair.stages.drawing.numbers import footnotes
+from llmrepair.stages.drawing.numbers import CHANGES_NOTE, footnotes
 from llmrepair.stages.drawing.svg import STYLE, page_colours
 from llmrepair.stages.report.files import TEMPLATE
 from llmrepair.stages.report.page.repairs import cases, comparisons, selection
@@ -39,6 +39,7 @@ def render_html(document: Mapping[str, Any], store: str, diagnostics: Iterable[D
         legend=repairs_legend(document),
         cases=cases(document),
         diagnostics="".join(each.section(those, document["kinds"], store) for each, those in found.items()),
+        changes=escape(CHANGES_NOTE),
         comparisons=comparisons(document),
         selection=selection(document),
         settings=settings(document, store),

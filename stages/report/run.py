@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def run(stage: Report, context: Context) -> dict[str, Any]:
     table = build_table(stage.evaluations)
     verdicts = read_verdicts(stage.verdicts)
-    sentences = findings(table, has_verdict=bool(verdicts))
+    sentences = [*stage.left_out, *findings(table, has_verdict=bool(verdicts))]
     shown = stage.shown()
     document = {
         "title": f"{stage.config.model}: compressed and repaired",

@@ -37,6 +37,8 @@ class Report(Stage):
     """By name; of those that are there."""
     repairs: Sequence[Repair]
     """All that any of these may speak of."""
+    left_out: Sequence[str]
+    """Of what it would show, in sentences."""
 
     def modules(self) -> tuple[str, ...]:
         return self.code, *(each.shown_by for each in self.shown())
@@ -53,6 +55,7 @@ class Report(Stage):
         return {
             "evaluations": {each.artifact.name: each.label for each in self.evaluations},
             "repairs": kinds(self.repairs),
+            "left_out": self.left_out,
             **{stage: [each.artifact.name for each in those] for stage, those in examined.items()},
             "page": digests.digest(TEMPLATE),
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from llmrepair.pipeline.artifact import Artifact
@@ -36,10 +36,32 @@ def _evaluation(store: Store, artifact: Artifact) -> Evaluation | None:
     """None where something that it was made of is gone, or its repair is none of those that there are."""
     inputs = {name: store.find(reference) for name, reference in artifact.inputs.items()}
     name, compressed, tuned = artifact.key_document["config"]["recovery"], inputs["compressed"], inputs.get("repair")
-    if compressed is None or None in inputs.values() or name not in REPAIRS:
-        return None
     tuned_on = store.find(tuned.inputs["compressed"]) if tuned is not None else None
+    if compressed is None or None in inputs.values() or (tuned_on is None and tuned is not None) or name not in REPAIRS:
+        return None
     return Evaluation(artifact, compressed, tuned, tuned_on, REPAIRS[name], list(REPAIRS).index(name))
+
+
+def left_out(runner: Runner, is_wanted: Callable[[Artifact], bool]) -> list[str]:
+    """In sentences, what would be shown if all that it was made from were still there.
+
+    Args:
+        is_wanted: whether a finished artifact, of which something is gone, would be shown.
+    """
+    missed: dict[str, list[str]] = {}
+    for artifact in runner.store.artifacts():
+        if is_wanted(artifact) and _is_as_installed(runner, artifact):
+            for name in gone(runner.store, artifact):
+                missed.setdefault(name, []).append(f"`{artifact.name}` ({artifact.record['label']})")
+    hint = "`llmrepair run` of their plan makes it again, and so does its own command"
+    return [f"{len(those)} left out, for `{name}` is gone ({hint}): {', '.join(those)}" for name, those in missed.items()]
+
+
+def gone(store: Store, artifact: Artifact) -> set[str]:
+    """Names of what an artifact was made from, directly or not, and is not there any more."""
+    inputs = {name: store.find(name) for name in artifact.inputs.values()}
+    further = (gone(store, each) for each in inputs.values() if each is not None)
+    return {name for name, each in inputs.items() if each is None}.union(*further)
 
 
 def up_to_date(runner: Runner, evaluations: Sequence[Evaluation]) -> list[Evaluation]:
@@ -55,13 +77,15 @@ def up_to_date(runner: Runner, evaluations: Sequence[Evaluation]) -> list[Evalua
 def is_up_to_date(runner: Runner, artifact: Artifact) -> bool:
     """What it was made of is there, and all of it was made by the code as it is, with the libraries that are installed."""
     made_of = [artifact, *(runner.store.find(reference) for reference in artifact.inputs.values())]
-    any_version = runner.runtime.any_version
-    return all(
-        each is not None and is_current(each.key_document["code"]) and (any_version or are_current(each.key_document))
-        for each in made_of
-    )
+    return all(each is not None and _is_as_installed(runner, each) for each in made_of)
 
 
-def is_of_model(identity: dict[str, Any]) -> Callable[[Artifact, Artifact | None], bool]:
+def _is_as_installed(runner: Runner, artifact: Artifact) -> bool:
+    """Whether it was made by the code as it is, with the libraries that are installed."""
+    document = artifact.key_document
+    return is_current(document["code"]) and (runner.runtime.any_version or are_current(document))
+
+
+def is_of_model(identity: Mapping[str, Any]) -> Callable[[Artifact, Artifact | None], bool]:
     """Whether a compressed model was made from the model that `identity` pins."""
     return lambda compressed, tuned: bool(compressed.key_document["sources"]["model"] == identity)

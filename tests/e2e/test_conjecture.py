@@ -103,6 +103,16 @@ def test_a_report_holds_it(folder: Path, llmrepair: CommandLine) -> None:
     assert "<ul class=parts></ul>" not in page
 
 
+def test_a_report_names_a_verdict_whose_evaluation_is_gone(folder: Path, llmrepair: CommandLine) -> None:
+    shutil.copytree(folder / "runs", folder / "others")
+    (test,) = (folder / "others" / "conjecture").iterdir()
+    gone = json.loads((test / "key.json").read_text())["inputs"]["model lora 3"]
+    assert llmrepair("rm", gone, "--runs", "others").code == 0
+    said = llmrepair("report", "--runs", "others")
+    assert f"note: 1 left out, for `{gone}` is gone" in said.err
+    assert f"`conjecture/{test.name}` (lab magnitude 80%: forgotten or displaced, on lab_qa, lab_text)" in said.err
+
+
 def test_what_is_printed_begins_with_the_verdict(folder: Path, llmrepair: CommandLine) -> None:
     lines = llmrepair(*ASKED).out.splitlines()
     assert lines[0] == "undetermined"

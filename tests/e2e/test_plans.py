@@ -312,11 +312,37 @@ def test_rm_with_and_without_children(folder: Path, llmrepair: CommandLine) -> N
         m: llmrepair("ls", "--json", "--stage", "compress", "--method", m).json["artifacts"][0]["key"]
         for m in ("rtn", "magnitude")
     }
-    removed = llmrepair("rm", keys["rtn"], "--json").json
+    refused = llmrepair("rm", keys["rtn"])
+    assert refused.code == 2
+    assert f"error: the named run `study` leads to `compress/{keys['rtn']}`" in refused.err
+    assert "rm named/study" in refused.err
+    removed = llmrepair("rm", keys["rtn"], "--force", "--json").json
     assert (len(removed["removed"]), len(removed["children_left"])) == (1, 3)
-    assert len(llmrepair("rm", keys["magnitude"], "--with-children", "--json").json["removed"]) == 4
+    assert len(llmrepair("rm", keys["magnitude"], "--with-children", "--force", "--json").json["removed"]) == 4
     assert len(llmrepair("ls", "--json").json["artifacts"]) == 3
     assert "3 artifacts that were made from it stay" not in llmrepair("ls").out
+
+
+@pytest.mark.parametrize("stage, missed", [("compress", ["no repair", "LoRA"]), ("tune-lora", ["LoRA"])])
+def test_what_was_removed_is_named_by_the_report_and_made_again(
+    folder: Path, llmrepair: CommandLine, stage: str, missed: list[str]
+) -> None:
+    before = llmrepair("report", "--json").json["metrics"]
+    (removed,) = llmrepair("ls", "--json", "--stage", stage, "--method", "rtn").json["artifacts"]
+    made_again = next(line for line in llmrepair("show", removed["key"]).out.splitlines() if line.startswith("llmrepair "))
+    llmrepair("rm", removed["key"], "--force")
+    said = llmrepair("report", "--html", "report.html")
+    notes = [line for line in said.err.splitlines() if line.startswith("note: ")]
+    assert [f"{len(missed)} left out, for `{stage}/{removed['key']}` is gone" in note for note in notes] == [True]
+    found = notes[0].removeprefix("note: ")
+    assert [f"lab rtn 3 bits: {repair} on lab_qa)" in found for repair in missed] == [True] * len(missed)
+    assert f"- {found}" in said.out
+    assert f"<li>{found}" in (folder / "report.html").read_text()
+    for command in (["plan"], ["run", "--dry-run"]):
+        stages = llmrepair(*command, "study.toml", "--json").json["stages"]
+        assert [each["key"] for each in stages if each["status"] == "to do"] == [removed["key"]]
+    assert llmrepair(*made_again.split()[1:]).code == 0
+    assert llmrepair("report", "--json").json["metrics"] == before
 
 
 def test_gc_says_first_what_it_would_free(folder: Path, llmrepair: CommandLine) -> None:
@@ -344,8 +370,7 @@ def test_verify_puts_damage_aside_and_the_next_run_mends_it(folder: Path, llmrep
     assert answer.json["damaged"] == {name: "checkpoint/model.safetensors is not what was written"}
     assert len(answer.json["made_from_damaged"]) == 3
     assert llmrepair("verify").code == 0
-    assert llmrepair("plan", "study.toml", "--json").json["to_do"] == 0  # what was made from it is finished
-    (folder / "runs" / "evaluate").rename(folder / "elsewhere")
+    assert llmrepair("plan", "study.toml", "--json").json["to_do"] == 1
     stages = {f"{stage['stage']}/{stage['key']}": stage for stage in llmrepair("plan", "study.toml", "--json").json["stages"]}
     assert stages[name]["why"] == ["it was damaged and put aside"]
 

@@ -126,7 +126,7 @@ def test_a_given_model_takes_the_place_of_all_of_the_plan(path: Path) -> None:
     assert labels(plan) == ["lab rtn 3 bits: no repair on lab_qa", "lab dense: no repair on lab_qa"]
     assert {evaluation.compressed.config.revision for evaluation in plan.evaluations} == {None}
     assert [test.damaged.compressed.label() for test in plan.conjectures] == ["lab rtn 3 bits"]
-    assert plan.name == "study"
+    assert plan.name == "study-lab"  # so that `gc` keeps what was computed of each
 
 
 def test_an_exclusion_sees_the_given_model(path: Path) -> None:
@@ -139,6 +139,7 @@ def test_a_given_folder_of_tasks_is_that_of_every_cell(path: Path, tmp_path: Pat
     path.write_text(GIVEN)
     plan = read_plan(path, {"tasks_data": str(tmp_path)})
     assert {evaluation.config.tasks_data for evaluation in plan.evaluations} == {tmp_path}
+    assert plan.name == f"study-{str(tmp_path).strip('/').replace('/', '-')}"
 
 
 def test_what_is_wrong_with_what_was_given_is_told_once_and_without_a_line(path: Path) -> None:
@@ -350,7 +351,9 @@ def test_a_plan_tests_each_compression_of_its_grid(path: Path) -> None:
     repair = first.evaluations[Role("model", "lora", 5)].tuned
     assert repair is not None
     assert (repair.config.seed, repair.config.model_dump()["rank"]) == (5, 4)
-    assert plan.targets == [*plan.evaluations, *plan.conjectures]
+    asked = [*plan.evaluations, *plan.conjectures]
+    assert {*map(id, plan.targets)} > {*map(id, asked)}
+    assert any(target is plan.evaluations[0].compressed for target in plan.targets)  # reports need it too
 
 
 def test_a_plan_may_ask_for_tests_alone(path: Path) -> None:

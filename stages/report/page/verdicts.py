@@ -11,7 +11,7 @@ from typing import Any
 
 from llmrepair.stages.conjecture.roles import DAMAGED
 from llmrepair.stages.drawing.html import bar, cell, folded, grid, link, share_cell, table
-from llmrepair.stages.drawing.numbers import difference_text
+from llmrepair.stages.drawing.numbers import CHANGES_NOTE, difference_text
 from llmrepair.stages.report.verdict_figure import FATES, fates_panel, index_panel, judged
 
 _QUESTION = (
@@ -164,7 +164,8 @@ def _model(name: str) -> str:
 def _tests(task: Mapping[str, Any]) -> str:
     heads = ["change", "p, McNemar", "p, Holm", "smallest effect, points", "noise floor, points", "A/A called different"]
     rows = list(_test_rows(task))
-    return table(f"{task['title']}: tests of repairs", ["repair"], heads, rows) if rows else ""
+    tests = table(f"{task['title']}: tests of repairs", ["repair"], heads, rows)
+    return f"{tests}<p class=notes>{escape(CHANGES_NOTE)}</p>" if rows else ""
 
 
 def _test_rows(task: Mapping[str, Any]) -> Iterator[str]:

@@ -50,7 +50,7 @@ def row(name: str, compression: str, kind: str, recovery: str, seeds: list[int],
 
 
 def comparison(name: str, value: float, p_value: float, p_holm: float) -> dict[str, Any]:
-    difference = {"value": value, "low": value - 0.1, "high": value + 0.1, "p_value": p_value, "n": 100}
+    difference = {"value": value, "low": value - 0.1, "high": value + 0.1, "n": 100}
     rates = {
         "lost": 20,
         "recovered": 5.0,

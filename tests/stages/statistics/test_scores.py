@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from scipy import stats
 
 from llmrepair.stages.statistics.comparison import counts
-from llmrepair.stages.statistics.paired import crossed_mean, mcnemar_p, paired_difference
+from llmrepair.stages.statistics.paired import crossed_mean, paired_difference
 from llmrepair.stages.statistics.scores import mean_score, rate_score, wilson_interval
+from llmrepair.stages.statistics.significance import mcnemar
 
 
 @given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -40,10 +43,49 @@ def test_rates_of_loglikelihood() -> None:
 @given(st.integers(0, 60), st.integers(0, 60))
 def test_mcnemar_is_the_exact_binomial_test(better: int, worse: int) -> None:
     expected = stats.binomtest(better, better + worse).pvalue if better + worse else 1.0
-    assert mcnemar_p(better, worse) == pytest.approx(expected, abs=1e-9)
+    assert mcnemar(*pairs(better, worse, 120)) == pytest.approx(expected, abs=1e-9)
 
 
-def test_a_paired_bootstrap_covers_what_it_should() -> None:
+def pairs(better: int, worse: int, n: int, seeds: int = 1) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Results of `seeds` equal ones, and the baseline."""
+    after, before = np.zeros((seeds, n), dtype=bool), np.zeros(n, dtype=bool)
+    after[:, :better], before[better : better + worse] = True, True
+    return after, before
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_where_nothing_differs_the_interval_has_the_width_that_items_leave(seeds: int) -> None:
+    for n in (20, 200, 2000):
+        found = paired_difference(*pairs(0, 0, n, seeds))
+        assert found.value == 0
+        assert found.high == -found.low == pytest.approx(1.96 / n, rel=0.2)
+
+
+def test_the_interval_of_a_difference_is_that_of_agresti_and_min() -> None:
+    better, worse, n = 9, 2, 100
+    b, c, total = better + 0.5, worse + 0.5, n + 2
+    error = math.sqrt((b + c - (b - c) ** 2 / total) / (total - 1) / total)
+    expected = (b - c) / total + stats.t.ppf([0.025, 0.975], total - 1) * error
+    found = paired_difference(*pairs(better, worse, n))
+    assert (found.value, found.low, found.high) == pytest.approx((0.07, *expected))
+    assert (paired_difference(*pairs(20, 0, 20)).high, paired_difference(*pairs(0, 20, 20)).low) == (1, -1)
+
+
+@pytest.mark.parametrize(
+    ("n", "up", "down"), [(20, 0.02, 0.02), (30, 0.05, 0.01), (30, 0.3, 0.1), (60, 0.5, 0.0), (60, 0.01, 0.0)]
+)
+def test_the_interval_of_a_difference_covers_it(n: int, up: float, down: float) -> None:
+    """Exactly: over all tables that there can be."""
+    covered = 0.0
+    for better in range(n + 1):
+        for worse in range(n + 1 - better):
+            if (chance := stats.multinomial.pmf([better, worse, n - better - worse], n, [up, down, 1 - up - down])) > 1e-6:
+                found = paired_difference(*pairs(better, worse, n))
+                covered += chance * (found.low <= up - down <= found.high)
+    assert covered >= 0.93
+
+
+def test_the_interval_of_a_difference_covers_what_it_should() -> None:
     generator = np.random.default_rng(1)
     covered = 0
     for _ in range(200):
@@ -99,10 +141,9 @@ def test_the_interval_over_seeds_and_items_covers_what_it_should(of_seeds: float
 def test_one_item_effect_is_a_t_test_over_seeds_and_one_seed_effect_over_items() -> None:
     values = np.array([0.1, 0.4, 0.2])
     expected = stats.ttest_1samp(values, 0)
-    mean = crossed_mean(np.repeat(values[:, None], 50, 1))
-    assert mean.p_value == pytest.approx(expected.pvalue)
-    assert (mean.low, mean.high) == pytest.approx(tuple(expected.confidence_interval()))
-    assert crossed_mean(np.repeat(values[None], 50, 0)).p_value == pytest.approx(expected.pvalue)
+    for every in (np.repeat(values[:, None], 50, 1), np.repeat(values[None], 50, 0), values[None]):
+        mean = crossed_mean(every)
+        assert (mean.low, mean.high) == pytest.approx(tuple(expected.confidence_interval()))
 
 
 def test_one_item_has_no_interval_unless_it_is_right_or_wrong() -> None:
