@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.pytorch_utils import Conv1D
 
-from llmrepair.models.loading import causal_architectures, compressible_layers, layer_shapes, meta_model
+from llmrepair.models.loading import compressible_layers, layer_shapes, meta_model
 from llmrepair.pipeline.errors import Problem
 from llmrepair.stages.checkpoints.gptq import format_problems, packages_problem, reading_problems
-from llmrepair.stages.sources.models import adapter_problem, has_adapter, load_config
+from llmrepair.stages.sources.check import problems_with_loading
+from llmrepair.stages.sources.models import load_config
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -21,20 +22,9 @@ if TYPE_CHECKING:
 
 def problems_with_model(stage: Compress) -> list[Problem]:
     config = stage.config
-    model_config = load_config(stage.model)
-    if has_adapter(stage.model):
-        return [adapter_problem(config.model)]
-    architectures = model_config.get("architectures") or []
-    if not (config.trust_remote_code or set(architectures) & causal_architectures()):
-        what = ", ".join(architectures) or "its config.json names no architecture"
-        return [
-            Problem(
-                f"`{config.model}` is no causal language model ({what})",
-                "give a model such as Llama, OPT, GPT-2 or Qwen",
-                "model",
-            )
-        ]
-    settings = model_config.get("quantization_config")
+    if problems := problems_with_loading(config, stage.model):
+        return problems
+    settings = load_config(stage.model).get("quantization_config")
     if not stage.method.parts:
         return [] if settings is None else _problems_with_quantised(config.model, settings)
     if settings is not None:

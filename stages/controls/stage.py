@@ -16,14 +16,7 @@ from llmrepair.stages.controls import CONTROLS
 from llmrepair.stages.controls.base import ControlKind
 from llmrepair.stages.sources.fields import ModelConfig
 from llmrepair.stages.sources.lab import UNTOLD
-from llmrepair.stages.sources.models import (
-    ModelSource,
-    adapter_problem,
-    has_adapter,
-    load_config,
-    resolve_model,
-    roughly_needed,
-)
+from llmrepair.stages.sources.models import ModelSource, load_config, resolve_model, roughly_needed
 from llmrepair.stages.sources.weights import Weights
 
 if TYPE_CHECKING:
@@ -102,9 +95,9 @@ class Control(Weights):
         return {"model": self.model.identity, "start": self.start.identity}
 
     def check(self) -> list[Problem]:
-        if has_adapter(self.model):
-            return [adapter_problem(self.config.model)]
-        if problems := self.kind.problems(self):
+        from llmrepair.stages.sources.check import problems_with_loading
+
+        if problems := problems_with_loading(self.config, self.model) or self.kind.problems(self):
             return problems
         if "quantization_config" not in load_config(self.model):
             return []

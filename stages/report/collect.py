@@ -29,7 +29,8 @@ def report_of(model: str, identity: Mapping[str, Any], evaluations: Sequence[Eva
     """
     subjects = {Conjecture.name: DAMAGED, **{each.name: each.subject for each in DIAGNOSTICS.values()}}
     found = _examined(runner, evaluations, subjects)
-    shown = {each.artifact.name for each in (*evaluations, *(each for those in found.values() for each in those))}
+    shown = {each.artifact.name for each in evaluations}
+    shown |= {each.artifact.name for those in found.values() for each in those}
 
     def is_missed(artifact: Artifact) -> bool:
         shows = artifact.stage in (Evaluate.name, *subjects) and artifact.name not in shown
