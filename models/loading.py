@@ -70,7 +70,8 @@ def load_model(
 def _make_saveable(model: PreTrainedModel) -> None:
     """Takes away what only sampling reads from settings that do not sample, as those of Llama 2 chat were shipped: nothing
     changes by it, and transformers refuses to save a model that has both. Of settings that it refuses for anything else the
-    special tokens stay."""
+    special tokens stay. Nor does it save a model that was asked for attentions which its kernel never has."""
+    model.config.output_attentions = False
     settings, defaults = model.generation_config, GenerationConfig()
     if settings is None:
         return

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import gc
+import json
+import shutil
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors.torch import load_file, save_file
 
 from llmrepair.models.loading import compressible_layers, load_model, load_tokenizer, pick_device
 from llmrepair.models.text import pack_rows
 from llmrepair.models.weight_files import weight_files
+from llmrepair.pipeline.artifact import write_json
 from llmrepair.pipeline.errors import Problem, WorkError
 from llmrepair.pipeline.stage import Context
 from llmrepair.stages.checkpoints.grid import Grid
@@ -25,6 +29,7 @@ from llmrepair.stages.compress.memory import weights_in_memory
 from llmrepair.stages.compress.rows import holding_device, rows_at_once
 from llmrepair.stages.sources.models import hub_snapshot
 from llmrepair.stages.sources.texts import load_texts, tell_fewer
+from llmrepair.stages.sources.weights import CHECKPOINT_FOLDER
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -34,38 +39,56 @@ if TYPE_CHECKING:
     from llmrepair.stages.compress.stage import Compress
     from llmrepair.stages.sources.models import ModelSource
 
+_TOLD_FILE, _TENSORS_FILE = "told.json", "tensors.safetensors"
+
 
 def run(stage: Compress, context: Context) -> dict[str, Any]:
     config, source = stage.config, stage.model
     dense = _files_of(source)
     device = holding_device(weights_in_memory(source, config), pick_device(context.runtime.device))
-    model = load_model(source.location, source.revision, config.dtype, device, config.trust_remote_code)
     if not stage.method.parts:
-        return measure(dense, model)
+        return measure(dense, load_model(source.location, source.revision, config.dtype, device, config.trust_remote_code))
 
+    kept = context.work / "compressed"
+    if not kept.exists():  # else a run that failed behind this has left it
+        _compress_into(kept, stage, context, device)
+    told = json.loads((kept / _TOLD_FILE).read_text(encoding="utf-8"))
+    tensors = load_file(kept / _TENSORS_FILE)
+    gc.collect()  # the fresh process needs the memory of the model, and a traced one is held in cycles
+    torch.cuda.empty_cache()
+    how = config.dtype, device, config.trust_remote_code
+    reloaded = reload_in_fresh_process(kept / CHECKPOINT_FOLDER, *how, tensors["rows"], tensors["expected"], context.work)
+    context.peaks.append(reloaded.memory_bytes)
+    (kept / CHECKPOINT_FOLDER).rename(context.folder / CHECKPOINT_FOLDER)
+    return reloaded.measures | {
+        "calibration_rows": len(tensors["rows"]),
+        "compression_ratio": sum(path.stat().st_size for path in dense) / reloaded.measures["size_bytes"],
+        "output_error": mean(layer["output_error"] for layer in told["layers"]),
+        "reload_difference": reloaded.difference,
+        "five_tokens": {"before": told["before"], "after": reloaded.five_tokens},
+        "layers": told["layers"],
+    }
+
+
+def _compress_into(kept: Path, stage: Compress, context: Context, device: torch.device) -> None:
+    """What takes long: the compressed checkpoint, and what is told of it. It appears when all of it is there."""
+    config, source = stage.config, stage.model
+    model = load_model(source.location, source.revision, config.dtype, device, config.trust_remote_code)
     tokenizer = load_tokenizer(source.location, source.revision, config.trust_remote_code)
     rows = calibration_rows(stage, tokenizer)
     tell_fewer(context.reporter, config.calibration, len(rows), config.samples, "rows of calibration text")
+    draft = kept.with_name("unfinished")
+    shutil.rmtree(draft, ignore_errors=True)
+    checkpoint = draft / CHECKPOINT_FOLDER
+    for part in (tokenizer, model.config, model.generation_config):  # transformers refuses to save some, better now than later
+        if part is not None:
+            part.save_pretrained(checkpoint)
     before = five_tokens(model, tokenizer, rows)
     compressor = compress_layers_of(model, rows, config, stage.method, context)
-    checkpoint = context.folder / "checkpoint"
     save_checkpoint(model, compressor.quantised, config.format, checkpoint)
-    tokenizer.save_pretrained(checkpoint)
-    expected = some_logits(model, rows)
-    layers = compressor.told
-    del model, compressor  # the fresh process needs their memory
-    gc.collect()  # a traced model is held in cycles
-    torch.cuda.empty_cache()
-    reloaded = reload_in_fresh_process(checkpoint, config.dtype, device, config.trust_remote_code, rows, expected, context.work)
-    context.peaks.append(reloaded.memory_bytes)
-    return reloaded.measures | {
-        "calibration_rows": len(rows),
-        "compression_ratio": sum(path.stat().st_size for path in dense) / reloaded.measures["size_bytes"],
-        "output_error": mean(layer["output_error"] for layer in layers),
-        "reload_difference": reloaded.difference,
-        "five_tokens": {"before": before, "after": reloaded.five_tokens},
-        "layers": layers,
-    }
+    save_file({"rows": rows.contiguous(), "expected": some_logits(model, rows)}, draft / _TENSORS_FILE)
+    write_json(draft / _TOLD_FILE, {"before": before, "layers": compressor.told})
+    draft.rename(kept)
 
 
 def calibration_rows(stage: Compress, tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:

@@ -24,7 +24,9 @@ class Compress(Weights):
 
     name: ClassVar[str] = "compress"
     code: ClassVar[str] = "llmrepair.stages.compress.run"
-    after_interruption: ClassVar[str] = "starts again: llm-compressor cannot go on in the middle of a model"
+    after_interruption: ClassVar[str] = (
+        "starts again, as long as no checkpoint was saved: llm-compressor cannot go on in the middle of a model"
+    )
     config: CompressConfig
     model: ModelSource = field(init=False)
     calibration: dict[str, Any] | None = field(init=False, default=None)

@@ -35,6 +35,13 @@ def test_settings_that_transformers_refuses_to_save_keep_the_special_tokens(tmp_
     assert model.generation_config.eos_token_id == [1, 5]
 
 
+def test_a_model_that_was_asked_for_attentions_is_loaded_and_saved(tmp_path: Path) -> None:
+    tiny_model("llama").save_pretrained(tmp_path / "model")
+    settings = json.loads((tmp_path / "model" / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps(settings | {"output_attentions": True}))
+    load_model(str(tmp_path / "model"), None, "float32", torch.device("cpu")).save_pretrained(tmp_path / "saved")
+
+
 def test_what_samples_keeps_its_settings(tmp_path: Path) -> None:
     model = tiny_model("llama")
     model.generation_config.update(do_sample=True, temperature=0.9)

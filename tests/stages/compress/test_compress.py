@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from llmrepair.lab.tokenizer import make_tokenizer
 from llmrepair.models.loading import compressible_layers, load_model
+from llmrepair.pipeline.errors import Problem, WorkError
 from llmrepair.stages.checkpoints.measure import tensor_bytes
 from tests.conftest import CommandLine, tiny_model
 
@@ -159,3 +160,34 @@ def test_a_compression_gives_the_same_bytes_whatever_the_state_of_the_random_num
         path = compress(llmrepair, tmp_path / str(seed), folders["llama"], "--method", method)["path"]
         written.append((Path(path) / "checkpoint" / "model.safetensors").read_bytes())
     assert written[0] == written[1]
+
+
+def test_a_failure_behind_the_compression_does_not_make_it_start_again(
+    llmrepair: CommandLine, tmp_path: Path, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = compress(llmrepair, tmp_path / "whole", folders["llama"])
+    small = ["--model", folders["llama"], "--runs", tmp_path / "runs", "--samples", 16, "--seq-len", 32]
+    with monkeypatch.context() as patch:
+        patch.setattr("llmrepair.stages.compress.run.reload_in_fresh_process", failing)
+        assert llmrepair("compress", *small).code == 1
+    monkeypatch.setattr("llmrepair.stages.compress.run.compress_layers_of", failing)
+    resumed = compress(llmrepair, tmp_path / "runs", folders["llama"])
+    assert resumed["key"] == whole["key"]
+    written = [Path(answer["path"], "checkpoint", "model.safetensors").read_bytes() for answer in (whole, resumed)]
+    assert written[0] == written[1]
+    named = [[layer["name"] for layer in answer["metrics"].pop("layers")] for answer in (whole, resumed)]  # they are timed
+    assert (named[0], whole["metrics"]) == (named[1], resumed["metrics"])
+
+
+def failing(*arguments: object) -> None:
+    raise WorkError(Problem("memory ran out", "wait for others"))
+
+
+def test_what_transformers_refuses_to_save_is_refused_before_the_compression(
+    llmrepair: CommandLine, tmp_path: Path, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmrepair.stages.compress.run.compress_layers_of", lambda *arguments: pytest.fail("it began"))
+    monkeypatch.setattr("transformers.PretrainedConfig.save_pretrained", failing)
+    answer = llmrepair("compress", "--model", folders["llama"], "--runs", tmp_path, "--samples", 16, "--seq-len", 32)
+    assert answer.code == 1
+    assert "memory ran out" in answer.err
