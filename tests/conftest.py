@@ -18,6 +18,8 @@ os.environ["HF_DATASETS_OFFLINE"] = "1"
 
 import torch
 from transformers import (
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
     GPT2Config,
     GPT2LMHeadModel,
     GPTNeoXConfig,
@@ -33,6 +35,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from llmrepair.lab.tokenizer import make_tokenizer
 from tests.child import HERE
 
 hypothesis.settings.register_profile("llmrepair", deadline=None)  # how fast a machine is, is no property
@@ -72,6 +75,21 @@ def tiny_model(family: str, hidden: int = 32) -> PreTrainedModel:
         no_dropout = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
         model = GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, **sizes, **no_dropout, **ids, initializer_range=0.3))
     return model.eval().requires_grad_(False)
+
+
+def picture_model(folder: Path) -> PreTrainedModel:
+    """A tiny random Gemma 3 with a vision tower, saved."""
+    tokenizer = make_tokenizer(128)
+    text = {"vocab_size": len(tokenizer), "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 16}
+    text |= {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512, "sliding_window": 64}
+    vision = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision |= {"image_size": 28, "patch_size": 14}
+    torch.manual_seed(0)
+    config = Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4, initializer_range=0.3)
+    model = Gemma3ForConditionalGeneration(config).eval()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return model
 
 
 @pytest.fixture(params=FAMILIES)

@@ -18,6 +18,7 @@ import typer
 from llmrepair.cli.main import COMMANDS, _load, run
 from llmrepair.pipeline.graph import Node
 from llmrepair.pipeline.runner import Runner
+from tests.conftest import picture_model
 from tests.docs.pages import PAGES, ROOT, blocks, inline_code, name_of
 
 LONG = ("lab train",)  # is parsed; it would train a model
@@ -38,6 +39,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT / "lab" / "weights" / "lab", folder / "lab" / "weights" / "lab")
     for name in ("my-llama", "stories260k"):
         save_model(folder / name)
+    picture_model(folder / "my-gemma")
     for name in ("text.jsonl", "stories.jsonl"):
         (folder / name).write_text(json.dumps({"text": "Ada was born in Oslo."}) + "\n")
     save_tasks(folder / "tasks", folder / "lama")

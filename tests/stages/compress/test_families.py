@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import Gemma3Config, Gemma3ForConditionalGeneration, PreTrainedModel
+from transformers import PreTrainedModel
 
 from llmrepair.lab.tokenizer import make_tokenizer
 from llmrepair.models.loading import compressible_layers, load_model, weight_matrix
@@ -20,7 +20,7 @@ from llmrepair.stages.compress.compressor import Compressor
 from llmrepair.stages.compress.config import CompressConfig
 from llmrepair.stages.compress.methods import METHODS
 from llmrepair.stages.compress.run import compress_layers_of
-from tests.conftest import CommandLine
+from tests.conftest import CommandLine, picture_model
 from tests.docs.pages import ROOT, blocks
 from tests.models.test_tree_attention import LLAMA_LIKE, SIZES, random_model
 
@@ -170,35 +170,18 @@ def test_less_calibration_text_than_asked_for_is_told(llmrepair: CommandLine, tm
 
 
 def test_a_model_that_reads_pictures_too_is_refused_and_its_language_model_taken(
-    llmrepair: CommandLine, tmp_path: Path
+    llmrepair: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = picture_model(tmp_path / "whole")
+    monkeypatch.chdir(tmp_path)
+    whole = picture_model(tmp_path / "my-gemma")
     for command in ("eval --method none", "compress --method rtn", "eval --control overwritten --recovery lora"):
-        answer = llmrepair(*command.split(), "--model", tmp_path / "whole", "--runs", tmp_path / "runs")
+        answer = llmrepair(*command.split(), "--model", "./my-gemma")
         assert answer.code == 2
-        assert f"error: `{tmp_path / 'whole'}` reads more than text (Gemma3ForConditionalGeneration)" in answer.err
+        assert "error: `./my-gemma` reads more than text (Gemma3ForConditionalGeneration)" in answer.err
         assert "docs/faq.md" in answer.err
     (save_text,) = (block.text for block in blocks(ROOT / "docs" / "faq.md") if block.language == "python")
-    places = {"google/gemma-3-4b-it": str(tmp_path / "whole"), "./gemma-text": str(tmp_path / "text")}
-    for named, place in places.items():
-        save_text = save_text.replace(named, place)
     exec(save_text, {})
-    text = load_model(str(tmp_path / "text"), None, "float32", torch.device("cpu"))
+    text = load_model("./my-gemma-text", None, "float32", torch.device("cpu"))
     ids = torch.arange(3, 40)[None]
     assert torch.equal(text(ids).logits, whole(ids).logits)
-    asked = ["--method", "none", "--limit", 2, "--runs", tmp_path / "runs", "--json"]
-    assert llmrepair("eval", "--model", tmp_path / "text", *asked).code == 0
-
-
-def picture_model(folder: Path) -> PreTrainedModel:
-    """A tiny Gemma 3 with a vision tower, saved."""
-    tokenizer = make_tokenizer(128)
-    text = SIZES | {"vocab_size": len(tokenizer), "hidden_size": 64, "intermediate_size": 64, "max_position_embeddings": 512}
-    text |= {"num_key_value_heads": 2, "head_dim": 16, "sliding_window": 64}
-    vision = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    vision |= {"image_size": 28, "patch_size": 14}
-    torch.manual_seed(0)
-    model = Gemma3ForConditionalGeneration(Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4)).eval()
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return model
+    assert llmrepair("eval", "--model", "./my-gemma-text", "--method", "none", "--limit", 2).code == 0
