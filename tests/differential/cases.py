@@ -28,6 +28,7 @@ SOME_FAMILIES = ("llama", "qwen3", "gemma2", "gemma3", "opt", "gpt2", "gpt_neox"
 TOKENIZERS = ("adds nothing", "begins", "ends", "begins and ends", "no pad", "one token for both", "SentencePiece")
 REPAIRS = ("none", "soft prompt", "chosen prompts", "lora", "hard text")
 WORDS, POSITIONS, HIDDEN = 400, 128, 32
+LONG = 19  # tokens of a prompt: more than the window of Gemma's local attention
 HARD_TEXT = "it is working: hello world 中国"
 MOST_DOCUMENTS = 8
 TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}assistant:"
@@ -56,7 +57,7 @@ class Case:
 def repaired(family: str, tokenizer_name: str, repair: str) -> tuple[Placed, Sequence[Reference]]:
     """A repair in place, and references of which document n has number n, modulo how many there are."""
     model, tokenizer = model_of(family), tokenizer_of(tokenizer_name)
-    short, long = (torch.randn(length, HIDDEN, generator=torch.Generator().manual_seed(length)) for length in (4, 9))
+    short, long = (torch.randn(length, HIDDEN, generator=torch.Generator().manual_seed(length)) for length in (4, LONG))
     alone = Reference(model, tokenizer, POSITIONS)
     if repair == "soft prompt":
         placed = Placed(model, build_prompt_cache(model, [short]))
@@ -64,8 +65,8 @@ def repaired(family: str, tokenizer_name: str, repair: str) -> tuple[Placed, Seq
     if repair == "chosen prompts":  # the short one stands where the long one ends
         chosen = DocumentSelector({("task", document): document % 2 for document in range(MOST_DOCUMENTS)})
         placed = Placed(model, build_prompt_cache(model, [short, long]), chosen)
-        starts = [(short, 5), (long, 0)]
-        return placed, [Reference(model, tokenizer, POSITIONS - 9, prompt=prompt, start=start) for prompt, start in starts]
+        starts = [(short, LONG - 4), (long, 0)]
+        return placed, [Reference(model, tokenizer, POSITIONS - LONG, prompt=prompt, start=start) for prompt, start in starts]
     if repair == "lora":
         adapted, merged = (adapted_copy(family) for _ in range(2))
         return Placed(adapted.get_base_model()), [Reference(merged.merge_and_unload(), tokenizer, POSITIONS)]
