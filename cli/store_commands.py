@@ -101,7 +101,7 @@ def why(
     runs: RUNS_OPTION = DEFAULT_RUNS,
     as_json: JSON_OPTION = False,
 ) -> None:
-    from llmrepair.pipeline.differences import differences
+    from llmrepair.pipeline.differences import beside_keys, differences
 
     store = existing_store(runs)
     artifact = store.resolve(key)
@@ -109,11 +109,14 @@ def why(
     if compared.stage != artifact.stage:
         raise RequestError(Problem(f"`{artifact.name}` and `{compared.name}` are of two stages", "give keys of one stage"))
     found = differences(compared.key_document, artifact.key_document, store.find_document)
+    beside = beside_keys(compared.record, artifact.record)
     if as_json:
-        print_json({"key": artifact.name, "compared_with": compared.name, "differences": found})
+        print_json({"key": artifact.name, "compared_with": compared.name, "differences": found, "beside_the_keys": beside})
         return
     print(f"{artifact.name}  {artifact.record['label']}\nagainst {compared.name}  {compared.record['label']}\n")
     print("\n".join(f"- {text}" for text in found) or "they are the same")
+    if beside:
+        print(f"\nnot in the keys, and may change last digits: {', '.join(beside)}")
 
 
 def _most_similar(store: Store, artifact: Artifact) -> Artifact:

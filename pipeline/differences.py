@@ -42,6 +42,16 @@ def version_changes(before: Document, after: Document) -> list[str]:
     return [f"`{library}` {_value(old)} -> {_value(new)}" for library, old, new in changes]
 
 
+_MADE_WITH = {"machine": ("processor", "gpus", "threads"), "runtime": ("device", "batch_size")}
+"""Parts of a record that can change the last digits of a number, for sums are taken in another order, and are in no key."""
+
+
+def beside_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """With what artifacts of these records were made that is not in their keys, where that differs."""
+    made = ({name: of[part].get(name) for part, names in _MADE_WITH.items() for name in names} for of in (before, after))
+    return [f"`{name}` {_value(old)} -> {_value(new)}" for name, old, new in _changes(*made)]
+
+
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     """Name, old and new value; None for what is not there."""
     for name in dict.fromkeys([*before, *after]):

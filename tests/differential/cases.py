@@ -15,7 +15,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTok
 from llmrepair.models.harness import RepairedLM
 from llmrepair.models.lora import new_adapter
 from llmrepair.models.prompt_cache import build_prompt_cache
-from llmrepair.models.selection import DocumentSelector
+from llmrepair.models.routing import Router, see_pool_by_token
+from llmrepair.models.selection import DocumentSelector, EnsembleSelector, TokenSelector
 from llmrepair.stages.repairs.behind_text import behind_text
 from llmrepair.stages.repairs.placed import Placed, Placing
 from llmrepair.stages.repairs.texts import prompt_tokens
@@ -26,7 +27,7 @@ from tests.stages.compress.test_families import FAMILIES
 
 SOME_FAMILIES = ("llama", "qwen3", "gemma2", "gemma3", "opt", "gpt2", "gpt_neox", "phi")
 TOKENIZERS = ("adds nothing", "begins", "ends", "begins and ends", "no pad", "one token for both", "SentencePiece")
-REPAIRS = ("none", "soft prompt", "chosen prompts", "lora", "hard text")
+REPAIRS = ("none", "soft prompt", "chosen prompts", "ensemble", "prompts by token", "lora", "hard text")
 WORDS, POSITIONS, HIDDEN = 400, 128, 32
 LONG = 19  # tokens of a prompt: more than the window of Gemma's local attention
 HARD_TEXT = "it is working: hello world 中国"
@@ -57,32 +58,50 @@ class Case:
 def repaired(family: str, tokenizer_name: str, repair: str) -> tuple[Placed, Sequence[Reference]]:
     """A repair in place, and references of which document n has number n, modulo how many there are."""
     model, tokenizer = model_of(family), tokenizer_of(tokenizer_name)
-    short, long = (torch.randn(length, HIDDEN, generator=torch.Generator().manual_seed(length)) for length in (4, LONG))
     alone = Reference(model, tokenizer, POSITIONS)
     if repair == "soft prompt":
-        placed = Placed(model, build_prompt_cache(model, [short]))
-        return placed, [Reference(model, tokenizer, POSITIONS - 4, prompt=short)]
-    if repair == "chosen prompts":  # the short one stands where the long one ends
-        chosen = DocumentSelector({("task", document): document % 2 for document in range(MOST_DOCUMENTS)})
-        placed = Placed(model, build_prompt_cache(model, [short, long]), chosen)
-        starts = [(short, LONG - 4), (long, 0)]
-        return placed, [Reference(model, tokenizer, POSITIONS - LONG, prompt=prompt, start=start) for prompt, start in starts]
+        (prompt,) = prompts_of(4)
+        return Placed(model, build_prompt_cache(model, [prompt])), [alone._replace(longest=POSITIONS - 4, prompt=prompt)]
+    if repair in ("chosen prompts", "ensemble", "prompts by token"):
+        return pooled(model, alone._replace(longest=POSITIONS - LONG), repair)
     if repair == "lora":
         adapted, merged = (adapted_copy(family) for _ in range(2))
-        return Placed(adapted.get_base_model()), [Reference(merged.merge_and_unload(), tokenizer, POSITIONS)]
+        return Placed(adapted.get_base_model()), [alone._replace(model=merged.merge_and_unload())]
     if repair == "hard text":
         placing = Placing(model, tokenizer, None, None, 0, scoring=lambda pool: lambda texts: [])
         front = alone.tokens(HARD_TEXT + "\n\n")
-        return behind_text(placing, prompt_tokens(HARD_TEXT, tokenizer)), [
-            Reference(model, tokenizer, POSITIONS - len(front), front)
-        ]
+        placed = behind_text(placing, prompt_tokens(HARD_TEXT, tokenizer))
+        return placed, [alone._replace(longest=POSITIONS - len(front), front=front)]
     return Placed(model), [alone]
+
+
+def pooled(model: PreTrainedModel, alone: Reference, repair: str) -> tuple[Placed, Sequence[Reference]]:
+    """Two prompts, of which the short one stands where the long one ends."""
+    prompts = prompts_of(4, LONG)
+    references = [alone._replace(prompt=prompt, start=LONG - len(prompt)) for prompt in prompts]
+    if repair == "prompts by token":
+        ours, eager = copy.deepcopy(model), copy.deepcopy(model)
+        eager.set_attn_implementation("eager")
+        router = Router(ours, build_prompt_cache(ours, prompts))
+        see_pool_by_token(router)
+        both = alone._replace(model=eager, members=references)
+        return Placed(ours, router.cache, TokenSelector(router, 4)), [both._replace(pool=both.side_by_side())]
+    cache = build_prompt_cache(model, prompts)
+    if repair == "ensemble":
+        return Placed(model, cache, EnsembleSelector()), [alone._replace(members=references)]
+    chosen = DocumentSelector({("task", document): document % 2 for document in range(MOST_DOCUMENTS)})
+    return Placed(model, cache, chosen), references
+
+
+def prompts_of(*lengths: int) -> list[torch.Tensor]:
+    return [torch.randn(length, HIDDEN, generator=torch.Generator().manual_seed(length)) for length in lengths]
 
 
 @cache
 def model_of(family: str) -> PreTrainedModel:
     name, sizes = FAMILIES[family]
-    return random_model(name, **sizes | {"vocab_size": WORDS})
+    # Gemma 2's cap on scores is left out, for transformers does so with its fast attention, and with the eager one not
+    return random_model(name, **sizes | {"vocab_size": WORDS, "attn_logit_softcapping": None})
 
 
 def adapted_copy(family: str) -> Any:

@@ -1,10 +1,10 @@
 """What a model says, asked for one text at a time: transformers and arithmetic, and nothing of this project."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 
 class Reference(NamedTuple):
@@ -14,6 +14,8 @@ class Reference(NamedTuple):
     front: Sequence[int] = ()  # which is token ids, or vectors [n, E] whose first has position `start`
     prompt: torch.Tensor | None = None
     start: int = 0
+    members: Sequence["Reference"] = ()  # of an ensemble, or of a pool of which each token sees one
+    pool: Sequence[Any] = ()  # what `side_by_side` gives
 
     def tokens(self, text: str, bare: bool = False) -> list[int]:
         """Begun once: by what stands in front, the text itself, its tokenizer, or where it is bare. Never ended."""
@@ -39,7 +41,7 @@ class Reference(NamedTuple):
         return sum(self.scored(window, start, len(window))[0] for window, start in windows)
 
     def scored(self, tokens: list[int], first: int, length: int) -> tuple[float, bool]:  # as much is lost as of `length` tokens
-        rows = self.logits(tokens[max(0, length - self.longest - 1) : max(first, len(tokens) - 1)]).log_softmax(-1)
+        rows = self.said(tokens[max(0, length - self.longest - 1) : max(first, len(tokens) - 1)])
         pairs = list(zip(rows[len(rows) + first - len(tokens) :], tokens[first:], strict=True))
         return sum(float(row[token]) for row, token in pairs), all(int(row.argmax()) == token for row, token in pairs)
 
@@ -47,14 +49,52 @@ class Reference(NamedTuple):
         new, margin, stop = list[int](), 1.0, [*stop, self.tokenizer.eos_token]
         tokens = (self.tokens(context) or self.tokens("", bare=True))[most - self.longest :]
         while len(new) < most and not any(string in self.tokenizer.decode(new) for string in stop):
-            best = self.logits(tokens + new)[-1].topk(2)
+            best = self.said(tokens + new)[-1].topk(2)
             new, margin = [*new, int(best.indices[0])], min(margin, float(best.values[0] - best.values[1]))
         return min((self.tokenizer.decode(new, skip_special_tokens=True).split(each)[0] for each in stop), key=len), margin
 
     @torch.no_grad()
-    def logits(self, tokens: list[int]) -> torch.Tensor:
+    def said(self, tokens: list[int]) -> torch.Tensor:  # log-probabilities of what is next
         ids = torch.tensor([[*self.front, *tokens]])
+        if self.pool:
+            return self.seeing(ids, self.chosen(ids)).logits[0].log_softmax(-1)
+        if self.members:
+            return torch.stack([member.said(tokens) for member in self.members]).mean(0)
         if self.prompt is None:
-            return self.model(ids).logits[0]
+            return self.model(ids).logits[0].log_softmax(-1)
         vectors = torch.cat([self.prompt[None], self.model.get_input_embeddings()(ids)], dim=1)
-        return self.model(inputs_embeds=vectors, position_ids=self.start + torch.arange(vectors.shape[1])[None]).logits[0]
+        places = self.start + torch.arange(vectors.shape[1])[None]
+        return self.model(inputs_embeds=vectors, position_ids=places).logits[0, len(self.prompt) :].log_softmax(-1)
+
+    def chosen(self, ids: torch.Tensor) -> torch.Tensor:  # the prompt that each token attends to most in the first layer
+        weights = self.seeing(ids, None).attentions[0][0].mean(0)
+        lengths = [len(member.prompt) for member in self.members]
+        parts = weights.split([*lengths, ids.shape[1]], dim=-1)[:-1]
+        return torch.stack([part.mean(-1) for part in parts]).argmax(0)
+
+    @torch.no_grad()
+    def side_by_side(self) -> list[Any]:  # keys and values of all members' prompts in each layer
+        caches = [DynamicCache() for _ in self.members]
+        for cache, member in zip(caches, self.members, strict=True):
+            places = member.start + torch.arange(len(member.prompt))[None]
+            self.model(inputs_embeds=member.prompt[None], position_ids=places, past_key_values=cache)
+        layers = zip(*(cache.layers for cache in caches), strict=True)
+        return [
+            tuple(torch.cat([getattr(each, part) for each in those], -2) for part in ("keys", "values")) for those in layers
+        ]
+
+    def seeing(self, ids: torch.Tensor, chosen: torch.Tensor | None) -> Any:  # eager, behind all prompts side by side
+        starts = [member.start + torch.arange(len(member.prompt)) for member in self.members]
+        end, past = int(starts[-1][-1]) + 1, DynamicCache()
+        for number, states in enumerate(self.pool):
+            past.update(*states, number)
+        rows, columns = end + torch.arange(ids.shape[1]), torch.cat([*starts, end + torch.arange(ids.shape[1])])
+        owners = torch.cat([torch.full((len(places),), number) for number, places in enumerate(starts)])
+        seen = columns <= rows[:, None]
+        if chosen is not None:
+            seen[:, : len(owners)] &= owners == chosen[:, None]
+        near = rows[:, None] - columns < (getattr(self.model.config, "sliding_window", None) or len(columns) + end)
+        full, local = (torch.where(each, 0.0, torch.finfo(torch.float32).min)[None, None] for each in (seen, seen & near))
+        is_local = "sliding_attention" in (getattr(self.model.config, "layer_types", None) or ())
+        mask = {"full_attention": full, "sliding_attention": local} if is_local else full
+        return self.model(ids, past_key_values=past, attention_mask=mask, position_ids=rows[None], output_attentions=True)

@@ -305,6 +305,14 @@ def test_why(folder: Path, llmrepair: CommandLine) -> None:
     assert found[0] == "`method` magnitude -> rtn"
     assert llmrepair("why", rtn, "--json").json["compared_with"] == f"compress/{magnitude}"
     assert "- `method` magnitude -> rtn" in llmrepair("why", rtn).out
+    assert "not in the keys" not in llmrepair("why", rtn).out
+    file = folder / "runs" / "compress" / rtn / "record.json"
+    record = json.loads(file.read_text())
+    machine = record["machine"] | {"threads": record["machine"]["threads"] + 1}
+    file.write_text(json.dumps(record | {"machine": machine}))
+    changed = f"`threads` {machine['threads'] - 1} -> {machine['threads']}"
+    assert llmrepair("why", rtn, "--json").json["beside_the_keys"] == [changed]
+    assert f"\nnot in the keys, and may change last digits: {changed}\n" in llmrepair("why", rtn).out
 
 
 def test_rm_with_and_without_children(folder: Path, llmrepair: CommandLine) -> None:
