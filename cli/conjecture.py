@@ -40,8 +40,9 @@ def print_conjecture(artifact: Artifact) -> None:
     for task, result in found["tasks"].items():
         (_print_texts if result["kind"] == "texts" else _print_answers)(task, result)
     seeds = ", ".join(map(str, found["seeds"]))
-    print(f"\n{CHANGES_NOTE}")
-    print(f"shares in % with 95 % intervals, over items and tuning seeds ({seeds}); everything is in {artifact.path}")
+    if any(result["kind"] == "answers" for result in found["tasks"].values()):
+        print(f"\n{CHANGES_NOTE}")
+    print(f"\nshares in % with 95 % intervals, over items and tuning seeds ({seeds}); everything is in {artifact.path}")
 
 
 def _print_answers(task: str, result: Mapping[str, Any]) -> None:
