@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from llmrepair.models.checkpoint import Misfit
+from llmrepair.models.failures import WrongFile
 from llmrepair.models.gptq import import_gptqmodel, unpack_layers
 from llmrepair.models.postponed import postponed
 
@@ -41,6 +43,9 @@ def load_model(
         location: folder or Hub id.
         revision: commit hash of a Hub id.
         dtype: name of a torch dtype.
+
+    Raises:
+        WrongFile: the files lack a tensor, or hold one of another shape: transformers would draw it at random.
     """
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     config = AutoConfig.from_pretrained(location, **options)
@@ -56,7 +61,14 @@ def load_model(
         options["quantization_config"] = CompressedTensorsConfig(dequantize=True)
     if device.type == "cuda" and not is_gptq:
         options["device_map"] = {"": device}  # read and unpacked there: neither the CPU's speed nor its memory counts
-    model = AutoModelForCausalLM.from_pretrained(location, dtype=getattr(torch, dtype), use_safetensors=True, **options)
+    options |= {
+        "use_safetensors": True,
+        "ignore_mismatched_sizes": True,
+        "output_loading_info": True,
+    }  # which are refused below
+    model, info = AutoModelForCausalLM.from_pretrained(location, dtype=getattr(torch, dtype), **options)
+    if wrong := str(Misfit.of(info)):
+        raise WrongFile(f"the weights of `{location}` do not fit: {wrong}", "copy or download the model again")
     if is_gptq:
         unpack_layers(model, meta_model(location, revision, trust_remote_code))
     elif quantisation:

@@ -11,7 +11,6 @@ from transformers.pytorch_utils import Conv1D
 from llmrepair.models.loading import compressible_layers, layer_shapes, meta_model
 from llmrepair.pipeline.errors import Problem
 from llmrepair.stages.checkpoints.gptq import format_problems, packages_problem, reading_problems
-from llmrepair.stages.sources.check import problems_with_loading
 from llmrepair.stages.sources.models import load_config
 
 if TYPE_CHECKING:
@@ -21,10 +20,9 @@ if TYPE_CHECKING:
 
 
 def problems_with_model(stage: Compress) -> list[Problem]:
-    config = stage.config
-    if problems := problems_with_loading(config, stage.model):
+    if problems := stage.model_problems():
         return problems
-    settings = load_config(stage.model).get("quantization_config")
+    config, settings = stage.config, load_config(stage.model).get("quantization_config")
     if not stage.method.parts:
         return [] if settings is None else _problems_with_quantised(config.model, settings)
     if settings is not None:

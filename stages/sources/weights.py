@@ -12,6 +12,9 @@ from llmrepair.stages.sources.models import ModelSource
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from llmrepair.pipeline.errors import Problem
+    from llmrepair.pipeline.keys import DigestCache
+
 CHECKPOINT_FOLDER = "checkpoint"
 MODEL_LIBRARIES = ("torch", "transformers", "tokenizers")
 """What every model is loaded and computed with."""
@@ -28,10 +31,23 @@ class Weights(Stage):
     config: ModelConfig
     model: ModelSource
     """The dense model, which `sources()` finds."""
+    digests: DigestCache
+    """Which `sources()` was given: it also holds what was found in the model's files."""
 
     def checkpoint(self, artifact: Artifact) -> tuple[str, str | None]:
         """Where the artifact's weights are: location and revision for `from_pretrained`."""
         return str(artifact.path / CHECKPOINT_FOLDER), None
+
+    def model_problems(self) -> list[Problem]:
+        """What is wrong with the files of the dense model."""
+        from llmrepair.stages.sources.inspection import model_problems
+
+        return model_problems(self, self.digests)
+
+    def notes(self) -> list[str]:
+        from llmrepair.stages.sources.inspection import model_notes
+
+        return model_notes(self)
 
     def read_with(self) -> tuple[str, ...]:
         """The libraries that its checkpoint is loaded and computed with."""
