@@ -65,3 +65,41 @@ def reason(error: BaseException) -> str:
 def _is_panic(error: BaseException) -> bool:
     """Whether it is how libraries in Rust fail where they did not expect to; it is no `Exception`."""
     return type(error).__name__ == "PanicException"
+
+
+def utf8_text(path: Path, hint: str, option: str | None = None) -> str:
+    """The content of a text file, with lines that end in a line feed.
+
+    Raises:
+        RequestError: it is none; names the line.
+    """
+    with reading(f"`{path}`", hint, option):
+        content = path.read_bytes()
+    try:
+        return content.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise RequestError(Problem(f"{path}:{line} is no UTF-8", hint, option)) from error
+
+
+def json_lines(path: Path, hint: str, option: str | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Number and content of each line that is not empty.
+
+    Raises:
+        RequestError: a line is no JSON object; names it.
+    """
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield number, _object_of(line, f"{path}:{number}", hint, option)
+
+
+def _object_of(line: bytes, place: str, hint: str, option: str | None) -> dict[str, Any]:
+    try:
+        value = json.loads(line.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        what = "UTF-8" if isinstance(error, UnicodeDecodeError) else "JSON"
+        raise RequestError(Problem(f"{place} is no {what}", hint, option)) from error
+    if not isinstance(value, dict):
+        raise RequestError(Problem(f"{place} is no JSON object", hint, option))
+    return value

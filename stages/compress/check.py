@@ -12,6 +12,7 @@ from llmrepair.models.loading import compressible_layers, layer_shapes, meta_mod
 from llmrepair.pipeline.errors import Problem
 from llmrepair.stages.checkpoints.gptq import format_problems, packages_problem, reading_problems
 from llmrepair.stages.sources.models import load_config
+from llmrepair.stages.sources.texts import CALIBRATION_TEXT, row_problems
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -34,6 +35,7 @@ def problems_with_model(stage: Compress) -> list[Problem]:
         *_format_problems(stage, model),
         *_shape_problems(stage, model),
         *_length_problems(stage, model.config),
+        *_text_problems(stage),
     ]
 
 
@@ -106,6 +108,12 @@ def _length_problems(stage: Compress, config: PretrainedConfig) -> list[Problem]
             "seq_len",
         )
     ]
+
+
+def _text_problems(stage: Compress) -> list[Problem]:
+    assert stage.calibration is not None  # there is something to calibrate
+    data, tokens = stage.config.calibration, stage.config.seq_len
+    return row_problems(data, stage.calibration, stage, 1, tokens, CALIBRATION_TEXT)
 
 
 def _listed(values: Iterable[object]) -> str:

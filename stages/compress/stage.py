@@ -58,7 +58,7 @@ class Compress(Weights):
         self.digests = digests
         self.model = resolve_model(self.config.model, self.config.revision, digests.digests)
         if self.method.parts:
-            self.calibration = resolve_text(self.config.calibration, digests.digest)
+            self.calibration = resolve_text(self.config.calibration, digests, "calibration")
         calibration = {"calibration": self.calibration} if self.calibration is not None else {}
         return {"model": self.model.identity} | calibration
 

@@ -53,8 +53,8 @@ def _tokenizer_problem(weights: Weights) -> Problem | None:
     with reading(f"{CONFIG_FILE} of `{model}`", COPY_AGAIN, "model"):
         rows = meta_model(weights.model.location, weights.model.revision, weights.config.trust_remote_code)
         embedded = rows.get_input_embeddings().weight.shape[0]
-    with reading(f"the tokenizer of `{model}`", "copy or download its tokenizer's files again", "model"):
-        tokenizer = weights.tokenizer()
+    tokenizer = weights.tokenizer()
+    with reading(f"the tokenizer of `{model}`", COPY_AGAIN, "model"):
         tokens_behind(tokenizer)
         highest = max(tokenizer.get_vocab().values())
     if highest < embedded:

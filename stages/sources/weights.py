@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llmrepair.pipeline.artifact import Artifact
+from llmrepair.pipeline.reading import reading
 from llmrepair.pipeline.stage import Stage
 from llmrepair.stages.sources.fields import ModelConfig
 from llmrepair.stages.sources.models import ModelSource
@@ -54,7 +55,12 @@ class Weights(Stage):
         return MODEL_LIBRARIES
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The dense model's, which is the checkpoint's too."""
+        """The dense model's, which is the checkpoint's too.
+
+        Raises:
+            RequestError: there is none that can be read.
+        """
         from llmrepair.models.loading import load_tokenizer
 
-        return load_tokenizer(self.model.location, self.model.revision, self.config.trust_remote_code)
+        with reading(f"the tokenizer of `{self.config.model}`", "copy or download its tokenizer's files again", "model"):
+            return load_tokenizer(self.model.location, self.model.revision, self.config.trust_remote_code)

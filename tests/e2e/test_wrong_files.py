@@ -132,7 +132,7 @@ def refused(llmrepair: CommandLine, folder: Path, words: tuple[str, ...], *argum
 WRONG_TEXTS: dict[str, tuple[str, bytes, tuple[str, ...]]] = {
     "binary": ("text.txt", bytes(range(256)) * 9, ("UTF-8",)),
     "not UTF-8": ("text.txt", "Ada\nÉmile\n".encode("latin-1") * 9, ("text.txt:2", "UTF-8")),
-    "one word": ("text.txt", b"Ada", ("not enough text",)),
+    "one word": ("text.txt", b"Ada", ("text.txt",)),
     "empty": ("text.txt", b"", ("text.txt", "no text")),
     "broken line": ("text.jsonl", b'{"text": "Ada comes from Oslo"}\n{"text": \n', ("text.jsonl:2",)),
     "no object": ("text.jsonl", b'{"text": "Ada comes from Oslo"}\n\n3\n', ("text.jsonl:3",)),

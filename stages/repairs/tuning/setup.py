@@ -30,9 +30,10 @@ from llmrepair.models.training import (
 from llmrepair.pipeline.errors import Problem, WorkError
 from llmrepair.pipeline.progress import Bar
 from llmrepair.pipeline.stage import Context
+from llmrepair.stages.repairs.tuning.config import FEWEST_ROWS
 from llmrepair.stages.sources.lab import world_of
 from llmrepair.stages.sources.loading import load_weights
-from llmrepair.stages.sources.texts import load_texts, tell_fewer
+from llmrepair.stages.sources.texts import TUNING_TEXT, load_texts, tell_fewer, too_few_rows
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -101,8 +102,7 @@ def _split_rows(
     rows = pack_rows(texts, tokenizer, config.tuning_samples, config.tuning_seq_len)
     held_out = int(len(rows) * _VALIDATION_SHARE)
     if not held_out:
-        message = f"`{config.tuning_data}` gives {len(rows)} rows of {config.tuning_seq_len} tokens, and 10 are the least"
-        raise WorkError(Problem(message, "give more text with --tuning-data, or a smaller --tuning-seq-len"))
+        raise WorkError(too_few_rows(config.tuning_data, len(rows), FEWEST_ROWS, config.tuning_seq_len, TUNING_TEXT))
     return rows[:-held_out], rows[-held_out:]
 
 
