@@ -54,13 +54,13 @@ def misfit(model: PreTrainedModel, files: Sequence[Path]) -> Misfit:
         ValueError: tensors that are made of several in the files cannot be made.
     """
     state = {name: torch.empty(shape, device="meta") for file in files for name, shape in shapes(file).items()}
-    options = {"device_map": "meta", "ignore_mismatched_sizes": True, "output_loading_info": True}
+    options: dict[str, Any] = {"device_map": "meta", "ignore_mismatched_sizes": True, "output_loading_info": True}
     try:
-        _, info = type(model).from_pretrained(None, config=model.config, state_dict=state, **options)
+        loaded: Any = type(model).from_pretrained(None, config=model.config, state_dict=state, **options)
     except RuntimeError as error:
         message = "of the tensors that are joined on loading, such as those of experts, some are missing or of another shape"
         raise ValueError(message) from error
-    return Misfit.of(info)
+    return Misfit.of(loaded[1])
 
 
 def shapes(file: Path) -> dict[str, list[int]]:

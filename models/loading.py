@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -61,14 +61,7 @@ def load_model(
         options["quantization_config"] = CompressedTensorsConfig(dequantize=True)
     if device.type == "cuda" and not is_gptq:
         options["device_map"] = {"": device}  # read and unpacked there: neither the CPU's speed nor its memory counts
-    options |= {
-        "use_safetensors": True,
-        "ignore_mismatched_sizes": True,
-        "output_loading_info": True,
-    }  # which are refused below
-    model, info = AutoModelForCausalLM.from_pretrained(location, dtype=getattr(torch, dtype), **options)
-    if wrong := str(Misfit.of(info)):
-        raise WrongFile(f"the weights of `{location}` do not fit: {wrong}", "copy or download the model again")
+    model = _loaded_whole(location, getattr(torch, dtype), options)
     if is_gptq:
         unpack_layers(model, meta_model(location, revision, trust_remote_code))
     elif quantisation:
@@ -77,6 +70,16 @@ def load_model(
     torch.backends.cuda.enable_cudnn_sdp(False)  # it plans for half a second for each shape, and no two batches are alike
     model.to(device)  # type: ignore[arg-type]
     return model.eval().requires_grad_(False)
+
+
+def _loaded_whole(location: str, dtype: torch.dtype, options: dict[str, Any]) -> PreTrainedModel:
+    """A model whose every tensor comes from its files."""
+    asked = {**options, "use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True}
+    loaded: Any = AutoModelForCausalLM.from_pretrained(location, dtype=dtype, **asked)
+    model, info = loaded
+    if wrong := str(Misfit.of(info)):
+        raise WrongFile(f"the weights of `{location}` do not fit: {wrong}", "copy or download the model again")
+    return cast("PreTrainedModel", model)
 
 
 def _make_saveable(model: PreTrainedModel) -> None:

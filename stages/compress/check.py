@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.pytorch_utils import Conv1D
 
-from llmrepair.models.loading import compressible_layers, layer_shapes, meta_model
+from llmrepair.models.loading import compressible_layers, layer_shapes
 from llmrepair.pipeline.errors import Problem
 from llmrepair.stages.checkpoints.gptq import format_problems, packages_problem, reading_problems
 from llmrepair.stages.sources.models import load_config
@@ -29,7 +29,7 @@ def problems_with_model(stage: Compress) -> list[Problem]:
     if settings is not None:
         hint = "give the dense model with --model, or keep this one as it is with --method none"
         return [Problem(f"`{config.model}` is quantised already", hint, "model")]
-    model = meta_model(stage.model.location, stage.model.revision, config.trust_remote_code)
+    model = stage.architecture()
     return [
         *_family_problems(stage, model),
         *_format_problems(stage, model),

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmrepair.lab.tasks import LAB_TASKS, data_file
 from llmrepair.pipeline.errors import LlmrepairError, Problem, RequestError
 from llmrepair.pipeline.reading import json_lines, reason
 from llmrepair.stages.evaluate.tasks.task_data import files_in
@@ -25,9 +26,37 @@ def document_problems(stage: Evaluate) -> list[Problem]:
     Documents of the Hub, and of the lab, are taken as they are.
     """
     folder = stage.config.tasks_data
+    if (problem := _limit_problem(stage)) is not None:
+        return [problem]
     if folder is None or not all("data" in identity for identity in stage.task_identities.values()):
         return []
-    return list(_problems(folder, stage.config, json.dumps(stage.task_identities, sort_keys=True)))
+    asked = stage.config.model_copy(update={"recovery": "none"})  # whatever is done to the model, the same is asked
+    return list(_problems(folder, asked, json.dumps(stage.task_identities, sort_keys=True)))
+
+
+def _limit_problem(stage: Evaluate) -> Problem | None:
+    """Says so if each task has fewer documents than are asked for: the same evaluation would have another key."""
+    limit, folder = stage.config.limit, stage.config.tasks_data
+    files = [_asked(name, folder) for name in stage.task_identities]
+    if limit is None or None in files:
+        return None
+    most = max(sum(map(_lines, of_task)) for of_task in files if of_task is not None)
+    if limit <= most:
+        return None
+    message = f"--limit {limit} is more than the {most} documents that there are"
+    return Problem(message, f"leave it out, or give {most} or less", "limit")
+
+
+def _asked(task: str, folder: Path | None) -> list[Path] | None:
+    """The files whose lines a task asks; None where they are not in a folder that is known."""
+    if task in LAB_TASKS:
+        return [data_file(task)]
+    return [files_in(folder, task)["test"]] if folder is not None and "test" in files_in(folder, task) else None
+
+
+def _lines(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(1 for line in file if line.strip())
 
 
 @lru_cache(maxsize=64)

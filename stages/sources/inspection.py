@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llmrepair.models.checkpoint import Misfit, first_not_finite, misfit, shapes
-from llmrepair.models.loading import meta_model
 from llmrepair.models.text import tokens_behind
 from llmrepair.models.weight_files import weight_files
 from llmrepair.pipeline.errors import Problem
@@ -50,9 +49,8 @@ def _kind_problem(weights: Weights) -> Problem | None:
 def _tokenizer_problem(weights: Weights) -> Problem | None:
     """Says so if it gives ids that the model has no embedding of."""
     model = weights.config.model
-    with reading(f"{CONFIG_FILE} of `{model}`", COPY_AGAIN, "model"):
-        rows = meta_model(weights.model.location, weights.model.revision, weights.config.trust_remote_code)
-        embedded = rows.get_input_embeddings().weight.shape[0]
+    embeddings: Any = weights.architecture().get_input_embeddings()
+    embedded = len(embeddings.weight)
     tokenizer = weights.tokenizer()
     with reading(f"the tokenizer of `{model}`", COPY_AGAIN, "model"):
         tokens_behind(tokenizer)
@@ -89,11 +87,10 @@ def model_notes(weights: Weights) -> list[str]:
 
 def _misfit(weights: Weights, files: Sequence[Path]) -> Misfit | None:
     """None where weights are packed: what they are is found when they are loaded."""
-    source = weights.model
-    if load_config(source).get("quantization_config") is not None:
+    if load_config(weights.model).get("quantization_config") is not None:
         return None
     with reading(_told(weights, files), COPY_AGAIN, "model"):
-        return misfit(meta_model(source.location, source.revision, weights.config.trust_remote_code), files)
+        return misfit(weights.architecture(), files)
 
 
 def _told(weights: Weights, files: Sequence[Path]) -> str:

@@ -8,10 +8,10 @@ from llmrepair.pipeline.artifact import Artifact
 from llmrepair.pipeline.reading import reading
 from llmrepair.pipeline.stage import Stage
 from llmrepair.stages.sources.fields import ModelConfig
-from llmrepair.stages.sources.models import ModelSource
+from llmrepair.stages.sources.models import CONFIG_FILE, COPY_AGAIN, ModelSource
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from llmrepair.pipeline.errors import Problem
     from llmrepair.pipeline.keys import DigestCache
@@ -54,6 +54,17 @@ class Weights(Stage):
         """The libraries that its checkpoint is loaded and computed with."""
         return MODEL_LIBRARIES
 
+    def architecture(self) -> PreTrainedModel:
+        """The dense model's modules and shapes without weights.
+
+        Raises:
+            RequestError: its config.json is not that of a model.
+        """
+        from llmrepair.models.loading import meta_model
+
+        with reading(f"{CONFIG_FILE} of `{self.config.model}`", COPY_AGAIN, "model"):
+            return meta_model(self.model.location, self.model.revision, self.config.trust_remote_code)
+
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The dense model's, which is the checkpoint's too.
 
@@ -62,5 +73,5 @@ class Weights(Stage):
         """
         from llmrepair.models.loading import load_tokenizer
 
-        with reading(f"the tokenizer of `{self.config.model}`", "copy or download its tokenizer's files again", "model"):
+        with reading(f"the tokenizer of `{self.config.model}`", COPY_AGAIN, "model"):
             return load_tokenizer(self.model.location, self.model.revision, self.config.trust_remote_code)

@@ -192,7 +192,6 @@ TOO_LARGE: dict[str, list[object]] = {
     "--lengths": ["tune-prompts", "--method", "none", "--lengths", 100_000],
     "--virtual-tokens": ["tune-ptune", "--method", "none", "--virtual-tokens", 100_000],
     "--samples": ["compress", "--method", "rtn", "--samples", 10_000_000],
-    "--tuning-samples": ["tune-lora", "--method", "none", "--tuning-samples", 10_000_000],
     "--limit": ["eval", "--method", "none", "--limit", 10_000_000],
 }
 
