@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -39,6 +39,19 @@ class Artifact:
         """Metrics, timings, versions, device: what was seen when it was made."""
         return self.read_json(RECORD_FILE)
 
+    @cached_property
+    def is_readable(self) -> bool:
+        """Whether its key and record are such as this version writes."""
+        try:
+            return _holds(self.key_document, _KEY_FIELDS) and _holds(self.record, _RECORD_FIELDS)
+        except (WorkError, OSError):
+            return False
+
+    @property
+    def label(self) -> str:
+        """A few words for people."""
+        return str(self.record["label"]) if self.is_readable else "damaged"
+
     @property
     def metrics(self) -> dict[str, Any]:
         metrics: dict[str, Any] = self.record["metrics"]
@@ -58,7 +71,7 @@ class Artifact:
         """
         try:
             return json.loads((self.path / name).read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError) as error:
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, RecursionError) as error:
             hint = "put it aside with `llmrepair verify`, and what needs it makes it again"
             raise WorkError(Problem(f"`{self.name}` is damaged: {name} cannot be read", hint)) from error
 
@@ -76,7 +89,7 @@ class Artifact:
             return self._damage(digest_up_to)
         except PermissionError:  # says nothing about the files
             raise
-        except (OSError, WorkError, KeyError, TypeError) as error:
+        except (OSError, WorkError, ValueError, LookupError, TypeError, AttributeError) as error:
             return f"it cannot be read ({type(error).__name__})"
 
     def _damage(self, digest_up_to: int | None) -> str | None:
@@ -91,6 +104,23 @@ class Artifact:
             if size != written[name]["bytes"] or (is_read and file_digest(path) != written[name]["sha256"]):
                 return f"{name} is not what was written"
         return None if document_key(self.key_document) == self.key else f"{KEY_FILE} is that of another key"
+
+
+_KEY_FIELDS: Mapping[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("config", "inputs", "sources", "code"), dict),
+    "scheme": int,
+    "stage": str,
+}
+_RECORD_FIELDS: Mapping[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("tags", "options", "metrics"), dict),
+    **dict.fromkeys(("label", "started"), str),
+    "seconds": (int, float),
+    "size_bytes": int,
+}
+
+
+def _holds(document: Any, fields: Mapping[str, type | tuple[type, ...]]) -> bool:
+    return isinstance(document, dict) and all(isinstance(document.get(name), kind) for name, kind in fields.items())
 
 
 def files_below(folder: Path) -> list[Path]:

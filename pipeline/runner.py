@@ -119,6 +119,8 @@ class Runner:
         """
         if not nodes:
             return
+        with _told_failures(nodes[0].stage):
+            self.store.need_room()
         self.store.clear_dead()
         with self.reporter.busy(_checking(nodes)), no_garbage_collection():
             problems = self._problems(nodes, run_here)

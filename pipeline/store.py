@@ -75,10 +75,22 @@ class Store:
     def find_document(self, name: str) -> dict[str, Any] | None:
         """What the key of the finished artifact `stage/key` was computed from."""
         artifact = self.find(name)
-        return artifact.key_document if artifact is not None else None
+        return artifact.key_document if artifact is not None and artifact.is_readable else None
 
-    def artifacts(self) -> Iterator[Artifact]:
-        """All finished artifacts, by stage and key."""
+    def artifacts(self, on_damaged: Callable[[Artifact], None] = lambda artifact: None) -> Iterator[Artifact]:
+        """All finished artifacts that can be read, by stage and key.
+
+        Args:
+            on_damaged: told of each of the others.
+        """
+        for artifact in self.folders():
+            if artifact.is_readable:
+                yield artifact
+            else:
+                on_damaged(artifact)
+
+    def folders(self) -> Iterator[Artifact]:
+        """All finished artifacts, whatever is in them, by stage and key."""
         for stage in sorted(entry.name for entry in os.scandir(self.root) if is_stage_name(entry.name) and entry.is_dir()):
             folder = self.root / stage
             for key in sorted(entry.name for entry in os.scandir(folder) if _KEY.fullmatch(entry.name) and entry.is_dir()):
@@ -89,8 +101,17 @@ class Store:
 
         Raises:
             RequestError: none or several do.
+            WorkError: it cannot be read.
         """
-        matches = [a for a in self.artifacts() if a.key.startswith(prefix) or a.name.startswith(prefix)]
+        artifact = self.resolve_folder(prefix)
+        if not artifact.is_readable:
+            hint = "put it aside with `llmrepair verify`, and what needs it makes it again"
+            raise WorkError(Problem(f"`{artifact.name}` is damaged: its key or record cannot be read", hint))
+        return artifact
+
+    def resolve_folder(self, prefix: str) -> Artifact:
+        """The same, whatever is in it."""
+        matches = [a for a in self.folders() if a.key.startswith(prefix) or a.name.startswith(prefix)]
         if len(matches) == 1:
             return matches[0]
         if not matches:
@@ -113,7 +134,7 @@ class Store:
                 lease.acquire(timeout=_POLL_SECONDS, poll_interval=0.1)
                 break
             except Timeout:
-                self._need_room()
+                self.need_room()
                 owner = lease.owner
                 on_wait(f"process {owner.pid} on {owner.hostname.partition('?')[0]}" if owner else "another process")
         try:
@@ -121,13 +142,17 @@ class Store:
         finally:
             lease.release()
 
-    def _need_room(self) -> None:
-        """Fails on a full disk: there nobody can take over the lock of the dead, and would wait for it in silence."""
+    def need_room(self) -> None:
+        """Fails where nothing can be written: on a full disk nobody can take over the lock of the dead, and would wait for it
+        in silence.
+        """
         probe = self.root / ".locks" / f".probe-{secrets.token_hex(4)}"
         try:
+            probe.parent.mkdir(exist_ok=True)
             probe.write_text("room")
         finally:
-            probe.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # there may be no folder
+                probe.unlink()
 
     def _lease(self, name: str) -> SoftFileLease:
         from filelock import SoftFileLease
