@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -130,3 +131,16 @@ def files_below(folder: Path) -> list[Path]:
 
 def write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def first_not_finite(value: Any, place: str = "") -> str | None:
+    """Where the first number of a JSON value stands that is none or infinite: `layers.model.layers.0.output_error`."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else place.removeprefix(".")
+    if isinstance(value, dict):
+        named = value.items()
+    elif isinstance(value, (list, tuple)):
+        named = ((each.get("name", number) if isinstance(each, dict) else number, each) for number, each in enumerate(value))
+    else:
+        return None
+    return next((found for name, each in named if (found := first_not_finite(each, f"{place}.{name}")) is not None), None)

@@ -31,7 +31,7 @@ def reading(what: str, hint: str, option: str | None = None) -> Iterator[None]:
     except BaseException as error:
         if not (isinstance(error, Exception) or _is_panic(error)) or is_out_of_memory(error) or says_disk_is_full(error):
             raise
-        raise RequestError(Problem(f"{what} cannot be read: {reason(error)}", hint, option)) from error
+        raise RequestError(Problem(f"{what} cannot be read: {reason(error)}", getattr(error, "hint", hint), option)) from error
 
 
 def read_object(path: Path, what: str, hint: str, option: str | None = None) -> dict[str, Any]:
@@ -55,11 +55,14 @@ def reason(error: BaseException) -> str:
         return f"it is no UTF-8 at byte {error.start}"
     if isinstance(error, json.JSONDecodeError):
         return f"it is no JSON: {error}"
+    if isinstance(error, KeyError):
+        return f"it has no `{error.args[0] if error.args else ''}`"
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+        return error.strerror + (f" ({Path(error.filename).name})" if isinstance(error.filename, str) else "")
     said = " ".join(str(error).split()).rstrip(".")
     said = f"{said[:_LONGEST_REASON]} ..." if len(said) > _LONGEST_REASON else said
-    return said if isinstance(error, ValueError) and said else f"{type(error).__name__}: {said}".removesuffix(": ")
+    is_sentence = isinstance(error, ValueError) or hasattr(error, "hint")  # as what `models` raises
+    return said if is_sentence and said else f"{type(error).__name__}: {said}".removesuffix(": ")
 
 
 def _is_panic(error: BaseException) -> bool:

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import ExitStack, contextmanager
 
-from llmrepair.pipeline.artifact import LOG_FILE, Artifact, write_json
+from llmrepair.pipeline.artifact import LOG_FILE, Artifact, first_not_finite, write_json
 from llmrepair.pipeline.borrowed import VERSIONLESS_KEY, OtherVersions
 from llmrepair.pipeline.differences import version_changes
 from llmrepair.pipeline.errors import Problem, RequestError, WorkError, disk_is_full, is_out_of_memory, says_disk_is_full
@@ -172,6 +172,9 @@ class Runner:
             context = Context(draft, work, inputs, self.runtime, self.reporter)
             estimate = stage.needs(self.runtime)
             metrics = stage.run(context)
+            if (name := first_not_finite(metrics)) is not None:
+                hint = "give --dtype float32 or bfloat16, or change the model less"
+                raise WorkError(Problem(f"`{name}`, which stage {stage.name} measured, is no finite number", hint))
             shutil.copyfile(work / LOG_FILE, draft / LOG_FILE)
             record = recorder.record(stage, self.runtime, metrics, estimate, context.peaks)
             record[VERSIONLESS_KEY] = node.versionless.partition("/")[2]

@@ -199,3 +199,33 @@ TOO_LARGE: dict[str, list[object]] = {
 @pytest.mark.parametrize("option", TOO_LARGE)
 def test_a_number_that_is_too_large(llmrepair: CommandLine, tmp_path: Path, option: str) -> None:
     refused(llmrepair, tmp_path, (option,), *TOO_LARGE[option])
+
+
+UNBOUNDED: dict[str, tuple[list[object], tuple[str, ...]]] = {
+    "tune-lora": (["--budget", 2048, "--tuning-samples", 20], ("row 0 of the held-out text", "`model.layers.1.mlp")),
+    "compress": (["--method", "gptq"], ("layer", "not finite")),
+    "eval": (["--limit", 1], ("is no finite number", "`model.layers.1.mlp")),
+}
+
+
+@pytest.mark.parametrize("command", UNBOUNDED)
+def test_numbers_that_leave_their_range_end_the_work(llmrepair: CommandLine, model: Path, tmp_path: Path, command: str) -> None:
+    """All weights are finite; what is computed with them is not."""
+    name = "model.layers.1.mlp.down_proj.weight"
+    tensors(lambda held: held.update({name: held[name].float() * 1e38}))(model)
+    options, words = UNBOUNDED[command]
+    method = [] if "--method" in options else ["--method", "none"]
+    answer = llmrepair(command, "--model", model, *method, *options, "--runs", tmp_path / "runs")
+    assert answer.code == 1, answer.err
+    assert all(word in answer.err for word in words), answer.err
+    assert "Traceback" not in answer.err
+    assert not list((tmp_path / "runs" / command.replace("eval", "evaluate")).glob("[0-9a-f]*"))
+
+
+def test_what_is_too_much_is_noted_and_what_is_tied_or_joined_is_not_missing(
+    llmrepair: CommandLine, model: Path, tmp_path: Path
+) -> None:
+    tensors(lambda held: held.update({"another.weight": torch.ones(3)}))(model)
+    answer = llmrepair("compress", "--model", model, "--method", "none", "--runs", tmp_path / "runs")
+    assert answer.code == 0, answer.err
+    assert "holds tensors that the model does not have: `another.weight`" in answer.err

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from llmrepair.models.finite import NotFinite
 from llmrepair.models.head import loss_in_parts
 from llmrepair.models.loading import load_model
 from llmrepair.models.lora import save_adapter
@@ -200,12 +201,21 @@ def mean_validation_loss(setup: Setup, logits_of: LogitsOf) -> float:
 
 @torch.no_grad()
 def validation_losses(setup: Setup, logits_of: LogitsOf) -> torch.Tensor:
-    """Mean next-token loss [N] of each held-out row: the same measure whatever the objective was."""
+    """Mean next-token loss [N] of each held-out row: the same measure whatever the objective was.
+
+    Raises:
+        WorkError: one is no finite number; tells in which layer that began.
+    """
 
     def losses(at_once: int) -> torch.Tensor:
         return torch.cat([row_losses(logits_of(rows), rows) for rows in setup.validation.split(at_once)]).cpu()
 
-    return fitting(losses, setup.validation, setup.micro_batch)[0]
+    of_rows = fitting(losses, setup.validation, setup.micro_batch)[0]
+    if not of_rows.isfinite().all():
+        row = int(of_rows.isfinite().int().argmin())
+        error = NotFinite(setup.model, None, 0, tuple(setup.validation[row].tolist()))
+        raise WorkError(Problem(f"row {row} of the held-out text: {error}", error.hint))
+    return of_rows
 
 
 def tuning_record(setup: Setup, config: TuningConfig, sweeps: Sequence[Sequence[Trial]]) -> dict[str, Any]:
