@@ -9,7 +9,7 @@ from typing import Any
 
 from llmrepair.models.weight_files import weight_files
 from llmrepair.pipeline.errors import Problem, RequestError
-from llmrepair.pipeline.reading import read_object
+from llmrepair.pipeline.reading import read_object, reading
 from llmrepair.pipeline.stage import Needs
 from llmrepair.stages.sources.hub import hub_commit, looks_like_hub_id, snapshot_folder
 from llmrepair.stages.sources.lab import lab_folder
@@ -180,6 +180,21 @@ def load_config(source: ModelSource) -> dict[str, Any]:
             message = f"{what} has a `{name}` that is no {kind.__name__}: {_shortened(config[name])}"
             raise RequestError(Problem(message, COPY_AGAIN, "model"))
     return config
+
+
+def layers_problem(source: ModelSource, model: str) -> Problem | None:
+    """Says so of a config that asks for more layers than the files hold tensors: to make so many could take for ever."""
+    if (folder := local_folder(source)) is None:
+        return None
+    from llmrepair.models.checkpoint import shapes
+
+    with reading(f"the weights of `{model}`", COPY_AGAIN, "model"):
+        tensors = sum(len(shapes(file)) for file in weight_files(folder))
+    layers = [value for name, value in load_config(source).items() if "layer" in name and isinstance(value, int)]
+    if max(layers, default=0) <= tensors:
+        return None
+    message = f"{CONFIG_FILE} of `{model}` asks for {max(layers)} layers, and its files hold {tensors} tensors"
+    return Problem(message, COPY_AGAIN, "model")
 
 
 def _shortened(value: Any) -> str:

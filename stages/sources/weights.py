@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llmrepair.pipeline.artifact import Artifact
+from llmrepair.pipeline.errors import RequestError
 from llmrepair.pipeline.reading import reading
 from llmrepair.pipeline.stage import Stage
 from llmrepair.stages.sources.fields import ModelConfig
-from llmrepair.stages.sources.models import CONFIG_FILE, COPY_AGAIN, ModelSource
+from llmrepair.stages.sources.models import CONFIG_FILE, COPY_AGAIN, ModelSource, layers_problem
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -62,6 +63,8 @@ class Weights(Stage):
         """
         from llmrepair.models.loading import meta_model
 
+        if (problem := layers_problem(self.model, self.config.model)) is not None:
+            raise RequestError(problem)
         with reading(f"{CONFIG_FILE} of `{self.config.model}`", COPY_AGAIN, "model"):
             return meta_model(self.model.location, self.model.revision, self.config.trust_remote_code)
 
