@@ -58,6 +58,8 @@ def misfit(model: PreTrainedModel, files: Sequence[Path]) -> Misfit:
     try:
         loaded: Any = type(model).from_pretrained(None, config=model.config, state_dict=state, **options)
     except RuntimeError as error:
+        if type(error) is not RuntimeError:  # memory, or the depth of calls
+            raise
         message = "of the tensors that are joined on loading, such as those of experts, some are missing or of another shape"
         raise ValueError(message) from error
     return Misfit.of(loaded[1])

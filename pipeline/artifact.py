@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -137,6 +137,7 @@ def first_not_finite(value: Any, place: str = "") -> str | None:
     """Where the first number of a JSON value stands that is none or infinite: `layers.model.layers.0.output_error`."""
     if isinstance(value, float):
         return None if math.isfinite(value) else place.removeprefix(".")
+    named: Iterable[tuple[Any, Any]]
     if isinstance(value, dict):
         named = value.items()
     elif isinstance(value, (list, tuple)):

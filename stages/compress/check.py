@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.pytorch_utils import Conv1D
 
+from llmrepair.models.dry_run import dry_run
 from llmrepair.models.loading import compressible_layers, layer_shapes
 from llmrepair.pipeline.errors import Problem
+from llmrepair.pipeline.reading import reading
 from llmrepair.stages.checkpoints.gptq import format_problems, packages_problem, reading_problems
-from llmrepair.stages.sources.models import load_config
+from llmrepair.stages.sources.models import CONFIG_FILE, COPY_AGAIN, load_config
 from llmrepair.stages.sources.texts import CALIBRATION_TEXT, row_problems
 
 if TYPE_CHECKING:
@@ -30,13 +32,17 @@ def problems_with_model(stage: Compress) -> list[Problem]:
         hint = "give the dense model with --model, or keep this one as it is with --method none"
         return [Problem(f"`{config.model}` is quantised already", hint, "model")]
     model = stage.architecture()
-    return [
+    problems = [
         *_family_problems(stage, model),
         *_format_problems(stage, model),
         *_shape_problems(stage, model),
         *_length_problems(stage, model.config),
         *_text_problems(stage),
     ]
+    if not problems:
+        with reading(f"{CONFIG_FILE} of `{config.model}`", COPY_AGAIN, "model"):
+            dry_run(model, rows=1, tokens=2)  # it may say what no layer can compute
+    return problems
 
 
 def _problems_with_quantised(model: str, settings: dict[str, Any]) -> list[Problem]:

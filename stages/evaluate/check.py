@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -118,13 +118,12 @@ def _fault(task: Any, document: Any) -> str | None:
         text, gold = task.doc_to_text(document), task.doc_to_target(document)
         if task.OUTPUT_TYPE != "multiple_choice":
             return None
-        choices = task.doc_to_choice(document)
+        choices, golds = list(task.doc_to_choice(document)), text if task.multiple_input else gold
+        wrong = [each for each in (golds if isinstance(golds, list) else [golds]) if not _is_choice(each, choices)]
     except Exception as error:  # it is the code of its authors, over data of any shape
         return reason(error)
-    golds = text if task.multiple_input else gold
-    wrong = [each for each in (golds if isinstance(golds, list) else [golds]) if not _is_choice(each, choices)]
     return f"its answer `{wrong[0]}` is none of its {len(choices)} choices" if wrong else None
 
 
-def _is_choice(gold: Any, choices: Any) -> bool:
+def _is_choice(gold: Any, choices: Sequence[Any]) -> bool:
     return 0 <= gold < len(choices) if isinstance(gold, int) else gold in choices
