@@ -119,13 +119,13 @@ class Runner:
         """
         if not nodes:
             return
-        with _told_failures(nodes[0].stage):
-            self.store.need_room()
         self.store.clear_dead()
         with self.reporter.busy(_checking(nodes)), no_garbage_collection():
             problems = self._problems(nodes, run_here)
         if problems:
             raise RequestError(*dict.fromkeys(problems))
+        with _told_failures(nodes[0].stage):
+            self.store.need_room()
         for note in dict.fromkeys(note for node in nodes for note in node.stage.notes()):
             self.reporter.note(note)
 

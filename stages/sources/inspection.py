@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmrepair.models.checkpoint import Misfit, first_not_finite, misfit, shapes
+from llmrepair.models.checkpoint import Misfit, first_not_finite, misfit
 from llmrepair.models.text import tokens_behind
 from llmrepair.models.weight_files import weight_files
 from llmrepair.pipeline.errors import Problem
@@ -62,10 +62,7 @@ def _tokenizer_problem(weights: Weights) -> Problem | None:
 
 
 def _weights_problems(weights: Weights, files: Sequence[Path], digests: DigestCache) -> list[Problem]:
-    """Of files that cannot be read, tensors that do not fit, and numbers that are none, the first."""
-    for file in files:
-        with reading(_told(weights, [file]), COPY_AGAIN, "model"):
-            shapes(file)
+    """Of tensors that do not fit, and numbers that are none, the first; what cannot be read was told with the architecture."""
     if wrong := str(_misfit(weights, files) or ""):
         return [Problem(f"{_told(weights, files)} cannot be loaded: {wrong}", COPY_AGAIN, "model")]
     for file in files:

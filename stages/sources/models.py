@@ -188,8 +188,10 @@ def layers_problem(source: ModelSource, model: str) -> Problem | None:
         return None
     from llmrepair.models.checkpoint import shapes
 
-    with reading(f"the weights of `{model}`", COPY_AGAIN, "model"):
-        tensors = sum(len(shapes(file)) for file in weight_files(folder))
+    tensors = 0
+    for file in weight_files(folder):
+        with reading(f"{file.name} of `{model}`", COPY_AGAIN, "model"):
+            tensors += len(shapes(file))
     layers = [value for name, value in load_config(source).items() if "layer" in name and isinstance(value, int)]
     if max(layers, default=0) <= tensors:
         return None
