@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import atexit
 import difflib
+import errno
 import gc
 import importlib
+import os
 import re
 import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
 
 import typer
@@ -15,7 +20,16 @@ from typer.core import TyperCommand, TyperGroup
 
 from llmrepair import __version__
 from llmrepair.cli.output import print_problems
-from llmrepair.pipeline.errors import INTERRUPTED, LlmrepairError, Problem, WorkError, disk_is_full, says_disk_is_full
+from llmrepair.pipeline.errors import (
+    INTERRUPTED,
+    LlmrepairError,
+    Problem,
+    RequestError,
+    WorkError,
+    disk_is_full,
+    says_disk_is_full,
+)
+from llmrepair.pipeline.reading import reason
 from llmrepair.stages.diagnostics import DIAGNOSTICS
 from llmrepair.stages.repairs import TUNINGS
 
@@ -85,6 +99,7 @@ def _load(name: str) -> Any:
     return typer.main.get_command(single)
 
 
+TRACEBACK = "--traceback"
 _HELP = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
     cls=_LazyGroup,
@@ -105,6 +120,9 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
+    traceback: Annotated[
+        bool, typer.Option(TRACEBACK, help="With an error, show where it arose; may stand anywhere, or set LLMREPAIR_DEBUG=1.")
+    ] = False,
 ) -> None:
     """Makes a group of what has no command of its own."""
 
@@ -117,22 +135,45 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Runs a command line; returns the exit code."""
     as_json = "--json" in arguments
+    shows_traceback = TRACEBACK in arguments or bool(os.environ.get("LLMREPAIR_DEBUG"))
+    arguments = [argument for argument in arguments if argument != TRACEBACK]  # which may stand anywhere
     try:
         code = typer.main.get_command(app).main(arguments or ["--help"], prog_name="llmrepair", standalone_mode=False) or 0
-    except LlmrepairError as error:
-        print_problems(error.problems, as_json)
-        return error.exit_code
-    except OSError as error:
-        if not says_disk_is_full(error):
-            raise
-        print_problems([disk_is_full("the command")], as_json)
-        return WorkError.exit_code
-    except typer.TyperException as error:
-        print_problems([_usage_problem(error)], as_json)
-        return 2
+    except Exception as error:
+        if shows_traceback:
+            traceback.print_exc()
+        problems, code = _told(error)
+        print_problems(problems, as_json)
+        return code
     if code == INTERRUPTED:
         print("\ninterrupted; what is finished is kept, and the same command goes on from there", file=sys.stderr)
     return code
+
+
+def _told(error: Exception) -> tuple[Sequence[Problem], int]:
+    """What ended a command, and its exit code."""
+    if isinstance(error, LlmrepairError):
+        return error.problems, error.exit_code
+    if isinstance(error, typer.TyperException):
+        return [_usage_problem(error)], RequestError.exit_code
+    if says_disk_is_full(error):
+        return [disk_is_full("the command")], WorkError.exit_code
+    if isinstance(error, OSError) and error.filename is not None and error.errno in _REFUSED:
+        hint = "choose a folder that you may write to with --runs DIR, or another place for the file"
+        return [Problem(f"`{error.filename}` cannot be used: {error.strerror}", hint)], RequestError.exit_code
+    message = f"llmrepair failed where it should not have ({reason(error)}): this is a bug"
+    return [Problem(message, f"report it with the traceback in {_written_traceback()}")], WorkError.exit_code
+
+
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
+"""What a file system says of places that a command was told to use."""
+
+
+def _written_traceback() -> str:
+    """Where the traceback of the error that is being handled lies."""
+    with tempfile.NamedTemporaryFile("w", prefix="llmrepair-", suffix=".txt", encoding="utf-8", delete=False) as log:
+        traceback.print_exc(file=log)
+    return log.name
 
 
 def _usage_problem(error: typer.TyperException) -> Problem:

@@ -12,13 +12,31 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from llmrepair.pipeline.errors import Problem, RequestError
 from llmrepair.pipeline.stage import Runtime
 
 Panels = Mapping[str, Sequence[type[BaseModel]]]
 
 DEFAULT_RUNS = Path("runs")
+
+
+def _folder(given: str | Path) -> Path:
+    """Without a name it would be the current folder, among whatever is there."""
+    if not str(given):
+        raise RequestError(Problem("an empty text is no folder of artifacts", "give --runs DIR, or leave it out"))
+    return Path(given)
+
+
 RUNS_OPTION = Annotated[
-    Path, typer.Option("--runs", envvar="LLMREPAIR_RUNS", help="folder of artifacts", rich_help_panel="Running")
+    Path,
+    typer.Option(
+        "--runs",
+        envvar="LLMREPAIR_RUNS",
+        help="folder of artifacts",
+        metavar="PATH",
+        parser=_folder,
+        rich_help_panel="Running",
+    ),
 ]
 ANY_VERSION_OPTION = Annotated[
     bool,

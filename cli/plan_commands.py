@@ -24,7 +24,7 @@ from llmrepair.pipeline.runner import Runner
 from llmrepair.pipeline.schedule import Result
 from llmrepair.pipeline.stage import Needs, Runtime
 from llmrepair.pipeline.units import bytes_text
-from llmrepair.stages.plan import Plan, read_plan
+from llmrepair.stages.plan import MOST_CELLS, Plan, read_plan
 from llmrepair.stages.running import make_runner
 from llmrepair.stages.workers import make_executor
 
@@ -35,25 +35,30 @@ _TASKS_DATA = Annotated[
     str | None, typer.Option("--tasks-data", metavar="DIR", help="a folder of tasks' documents in place of the plan's")
 ]
 
+_MAX_CELLS = Annotated[
+    int, typer.Option("--max-cells", min=1, metavar="N", help="refuse a plan whose grid has more cells than this")
+]
+
 
 def plan(
     plan: _PLAN,
     model: _MODEL = None,
     tasks_data: _TASKS_DATA = None,
+    max_cells: _MAX_CELLS = MOST_CELLS,
     any_version: ANY_VERSION_OPTION = False,
     runs: RUNS_OPTION = DEFAULT_RUNS,
     as_json: JSON_OPTION = False,
 ) -> None:
-    read = _read(plan, model, tasks_data)
+    read = _read(plan, model, tasks_data, max_cells)
     runner = make_runner({"any_version": any_version}, runs, explain=read.explain)
     graph = runner.graph(read.targets)
     _tell_notes(runner, read)
     _print_plan(runner, graph, {}, as_json)
 
 
-def _read(plan: Path, model: str | None, tasks_data: str | None) -> Plan:
+def _read(plan: Path, model: str | None, tasks_data: str | None, max_cells: int) -> Plan:
     given = {"model": model, "tasks_data": tasks_data}
-    return read_plan(plan, {name: value for name, value in given.items() if value is not None})
+    return read_plan(plan, {name: value for name, value in given.items() if value is not None}, max_cells)
 
 
 def _print_plan(runner: Runner, graph: Graph, needs: Mapping[str, Needs], as_json: bool) -> None:
@@ -125,6 +130,7 @@ def run(
     plan: _PLAN,
     model: _MODEL = None,
     tasks_data: _TASKS_DATA = None,
+    max_cells: _MAX_CELLS = MOST_CELLS,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="check everything and say what would run")] = False,
     executor: Annotated[
         str, typer.Option("--executor", help="local, or ray: the nodes of a Ray cluster", metavar="local|ray")
@@ -142,7 +148,7 @@ def run(
     runs: RUNS_OPTION = DEFAULT_RUNS,
     as_json: JSON_OPTION = False,
 ) -> None:
-    read = _read(plan, model, tasks_data)
+    read = _read(plan, model, tasks_data, max_cells)
     _check_request(read, plan, executor, trust_remote_code)
     runner = make_runner(values, runs, explain=read.explain)
     graph, missing = runner.graph_and_missing(read.targets)

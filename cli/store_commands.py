@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +30,12 @@ def existing_store(runs: Path) -> Store:
     return Store(runs)
 
 
+def tell_damaged(reporter: Reporter) -> Callable[[Artifact], None]:
+    """Names what is left out."""
+    hint = "`llmrepair verify` puts it aside, `llmrepair rm` removes it"
+    return lambda artifact: reporter.note(f"`{artifact.name}` is damaged, its key or record cannot be read: {hint}")
+
+
 def list_artifacts(
     stage: Annotated[str | None, typer.Option("--stage", help="only of this stage")] = None,
     model: Annotated[str | None, typer.Option("--model", help="only of this model, named as it was given")] = None,
@@ -39,7 +46,7 @@ def list_artifacts(
     wanted = {name: value for name, value in (("model", model), ("method", method)) if value is not None}
     found = [
         artifact
-        for artifact in existing_store(runs).artifacts()
+        for artifact in existing_store(runs).artifacts(tell_damaged(Reporter()))
         if stage in (None, artifact.stage) and wanted.items() <= artifact.record["tags"].items()
     ]
     if as_json:
@@ -92,7 +99,7 @@ def _command(artifact: Artifact) -> str:
 
 def _described(store: Store, name: str) -> str:
     artifact = store.find(name)
-    return f"{name}  {artifact.record['label'] if artifact is not None else '(removed)'}"
+    return f"{name}  {artifact.label if artifact is not None else '(removed)'}"
 
 
 def why(
@@ -140,14 +147,14 @@ def remove(
     if key.startswith(f"{NAMED}/"):
         _remove_name(store, key.removeprefix(f"{NAMED}/"), as_json)
         return
-    artifact = store.resolve(key)
+    artifact = store.resolve_folder(key)
     children = made_from(store, artifact.name)
     going = [artifact, *(children if with_children else [])]
     if used := [each.name for each in going if each.name in store.in_use()]:
         raise RequestError(Problem(f"`{used[0]}` is being read or made by another process", "wait for it, or end it"))
     if not force:
         _refuse_named(store, going)
-    labels = [f"{each.name}  {each.record['label']}" for each in going]
+    labels = [f"{each.name}  {each.label}" for each in going]
     for each in going:
         store.remove(each)
     left = [] if with_children else [child.name for child in children]
@@ -229,7 +236,7 @@ def verify(
 ) -> None:
     store, reporter = existing_store(runs), Reporter()
     store.clear_dead()
-    artifacts = [store.resolve(key) for key in keys] if keys else list(store.artifacts())
+    artifacts = [store.resolve_folder(key) for key in keys] if keys else list(store.folders())
     damaged: dict[str, str] = {}
     with reporter.bar("reading", len(artifacts)) as bar:
         for artifact in artifacts:

@@ -1,4 +1,4 @@
-"""What ends an evaluation for a reason that its user can mend."""
+"""What ends work on a model for a reason that its user can mend."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ class Failure(Exception):
         hint: what helps.
     """
 
+    is_of_request = False
+    """Whether what was asked for is wrong, and not what came of it."""
+
     def __init__(self, message: str, hint: str):
         super().__init__(message)
         self.hint = hint
@@ -17,3 +20,9 @@ class Failure(Exception):
 
 class NoAnswer(Failure):
     """An answer without a token of its own: as nothing is asked of a model, its log-likelihood would be 0, the best of all."""
+
+
+class WrongFile(Failure):
+    """A file that the user gave is not what it should be."""
+
+    is_of_request = True

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from llmrepair.models.checkpoint import Misfit
+from llmrepair.models.failures import WrongFile
 from llmrepair.models.gptq import import_gptqmodel, unpack_layers
 from llmrepair.models.postponed import postponed
 
@@ -41,6 +43,9 @@ def load_model(
         location: folder or Hub id.
         revision: commit hash of a Hub id.
         dtype: name of a torch dtype.
+
+    Raises:
+        WrongFile: the files lack a tensor, or hold one of another shape: transformers would draw it at random.
     """
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     config = AutoConfig.from_pretrained(location, **options)
@@ -56,7 +61,7 @@ def load_model(
         options["quantization_config"] = CompressedTensorsConfig(dequantize=True)
     if device.type == "cuda" and not is_gptq:
         options["device_map"] = {"": device}  # read and unpacked there: neither the CPU's speed nor its memory counts
-    model = AutoModelForCausalLM.from_pretrained(location, dtype=getattr(torch, dtype), use_safetensors=True, **options)
+    model = _loaded_whole(location, getattr(torch, dtype), options)
     if is_gptq:
         unpack_layers(model, meta_model(location, revision, trust_remote_code))
     elif quantisation:
@@ -65,6 +70,16 @@ def load_model(
     torch.backends.cuda.enable_cudnn_sdp(False)  # it plans for half a second for each shape, and no two batches are alike
     model.to(device)  # type: ignore[arg-type]
     return model.eval().requires_grad_(False)
+
+
+def _loaded_whole(location: str, dtype: torch.dtype, options: dict[str, Any]) -> PreTrainedModel:
+    """A model whose every tensor comes from its files."""
+    asked = {**options, "use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True}
+    loaded: Any = AutoModelForCausalLM.from_pretrained(location, dtype=dtype, **asked)
+    model, info = loaded
+    if wrong := str(Misfit.of(info)):
+        raise WrongFile(f"the weights of `{location}` do not fit: {wrong}", "copy or download the model again")
+    return cast("PreTrainedModel", model)
 
 
 def _make_saveable(model: PreTrainedModel) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -39,6 +40,19 @@ class Artifact:
         """Metrics, timings, versions, device: what was seen when it was made."""
         return self.read_json(RECORD_FILE)
 
+    @cached_property
+    def is_readable(self) -> bool:
+        """Whether its key and record are such as this version writes."""
+        try:
+            return _holds(self.key_document, _KEY_FIELDS) and _holds(self.record, _RECORD_FIELDS)
+        except (WorkError, OSError):
+            return False
+
+    @property
+    def label(self) -> str:
+        """A few words for people."""
+        return str(self.record["label"]) if self.is_readable else "damaged"
+
     @property
     def metrics(self) -> dict[str, Any]:
         metrics: dict[str, Any] = self.record["metrics"]
@@ -58,7 +72,7 @@ class Artifact:
         """
         try:
             return json.loads((self.path / name).read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError) as error:
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, RecursionError) as error:
             hint = "put it aside with `llmrepair verify`, and what needs it makes it again"
             raise WorkError(Problem(f"`{self.name}` is damaged: {name} cannot be read", hint)) from error
 
@@ -76,7 +90,7 @@ class Artifact:
             return self._damage(digest_up_to)
         except PermissionError:  # says nothing about the files
             raise
-        except (OSError, WorkError, KeyError, TypeError) as error:
+        except (OSError, WorkError, ValueError, LookupError, TypeError, AttributeError) as error:
             return f"it cannot be read ({type(error).__name__})"
 
     def _damage(self, digest_up_to: int | None) -> str | None:
@@ -93,6 +107,23 @@ class Artifact:
         return None if document_key(self.key_document) == self.key else f"{KEY_FILE} is that of another key"
 
 
+_KEY_FIELDS: Mapping[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("config", "inputs", "sources", "code"), dict),
+    "scheme": int,
+    "stage": str,
+}
+_RECORD_FIELDS: Mapping[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("tags", "options", "metrics"), dict),
+    **dict.fromkeys(("label", "started"), str),
+    "seconds": (int, float),
+    "size_bytes": int,
+}
+
+
+def _holds(document: Any, fields: Mapping[str, type | tuple[type, ...]]) -> bool:
+    return isinstance(document, dict) and all(isinstance(document.get(name), kind) for name, kind in fields.items())
+
+
 def files_below(folder: Path) -> list[Path]:
     """All files of a folder and its folders, sorted, but for hidden ones: they are nobody's payload. Links are not followed."""
     return sorted(Path(parent, name) for parent, _, names in os.walk(folder) for name in names if not name.startswith("."))
@@ -100,3 +131,17 @@ def files_below(folder: Path) -> list[Path]:
 
 def write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def first_not_finite(value: Any, place: str = "") -> str | None:
+    """Where the first number of a JSON value stands that is none or infinite: `layers.model.layers.0.output_error`."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else place.removeprefix(".")
+    named: Iterable[tuple[Any, Any]]
+    if isinstance(value, dict):
+        named = value.items()
+    elif isinstance(value, (list, tuple)):
+        named = ((each.get("name", number) if isinstance(each, dict) else number, each) for number, each in enumerate(value))
+    else:
+        return None
+    return next((found for name, each in named if (found := first_not_finite(each, f"{place}.{name}")) is not None), None)

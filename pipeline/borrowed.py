@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Set
 
 from llmrepair.pipeline.artifact import Artifact
-from llmrepair.pipeline.errors import WorkError
 from llmrepair.pipeline.store import Store
 
 VERSIONLESS_KEY = "versionless_key"
@@ -23,8 +22,8 @@ class OtherVersions:
 
     def __init__(self, store: Store, but: Set[str] = frozenset()):
         self._found: dict[str, Artifact] = {}
-        readable = [artifact for artifact in store.artifacts() if artifact.name not in but and _is_readable(artifact)]
-        for artifact in sorted(readable, key=lambda each: (each.record.get("started", ""), each.name)):
+        usable = [artifact for artifact in store.artifacts() if artifact.name not in but]
+        for artifact in sorted(usable, key=lambda each: (each.record.get("started", ""), each.name)):
             self._found.setdefault(versionless_name(artifact), artifact)
 
     def find(self, name: str) -> Artifact | None:
@@ -35,10 +34,3 @@ class OtherVersions:
 def versionless_name(artifact: Artifact) -> str:
     """`stage/key` without versions; the artifact's own where its record says none."""
     return f"{artifact.stage}/{artifact.record.get(VERSIONLESS_KEY, artifact.key)}"
-
-
-def _is_readable(artifact: Artifact) -> bool:
-    try:
-        return bool(artifact.record and artifact.key_document)
-    except WorkError:  # it is damaged, which is told where it is asked for
-        return False

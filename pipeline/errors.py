@@ -63,6 +63,10 @@ def _chain(error: BaseException | None) -> Iterable[BaseException]:
         error = error.__cause__ or error.__context__
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's, without importing it
+
+
 def disk_is_full(what: str) -> Problem:
     return Problem(
         f"the disk is full; {what} was not finished",

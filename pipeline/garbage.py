@@ -55,13 +55,13 @@ class NamedRun:
 
 
 def reachable(store: Store, names: Iterable[str]) -> set[str]:
-    """Names of finished artifacts among `names` and all that they were made from."""
+    """Names of finished artifacts that can be read, among `names` and all that they were made from."""
     found: set[str] = set()
     waiting = list(names)
     while waiting:
         name = waiting.pop()
         artifact = store.find(name)
-        if name not in found and artifact is not None:
+        if name not in found and artifact is not None and artifact.is_readable:
             found.add(name)
             waiting += artifact.inputs.values()
     return found
@@ -84,7 +84,7 @@ def made_from(store: Store, name: str) -> list[Artifact]:
 
 
 def garbage(store: Store, older_than_seconds: float = 0.0, down_to_bytes: int | None = None) -> list[Garbage]:
-    """What could go, oldest first. Nothing that a named run leads to, nor what is in use now.
+    """What could go, oldest first. Nothing that a named run leads to and that can be read, nor what is in use now.
 
     Args:
         older_than_seconds: leave what is younger.
@@ -92,8 +92,8 @@ def garbage(store: Store, older_than_seconds: float = 0.0, down_to_bytes: int | 
     """
     in_use = store.in_use()
     kept = reachable(store, {name for names in named_runs(store).values() for name in names} | in_use)
-    artifacts = list(store.artifacts())
-    found = [_of_artifact(artifact) for artifact in artifacts if artifact.name not in kept]
+    artifacts = list(store.folders())
+    found = [_of_artifact(artifact) for artifact in artifacts if artifact.name not in kept | in_use]
     found += _leftovers(store, in_use)
     found = sorted((each for each in found if each.age_seconds >= older_than_seconds), key=lambda each: -each.age_seconds)
     if down_to_bytes is None:
@@ -118,8 +118,7 @@ def free(store: Store, found: Iterable[Garbage]) -> None:
 
 
 def _of_artifact(artifact: Artifact) -> Garbage:
-    label = str(artifact.record["label"])
-    return Garbage(artifact.name, label, _size(artifact.path), _age(artifact.path), artifact, artifact.path)
+    return Garbage(artifact.name, artifact.label, _size(artifact.path), _age(artifact.path), artifact, artifact.path)
 
 
 def _leftovers(store: Store, in_use: set[str]) -> Iterator[Garbage]:

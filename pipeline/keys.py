@@ -26,6 +26,8 @@ _READERS = 4
 _LONG_BYTES = 1 << 29
 """Files that are read for half a second or longer."""
 
+FINDINGS = "findings.json"
+"""Beside the digests: what was found in contents."""
 _SAMPLES = 9
 _SAMPLE_BYTES = 1 << 16
 
@@ -85,7 +87,8 @@ class DigestCache:
 
     def __init__(self, path: Path):
         self._path = path
-        self._known: dict[str, list[Any]] = _read_object(path)
+        self._known = {name: entry for name, entry in _read_object(path).items() if isinstance(entry, list) and entry}
+        self._findings = {name: each for name, each in _read_object(path.with_name(FINDINGS)).items() if isinstance(each, dict)}
         self.while_reading: Callable[[], None] = lambda: None
         """Called while files are read for long; whoever has something else to do may set it."""
 
@@ -116,7 +119,21 @@ class DigestCache:
         old = {str(path): entry for path, entry in entries.items() if max(entry[_MODIFIED], entry[_CHANGED]) < latest}
         if old:
             self._known |= old
-            self._save()
+            _save(self._path, self._known)
+
+    def found(self, path: Path, what: str, look: Callable[[Path], str | None]) -> str | None:
+        """What `look` finds in a file. It is remembered by the content, which is looked at once.
+
+        Args:
+            what: is looked for.
+        """
+        digest = self.digest(path)
+        known = self._findings.setdefault(what, {})
+        if digest not in known:
+            known[digest] = look(path)
+            _save(self._path.with_name(FINDINGS), self._findings)
+        finding: str | None = known[digest]
+        return finding
 
     def files(self) -> list[Path]:
         """All whose digests are remembered and that are still there."""
@@ -132,15 +149,8 @@ class DigestCache:
         if stamp != _stamp(path, path.stat()) or file_digest(path) == digest:
             return None
         del self._known[str(path)]
-        self._save()
+        _save(self._path, self._known)
         return str(digest)
-
-    def _save(self) -> None:
-        with contextlib.suppress(OSError):  # a cache: without it the next command is only slower
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self._path.with_name(f"{self._path.name}.{os.getpid()}")
-            temporary.write_text(json.dumps(self._known))
-            temporary.replace(self._path)
 
 
 _MODIFIED, _CHANGED = 1, 2
@@ -161,9 +171,17 @@ def _sample_digest(path: Path, size: int) -> str:
     return sample.hexdigest()
 
 
+def _save(path: Path, value: dict[str, Any]) -> None:
+    with contextlib.suppress(OSError):  # a cache: without it the next command is only slower
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{path.name}.{os.getpid()}")
+        temporary.write_text(json.dumps(value))
+        temporary.replace(path)
+
+
 def _read_object(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text())
-    except (OSError, ValueError):  # a cache: one that cannot be read is only slower
+    except (OSError, ValueError, RecursionError):  # a cache: one that cannot be read is only slower
         return {}
     return value if isinstance(value, dict) else {}

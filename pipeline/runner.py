@@ -6,10 +6,10 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import ExitStack, contextmanager
 
-from llmrepair.pipeline.artifact import LOG_FILE, Artifact, write_json
+from llmrepair.pipeline.artifact import LOG_FILE, Artifact, first_not_finite, write_json
 from llmrepair.pipeline.borrowed import VERSIONLESS_KEY, OtherVersions
 from llmrepair.pipeline.differences import version_changes
-from llmrepair.pipeline.errors import Problem, RequestError, WorkError, disk_is_full, says_disk_is_full
+from llmrepair.pipeline.errors import Problem, RequestError, WorkError, disk_is_full, is_out_of_memory, says_disk_is_full
 from llmrepair.pipeline.fit import Fit, Free
 from llmrepair.pipeline.graph import Explain, Graph, Node, as_it_is
 from llmrepair.pipeline.imports import no_garbage_collection
@@ -124,10 +124,14 @@ class Runner:
             problems = self._problems(nodes, run_here)
         if problems:
             raise RequestError(*dict.fromkeys(problems))
+        with _told_failures(nodes[0].stage):
+            self.store.need_room()
+        for note in dict.fromkeys(note for node in nodes for note in node.stage.notes()):
+            self.reporter.note(note)
 
     def _problems(self, nodes: list[Node], run_here: bool) -> list[Problem]:
         problems = self._runtime_problems(self.runtime)
-        problems += [self._explain(node.stage, problem) for node in nodes for problem in node.stage.check()]
+        problems += [self._explain(node.stage, problem) for node in nodes for problem in _problems_of(node.stage)]
         return problems or (self._misfits(nodes) if run_here else [])
 
     def _misfits(self, nodes: list[Node]) -> list[Problem]:
@@ -168,6 +172,9 @@ class Runner:
             context = Context(draft, work, inputs, self.runtime, self.reporter)
             estimate = stage.needs(self.runtime)
             metrics = stage.run(context)
+            if (name := first_not_finite(metrics)) is not None:
+                hint = "give --dtype float32 or bfloat16, or change the model less"
+                raise WorkError(Problem(f"`{name}`, which stage {stage.name} measured, is no finite number", hint))
             shutil.copyfile(work / LOG_FILE, draft / LOG_FILE)
             record = recorder.record(stage, self.runtime, metrics, estimate, context.peaks)
             record[VERSIONLESS_KEY] = node.versionless.partition("/")[2]
@@ -208,6 +215,13 @@ class _Waiting:
         self._stack.close()
 
 
+def _problems_of(stage: Stage) -> Sequence[Problem]:
+    try:
+        return stage.check()
+    except RequestError as error:
+        return error.problems
+
+
 def _checking(nodes: list[Node]) -> str:
     """What is said before the libraries are imported, which takes seconds."""
     first, more = nodes[0].stage, f" and {len(nodes) - 1} more" if len(nodes) > 1 else ""
@@ -222,9 +236,10 @@ def _told_failures(stage: Stage) -> Iterator[None]:
     except Exception as error:
         if says_disk_is_full(error):
             raise WorkError(disk_is_full(f"stage {stage.name}")) from error
-        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, without importing it
+        if is_out_of_memory(error):
             hint = "lower --batch-size or --seq-len, or choose a smaller --dtype"
             raise WorkError(Problem(f"memory ran out in stage {stage.name}", hint)) from error
         if hasattr(error, "hint"):  # what `models` raises, which knows nothing of stages
-            raise WorkError(Problem(str(error), error.hint)) from error
+            kind = RequestError if getattr(error, "is_of_request", False) else WorkError
+            raise kind(Problem(str(error), error.hint)) from error
         raise

@@ -145,6 +145,10 @@ class Stage(ABC):
         """Everything wrong with the request that takes a closer look to see. Asked only of stages that have to run."""
         return []
 
+    def notes(self) -> list[str]:
+        """What is odd about the request and no reason to refuse it; asked where `check` finds nothing."""
+        return []
+
     @abstractmethod
     def label(self) -> str:
         """A few words for people: what this stage does to what."""

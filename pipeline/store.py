@@ -9,20 +9,23 @@ rename leaves nothing that anyone would mistake for a result. Beside the artifac
     .corrupt/                artifacts whose checksums were wrong
     .cache/                  digests of input files
 
-The lock is filelock's `SoftFileLease`: a file made with O_EXCL that its holder touches every 20 s. It needs no fcntl, which
+The lock is filelock's `SoftFileLease`: a file made with O_EXCL that its holder touches every 2 s. It needs no fcntl, which
 network file systems lack or, worse, only pretend to have. A lease is taken over at once when its process is known to be
 dead, and from another machine when it was not touched for 60 s on the waiter's own clock. A holder that was only asleep
-may then still be computing: both come to the same result, and the first to publish wins.
+sees so within seconds of waking, and ends. Should it have come to its end by then, both have the same result, and the first to
+publish wins.
 """
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import json
 import os
 import re
 import secrets
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +35,7 @@ from llmrepair.pipeline.errors import Problem, RequestError, WorkError, disk_is_
 from llmrepair.pipeline.keys import DigestCache, file_digest
 
 if TYPE_CHECKING:
-    from filelock import SoftFileLease
+    from filelock import LeaseCompromise, SoftFileLease
 
 NAMED = "named"
 USES_FILE = "uses.json"
@@ -41,6 +44,8 @@ DIGESTS = Path(".cache", "digests.json")
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9-]*")
 _KEY = re.compile(r"[0-9a-f]{3,64}")
 _LEASE_SECONDS = 60.0
+_BEATS = 30
+"""In a lease: a holder that has lost it sees so after two."""
 _POLL_SECONDS = 0.5
 
 
@@ -75,10 +80,22 @@ class Store:
     def find_document(self, name: str) -> dict[str, Any] | None:
         """What the key of the finished artifact `stage/key` was computed from."""
         artifact = self.find(name)
-        return artifact.key_document if artifact is not None else None
+        return artifact.key_document if artifact is not None and artifact.is_readable else None
 
-    def artifacts(self) -> Iterator[Artifact]:
-        """All finished artifacts, by stage and key."""
+    def artifacts(self, on_damaged: Callable[[Artifact], None] = lambda artifact: None) -> Iterator[Artifact]:
+        """All finished artifacts that can be read, by stage and key.
+
+        Args:
+            on_damaged: told of each of the others.
+        """
+        for artifact in self.folders():
+            if artifact.is_readable:
+                yield artifact
+            else:
+                on_damaged(artifact)
+
+    def folders(self) -> Iterator[Artifact]:
+        """All finished artifacts, whatever is in them, by stage and key."""
         for stage in sorted(entry.name for entry in os.scandir(self.root) if is_stage_name(entry.name) and entry.is_dir()):
             folder = self.root / stage
             for key in sorted(entry.name for entry in os.scandir(folder) if _KEY.fullmatch(entry.name) and entry.is_dir()):
@@ -89,8 +106,17 @@ class Store:
 
         Raises:
             RequestError: none or several do.
+            WorkError: it cannot be read.
         """
-        matches = [a for a in self.artifacts() if a.key.startswith(prefix) or a.name.startswith(prefix)]
+        artifact = self.resolve_folder(prefix)
+        if not artifact.is_readable:
+            hint = "put it aside with `llmrepair verify`, and what needs it makes it again"
+            raise WorkError(Problem(f"`{artifact.name}` is damaged: its key or record cannot be read", hint))
+        return artifact
+
+    def resolve_folder(self, prefix: str) -> Artifact:
+        """The same, whatever is in it."""
+        matches = [a for a in self.folders() if a.key.startswith(prefix) or a.name.startswith(prefix)]
         if len(matches) == 1:
             return matches[0]
         if not matches:
@@ -104,38 +130,61 @@ class Store:
 
     @contextlib.contextmanager
     def lock(self, name: str, on_wait: Callable[[str], None]) -> Iterator[None]:
-        """Holds the lock of `stage/key`; calls `on_wait` with who holds it, again and again, until it is free."""
+        """Holds the lock of `stage/key`; calls `on_wait` with who holds it, again and again, until it is free.
+
+        Raises:
+            WorkError: this process was asleep for so long that another one took the lock over.
+        """
         from filelock import Timeout
 
-        lease = self._lease(name)
+        taken_over = threading.Event()
+
+        def end(loss: LeaseCompromise) -> None:
+            if loss.reason == "owner-changed":
+                taken_over.set()
+                _thread.interrupt_main()
+
+        lease = self._lease(name, end)
         while True:
             try:
                 lease.acquire(timeout=_POLL_SECONDS, poll_interval=0.1)
                 break
             except Timeout:
-                self._need_room()
+                self.need_room()
                 owner = lease.owner
                 on_wait(f"process {owner.pid} on {owner.hostname.partition('?')[0]}" if owner else "another process")
         try:
             yield
+        except KeyboardInterrupt:
+            if not taken_over.is_set():
+                raise
+            hint = "run the command again: it waits for that one"
+            raise WorkError(Problem(f"`{name}` was taken over by another process while this one was asleep", hint)) from None
         finally:
             lease.release()
 
-    def _need_room(self) -> None:
-        """Fails on a full disk: there nobody can take over the lock of the dead, and would wait for it in silence."""
+    def need_room(self) -> None:
+        """Fails where nothing can be written: on a full disk nobody can take over the lock of the dead, and would wait for it
+        in silence.
+        """
         probe = self.root / ".locks" / f".probe-{secrets.token_hex(4)}"
         try:
+            probe.parent.mkdir(exist_ok=True)
             probe.write_text("room")
         finally:
-            probe.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # there may be no folder
+                probe.unlink()
 
-    def _lease(self, name: str) -> SoftFileLease:
+    def _lease(self, name: str, on_compromise: Callable[[LeaseCompromise], None] | None = None) -> SoftFileLease:
         from filelock import SoftFileLease
 
         folder = self.root / ".locks"
         folder.mkdir(exist_ok=True)
         return SoftFileLease(
-            folder / name.replace("/", "-"), lease_duration=_LEASE_SECONDS, heartbeat_interval=_LEASE_SECONDS / 3
+            folder / name.replace("/", "-"),
+            lease_duration=_LEASE_SECONDS,
+            heartbeat_interval=_LEASE_SECONDS / _BEATS,
+            on_compromise=on_compromise,
         )
 
     @contextlib.contextmanager

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import UnionType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmrepair.models.answers import AnswerFile
 from llmrepair.models.loading import load_model, load_tokenizer, pick_device
@@ -16,6 +16,7 @@ from llmrepair.models.selection import DocumentSelector, FixedSelector
 from llmrepair.pipeline.errors import Problem, RequestError
 from llmrepair.pipeline.keys import DigestCache
 from llmrepair.pipeline.progress import Reporter
+from llmrepair.pipeline.reading import read_object, reading
 from llmrepair.pipeline.runner import Runner
 from llmrepair.pipeline.stage import Runtime
 from llmrepair.pipeline.store import DIGESTS, Store
@@ -52,11 +53,28 @@ class Stored:
     seed: int
 
 
+class Given(NamedTuple):
+    """What `llmrepair.load` is told besides what to load."""
+
+    runs: Path
+    device: str
+    trust_remote_code: bool
+    options: Mapping[str, Any]
+
+
 def load_repaired(
     source: str, runs: Path, device: str, trust_remote_code: bool, options: Mapping[str, Any]
 ) -> PreTrainedModel | PromptedModel:
     """See `llmrepair.load`."""
-    stored = in_export(Path(source)) if (Path(source) / FACTS_FILE).is_file() else in_store(source, runs)
+    given = Given(runs, device, trust_remote_code, options)
+    if not (Path(source) / FACTS_FILE).is_file():
+        return _in_place(in_store(source, runs), given)
+    with reading(f"the export `{source}`", EXPORT_AGAIN):
+        return _in_place(in_export(Path(source)), given)
+
+
+def _in_place(stored: Stored, given: Given) -> PreTrainedModel | PromptedModel:
+    runs, device, trust_remote_code, options = given
     values = {"recovery": stored.repair.name, **stored.options, **options}
     (config,) = validated(values, EvaluateConfig)
     repair = REPAIRS[config.recovery]
@@ -105,8 +123,16 @@ def in_store(key: str, runs: Path) -> Stored:
 
 
 def in_export(folder: Path) -> Stored:
-    """What a folder of `llmrepair export` holds."""
-    facts = json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))
+    """What a folder of `llmrepair export` holds.
+
+    Raises:
+        RequestError: its facts are not as they were written; names the field.
+    """
+    facts = read_object(folder / FACTS_FILE, f"`{folder / FACTS_FILE}`", EXPORT_AGAIN)
+    for path, kind in _FACTS.items():
+        if not isinstance(_fact(facts, path), kind):
+            message = f"`{folder / FACTS_FILE}` has no `{path}`, or not as it was written"
+            raise RequestError(Problem(message, EXPORT_AGAIN))
     dtype, tuned, form = facts["compression"]["settings"]["dtype"], facts["repair"], facts["recovery"]
     repair = repair_of_form(form)
     if facts["merged"] or not repair.files.is_loadable:
@@ -115,6 +141,25 @@ def in_export(folder: Path) -> Stored:
         return Stored(folder, dtype, repair, None, facts.get("placing", {}), 0)
     where, seed = folder / repair.files.exported(form), tuned["settings"]["seed"]
     return Stored(folder, dtype, repair, where, repair.files.placing(facts), seed)
+
+
+def _fact(facts: Mapping[str, Any], path: str) -> Any:
+    """A field of a field; None where there is none."""
+    found: Any = facts
+    for name in path.split("."):
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found
+
+
+_FACTS: Mapping[str, type | UnionType] = {
+    "compression.settings.dtype": str,
+    "recovery": str,
+    "merged": bool,
+    "repair": dict | None,
+    "placing": dict | None,
+}
+"""What is read of an export's facts, whatever its repair."""
+EXPORT_AGAIN = "write it again with `llmrepair export`"
 
 
 def _check(repair: Repair, stored: Stored, given: Mapping[str, Any]) -> None:

@@ -32,12 +32,14 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 from llmrepair.pipeline.errors import Problem, RequestError
 from llmrepair.pipeline.graph import Explain
+from llmrepair.pipeline.reading import reason, utf8_text
 from llmrepair.pipeline.stage import Runtime, Stage
 from llmrepair.pipeline.toml_lines import Place, line_of
 from llmrepair.stages.conjecture.stage import Conjecture, ConjectureConfig
@@ -50,6 +52,7 @@ OPTIONS = frozenset(name for config in configs_of(EVALUATION) for name in config
 _TABLES = ("name", "defaults", "grid", "include", "exclude", "conjecture")
 _CONJECTURE_OPTIONS = (OPTIONS | ConjectureConfig.model_fields.keys()) - SET_BY_CONJECTURE
 _AnyStage = TypeVar("_AnyStage", bound=Stage)
+MOST_CELLS = 10_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -91,32 +94,32 @@ class Cell:
     place: Place
 
 
-def read_plan(path: Path, given: Values = MappingProxyType({})) -> Plan:
+def read_plan(path: Path, given: Values = MappingProxyType({}), most_cells: int = MOST_CELLS) -> Plan:
     """Reads a plan.
 
     Args:
         given: options of the command line, in place of what the plan says of them.
+        most_cells: that its grid may have.
 
     Raises:
         RequestError: with all that is wrong with it, by line and key.
     """
-    return _Reader(path, given).plan()
+    return _Reader(path, given, most_cells).plan()
 
 
 class _Reader:
     """Collects what is wrong on the way, so that it can all be told at once."""
 
-    def __init__(self, path: Path, given: Values):
-        self._path = path
+    def __init__(self, path: Path, given: Values, most_cells: int):
+        self._path, self._most_cells = path, most_cells
         self._given = {name: Setting(value, f"--{name.replace('_', '-')}") for name, value in given.items()}
         self._problems: dict[Problem, int] = {}  # -> line
+        hint = "give a TOML file; see https://toml.io for how it is written"
+        self._text = utf8_text(path, hint)
         try:
-            self._text = path.read_text(encoding="utf-8")
             self._document = tomllib.loads(self._text)
-        except OSError as error:
-            raise RequestError(Problem(f"no plan can be read from `{path}`: {error.strerror}", "give a TOML file")) from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise RequestError(Problem(f"{path} is no TOML: {error}", "see https://toml.io for how it is written")) from error
+        except (ValueError, RecursionError) as error:
+            raise RequestError(Problem(f"{path} is no TOML: {reason(error)}", hint)) from error
 
     def plan(self) -> Plan:
         document = self._document
@@ -160,6 +163,7 @@ class _Reader:
         if "grid" not in self._document:
             return
         axes = self._axes()
+        self._check_size(axes)
         defaults = self._defaults()
         self._check_overlaps(axes)
         for combination in itertools.product(*axes.values()):
@@ -197,6 +201,13 @@ class _Reader:
                 yield self._options(entry, place)
             else:
                 yield {AXES[axis]: Setting(entry, place)}
+
+    def _check_size(self, axes: Mapping[str, list[Options]]) -> None:
+        if (cells := prod(map(len, axes.values()))) > self._most_cells:
+            sizes = " x ".join(f"{len(entries):,} {axis}" for axis, entries in axes.items())
+            hint = f"take some out; if all are meant, give --max-cells {cells}"
+            self._wrong(("grid",), f"the grid has {cells:,} cells ({sizes}), and {self._most_cells:,} are the most", hint)
+            self._stop_if_wrong()
 
     def _check_overlaps(self, axes: Mapping[str, list[Options]]) -> None:
         set_by: dict[str, str] = {}

@@ -8,7 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Mapping
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,7 @@ def gpus(device: str) -> list[str]:
     return names[int(number) :][:1] if number else names
 
 
+@cache
 def _quiet_libraries() -> None:
     """What the libraries say is for their developers; what a user needs to know we say ourselves."""
     quiet = {

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.pytorch_utils import Conv1D
 
-from llmrepair.models.loading import compressible_layers, layer_shapes, meta_model
+from llmrepair.models.dry_run import dry_run
+from llmrepair.models.loading import compressible_layers, layer_shapes
 from llmrepair.pipeline.errors import Problem
+from llmrepair.pipeline.reading import reading
 from llmrepair.stages.checkpoints.gptq import format_problems, packages_problem, reading_problems
-from llmrepair.stages.sources.check import problems_with_loading
-from llmrepair.stages.sources.models import load_config
+from llmrepair.stages.sources.models import CONFIG_FILE, COPY_AGAIN, load_config
+from llmrepair.stages.sources.texts import CALIBRATION_TEXT, row_problems
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -21,22 +23,26 @@ if TYPE_CHECKING:
 
 
 def problems_with_model(stage: Compress) -> list[Problem]:
-    config = stage.config
-    if problems := problems_with_loading(config, stage.model):
+    if problems := stage.model_problems():
         return problems
-    settings = load_config(stage.model).get("quantization_config")
+    config, settings = stage.config, load_config(stage.model).get("quantization_config")
     if not stage.method.parts:
         return [] if settings is None else _problems_with_quantised(config.model, settings)
     if settings is not None:
         hint = "give the dense model with --model, or keep this one as it is with --method none"
         return [Problem(f"`{config.model}` is quantised already", hint, "model")]
-    model = meta_model(stage.model.location, stage.model.revision, config.trust_remote_code)
-    return [
+    model = stage.architecture()
+    problems = [
         *_family_problems(stage, model),
         *_format_problems(stage, model),
         *_shape_problems(stage, model),
         *_length_problems(stage, model.config),
+        *_text_problems(stage),
     ]
+    if not problems:
+        with reading(f"{CONFIG_FILE} of `{config.model}`", COPY_AGAIN, "model"):
+            dry_run(model, rows=1, tokens=2)  # it may say what no layer can compute
+    return problems
 
 
 def _problems_with_quantised(model: str, settings: dict[str, Any]) -> list[Problem]:
@@ -108,6 +114,12 @@ def _length_problems(stage: Compress, config: PretrainedConfig) -> list[Problem]
             "seq_len",
         )
     ]
+
+
+def _text_problems(stage: Compress) -> list[Problem]:
+    assert stage.calibration is not None  # there is something to calibrate
+    data, tokens = stage.config.calibration, stage.config.seq_len
+    return row_problems(data, stage.calibration, stage, 1, tokens, CALIBRATION_TEXT)
 
 
 def _listed(values: Iterable[object]) -> str:

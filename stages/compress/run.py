@@ -28,7 +28,7 @@ from llmrepair.stages.compress.masks import Pattern
 from llmrepair.stages.compress.memory import weights_in_memory
 from llmrepair.stages.compress.rows import holding_device, rows_at_once
 from llmrepair.stages.sources.models import hub_snapshot
-from llmrepair.stages.sources.texts import load_texts, tell_fewer
+from llmrepair.stages.sources.texts import CALIBRATION_TEXT, load_texts, tell_fewer, too_few_rows
 from llmrepair.stages.sources.weights import CHECKPOINT_FOLDER
 
 if TYPE_CHECKING:
@@ -97,8 +97,7 @@ def calibration_rows(stage: Compress, tokenizer: PreTrainedTokenizerBase) -> tor
     assert stage.calibration is not None  # only the dense model has none
     rows = pack_rows(load_texts(config.calibration, stage.calibration), tokenizer, config.samples, config.seq_len)
     if not len(rows):
-        message = f"`{config.calibration}` has not enough text for one row of {config.seq_len} tokens"
-        raise WorkError(Problem(message, "give more text with --calibration, or a smaller --seq-len"))
+        raise WorkError(too_few_rows(config.calibration, 0, 1, config.seq_len, CALIBRATION_TEXT))
     return rows
 
 

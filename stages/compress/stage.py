@@ -29,6 +29,7 @@ class Compress(Weights):
     )
     config: CompressConfig
     model: ModelSource = field(init=False)
+    digests: DigestCache = field(init=False)
     calibration: dict[str, Any] | None = field(init=False, default=None)
 
     @property
@@ -54,9 +55,10 @@ class Compress(Weights):
         return str((load_config(self.model).get("quantization_config") or {}).get("quant_method"))
 
     def sources(self, digests: DigestCache) -> dict[str, Any]:
+        self.digests = digests
         self.model = resolve_model(self.config.model, self.config.revision, digests.digests)
         if self.method.parts:
-            self.calibration = resolve_text(self.config.calibration, digests.digest)
+            self.calibration = resolve_text(self.config.calibration, digests, "calibration")
         calibration = {"calibration": self.calibration} if self.calibration is not None else {}
         return {"model": self.model.identity} | calibration
 

@@ -66,6 +66,7 @@ class Control(Weights):
     compressed: Compress | None
     """What it is matched to; None for nothing."""
     model: ModelSource = field(init=False)
+    digests: DigestCache = field(init=False)
     start: ModelSource = field(init=False)
     """What training begins with: the dense model, or its twin that was never told of the tested facts."""
 
@@ -89,17 +90,16 @@ class Control(Weights):
 
     def sources(self, digests: DigestCache) -> dict[str, Any]:
         config = self.config
+        self.digests = digests
         self.model = self.start = resolve_model(config.model, config.revision, digests.digests)
         if self.kind.begins_untold and self.is_of_lab:
             self.start = resolve_model(UNTOLD[config.model], None, digests.digests)
         return {"model": self.model.identity, "start": self.start.identity}
 
     def check(self) -> list[Problem]:
-        from llmrepair.stages.sources.check import problems_with_loading
-
-        if problems := problems_with_loading(self.config, self.model) or self.kind.problems(self):
+        if problems := self.model_problems() or self.kind.problems(self):
             return problems
-        if "quantization_config" not in load_config(self.model):
+        if load_config(self.model).get("quantization_config") is None:
             return []
         message = f"`{self.config.model}` is quantised already, and a control is made of a dense model"
         return [Problem(message, "give that one", "model")]

@@ -26,5 +26,5 @@ def bullets(items: Iterable[str]) -> str:
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], right: int | None = None) -> str:
     """A table; columns from `right` on are aligned to the right."""
     rules = ["--:" if right is not None and number >= right else "---" for number in range(len(heads))]
-    lines = [heads, rules, *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    lines = [heads, rules, *([" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

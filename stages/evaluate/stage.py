@@ -117,7 +117,9 @@ class Evaluate(Stage):
         return super().options() | self.placing.model_dump(mode="json", exclude_unset=True)
 
     def check(self) -> list[Problem]:
-        return self._chat_problems() + self.repair.problems(self.placing, self.compressed, self.tuned)
+        from llmrepair.stages.evaluate.check import document_problems
+
+        return document_problems(self) + self._chat_problems() + self.repair.problems(self.placing, self.compressed, self.tuned)
 
     def _chat_problems(self) -> list[Problem]:
         if not self.config.apply_chat_template:

@@ -12,6 +12,8 @@ COLUMNS = (
     *("extra_parameters", "size_bytes", "bits_per_weight", "sparsity", "difference", "p_mcnemar", "p_holm", "keys"),
 )
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
 
 def csv_text(document: Mapping[str, Any]) -> str:
     """Numbers as they are, so shares between 0 and 1; empty where something is not known.
@@ -22,8 +24,13 @@ def csv_text(document: Mapping[str, Any]) -> str:
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(_lines(document))
+    writer.writerows({name: _as_text(value) for name, value in line.items()} for line in _lines(document))
     return buffer.getvalue()
+
+
+def _as_text(value: Any) -> Any:
+    """A text that a spreadsheet would take for a formula begins with an apostrophe, which tells it not to."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def _lines(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

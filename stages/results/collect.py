@@ -23,7 +23,7 @@ def collect_evaluations(runner: Runner, is_wanted: Callable[[Artifact, Artifact 
         is_wanted: told the compressed model's artifact, and that of the repair's tuning.
     """
     found = []
-    for artifact in runner.store.artifacts():
+    for artifact in runner.store.artifacts(lambda artifact: runner.reporter.note(f"`{artifact.name}` is damaged and left out")):
         evaluation = _evaluation(runner.store, artifact) if artifact.stage == Evaluate.name else None
         if evaluation is None or not is_wanted(evaluation.compressed, evaluation.tuned):
             continue
@@ -36,8 +36,10 @@ def _evaluation(store: Store, artifact: Artifact) -> Evaluation | None:
     """None where something that it was made of is gone, or its repair is none of those that there are."""
     inputs = {name: store.find(reference) for name, reference in artifact.inputs.items()}
     name, compressed, tuned = artifact.key_document["config"]["recovery"], inputs["compressed"], inputs.get("repair")
+    if compressed is None or name not in REPAIRS or not all(each is not None and each.is_readable for each in inputs.values()):
+        return None
     tuned_on = store.find(tuned.inputs["compressed"]) if tuned is not None else None
-    if compressed is None or None in inputs.values() or (tuned_on is None and tuned is not None) or name not in REPAIRS:
+    if tuned is not None and tuned_on is None:
         return None
     return Evaluation(artifact, compressed, tuned, tuned_on, REPAIRS[name], list(REPAIRS).index(name))
 
@@ -60,8 +62,8 @@ def left_out(runner: Runner, is_wanted: Callable[[Artifact], bool]) -> list[str]
 def gone(store: Store, artifact: Artifact) -> set[str]:
     """Names of what an artifact was made from, directly or not, and is not there any more."""
     inputs = {name: store.find(name) for name in artifact.inputs.values()}
-    further = (gone(store, each) for each in inputs.values() if each is not None)
-    return {name for name, each in inputs.items() if each is None}.union(*further)
+    there = {name: each for name, each in inputs.items() if each is not None and each.is_readable}
+    return (inputs.keys() - there.keys()).union(*(gone(store, each) for each in there.values()))
 
 
 def up_to_date(runner: Runner, evaluations: Sequence[Evaluation]) -> list[Evaluation]:
@@ -77,7 +79,7 @@ def up_to_date(runner: Runner, evaluations: Sequence[Evaluation]) -> list[Evalua
 def is_up_to_date(runner: Runner, artifact: Artifact) -> bool:
     """What it was made of is there, and all of it was made by the code as it is, with the libraries that are installed."""
     made_of = [artifact, *(runner.store.find(reference) for reference in artifact.inputs.values())]
-    return all(each is not None and _is_as_installed(runner, each) for each in made_of)
+    return all(each is not None and each.is_readable and _is_as_installed(runner, each) for each in made_of)
 
 
 def _is_as_installed(runner: Runner, artifact: Artifact) -> bool:

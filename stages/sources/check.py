@@ -18,7 +18,7 @@ def problems_with_loading(config: ModelConfig, source: ModelSource) -> list[Prob
     if has_adapter(source):
         return [adapter_problem(config.model)]
     found = load_config(source)
-    architectures = found.get("architectures") or []
+    architectures = [str(each) for each in found.get("architectures") or []]
     what = ", ".join(architectures) or "its config.json names no architecture"
     if not (config.trust_remote_code or set(architectures) & causal_architectures()):
         hint = "give a model such as Llama, OPT, GPT-2 or Qwen"

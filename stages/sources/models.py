@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +9,22 @@ from typing import Any
 
 from llmrepair.models.weight_files import weight_files
 from llmrepair.pipeline.errors import Problem, RequestError
+from llmrepair.pipeline.reading import read_object, reading
 from llmrepair.pipeline.stage import Needs
 from llmrepair.stages.sources.hub import hub_commit, looks_like_hub_id, snapshot_folder
 from llmrepair.stages.sources.lab import lab_folder
 
 ADAPTER_FILE = "adapter_config.json"
+CONFIG_FILE = "config.json"
+COPY_AGAIN = "copy or download the model again"
+_READ_OF_CONFIG = {
+    **dict.fromkeys(("model_type", "transformers_weights"), str),
+    **dict.fromkeys(("max_position_embeddings", "n_positions", "num_hidden_layers"), int),
+    "architectures": list,
+    "quantization_config": dict,
+}
+"""What is read of a config.json here, and what it has to be where it is there; transformers checks the rest."""
+_LONGEST_VALUE = 60
 _LIBRARIES_BYTES = 1 << 30
 _MODEL_FILES = (
     "config.json generation_config.json *.safetensors *.safetensors.index.json *token*.json vocab.* merges.txt *.model "
@@ -91,7 +101,7 @@ def folder_problem(model: str, folder: Path) -> Problem | None:
         return Problem(f"there is no model folder `{model}`", "give `lab`, `lab-opt`, a folder or a Hub id with --model")
     if (folder / ADAPTER_FILE).exists():
         return adapter_problem(model)
-    if not (folder / "config.json").is_file():
+    if not (folder / CONFIG_FILE).is_file():
         return Problem(f"`{model}` is no model folder: it has no config.json", "save one there with `save_pretrained`")
     return _weights_problem(model, folder)
 
@@ -101,9 +111,9 @@ def _weights_problem(model: str, folder: Path) -> Problem | None:
     try:
         files = weight_files(folder)
     except ValueError as error:
-        return Problem(f"`{model}` cannot be read: {error}", "copy or download it again")
+        return Problem(f"`{model}` cannot be read: {error}", COPY_AGAIN)
     if gone := [path.name for path in files if not path.is_file()]:
-        return Problem(f"`{model}` lacks {gone[0]}, which its index lists", "copy or download it again")
+        return Problem(f"`{model}` lacks {gone[0]}, which its index lists", COPY_AGAIN)
     if files:
         return None
     if other := sorted(path.name for path in folder.glob("*.safetensors")):
@@ -129,6 +139,14 @@ def weights_on_disk(source: ModelSource) -> int:
     return sum(path.stat().st_size for path in weight_files(folder) if path.is_file())
 
 
+def local_folder(source: ModelSource) -> Path | None:
+    """Where a model's files are on this machine; None of a model of the Hub that is not in the local cache yet."""
+    if source.revision is None:
+        return Path(source.location)
+    folder = snapshot_folder(source.location, source.revision, "model")
+    return folder if folder_problem(source.location, folder) is None else None
+
+
 def roughly_needed(source: ModelSource) -> Needs:
     """What a stage takes, by rule of thumb: the libraries, and the weights three times (loaded, worked on, saved)."""
     return Needs(host=_LIBRARIES_BYTES + 3 * weights_on_disk(source), is_rough=True)
@@ -144,12 +162,43 @@ def has_adapter(source: ModelSource) -> bool:
 
 
 def load_config(source: ModelSource) -> dict[str, Any]:
-    """The model's config.json."""
+    """The model's config.json.
+
+    Raises:
+        RequestError: it is none.
+    """
     if source.revision is None:
-        path = Path(source.location) / "config.json"
+        path = Path(source.location) / CONFIG_FILE
     else:
         from huggingface_hub import hf_hub_download
 
-        path = Path(hf_hub_download(source.location, "config.json", revision=source.revision))
-    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        path = Path(hf_hub_download(source.location, CONFIG_FILE, revision=source.revision))
+    what = f"{CONFIG_FILE} of `{source.location}`"
+    config = read_object(path, what, COPY_AGAIN, "model")
+    for name, kind in _READ_OF_CONFIG.items():
+        if not isinstance(config.get(name), kind | None):
+            message = f"{what} has a `{name}` that is no {kind.__name__}: {_shortened(config[name])}"
+            raise RequestError(Problem(message, COPY_AGAIN, "model"))
     return config
+
+
+def layers_problem(source: ModelSource, model: str) -> Problem | None:
+    """Says so of a config that asks for more layers than the files hold tensors: to make so many could take for ever."""
+    if (folder := local_folder(source)) is None:
+        return None
+    from llmrepair.models.checkpoint import shapes
+
+    tensors = 0
+    for file in weight_files(folder):
+        with reading(f"{file.name} of `{model}`", COPY_AGAIN, "model"):
+            tensors += len(shapes(file))
+    layers = [value for name, value in load_config(source).items() if "layer" in name and isinstance(value, int)]
+    if max(layers, default=0) <= tensors:
+        return None
+    message = f"{CONFIG_FILE} of `{model}` asks for {max(layers)} layers, and its files hold {tensors} tensors"
+    return Problem(message, COPY_AGAIN, "model")
+
+
+def _shortened(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."

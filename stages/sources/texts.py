@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmrepair.pipeline.errors import Problem, WorkError
+from llmrepair.models.text import pack_rows
+from llmrepair.pipeline.errors import Problem, RequestError
+from llmrepair.pipeline.reading import json_lines, reading, utf8_text
 from llmrepair.stages.sources.hub import hub_commit, hub_data_location, looks_like_hub_id
 from llmrepair.stages.sources.lab import lab_texts
 
 if TYPE_CHECKING:
+    from llmrepair.pipeline.keys import DigestCache
     from llmrepair.pipeline.progress import Reporter
+    from llmrepair.stages.sources.weights import Weights
 
 LAB_TEXT = "lab"
+CALIBRATION_TEXT = ("calibration", "seq_len")
+TUNING_TEXT = ("tuning_data", "tuning_seq_len")
+"""Config fields that name a text, and the tokens of its rows."""
+FEWEST_TEXTS = 16
+"""To compare models by."""
 _NAMED_TEXTS = {"c4": "allenai/c4:en", "wikitext2": "Salesforce/wikitext:wikitext-2-raw-v1"}
 """Short names of data sets on the Hub."""
-_TEXT_SUFFIXES = (".txt", ".jsonl")
+_HINTS = {
+    ".txt": "give text in UTF-8, its documents between empty lines",
+    ".jsonl": "each line is a JSON object whose field `text` is the text",
+}
+_TEXT_SUFFIXES = tuple(_HINTS)
 
 
 def text_problem(data: str, option: str) -> Problem | None:
@@ -33,16 +46,26 @@ def text_problem(data: str, option: str) -> Problem | None:
     return None if Path(data).is_file() else Problem(f"there is no file `{data}`", hint)
 
 
-def resolve_text(data: str, digest: Callable[[Path], str]) -> dict[str, Any]:
+def resolve_text(data: str, digests: DigestCache, option: str) -> dict[str, Any]:
     """What pins a source of text, for a key.
 
+    Args:
+        data: as the user gave it.
+        option: the config field that names it.
+
     Raises:
-        RequestError: a Hub data set that neither the Hub nor the local cache knows.
+        RequestError: a Hub data set that neither the Hub nor the local cache knows, or a file that holds something else.
     """
     if data == LAB_TEXT:
         return {"lab": "seen-qa"}
     if data.endswith(_TEXT_SUFFIXES):
-        return {"file": digest(Path(data)), "format": Path(data).suffix}
+        path = Path(data)
+        with reading(f"`{data}`", "give a text file that can be read", option):
+            fault = digests.found(path, f"no text in {path.suffix}", _fault)
+            identity = {"file": digests.digest(path), "format": path.suffix}
+        if fault is not None:
+            raise RequestError(Problem(f"{data}{fault}", _HINTS[path.suffix], option))
+        return identity
     name, _, config = _NAMED_TEXTS.get(data, data).partition(":")
     return {"hub": name, "config": config, "commit": hub_commit(name, None, "dataset")}
 
@@ -58,7 +81,40 @@ def tell_fewer(reporter: Reporter, data: str, found: int, asked: int, what: str)
         reporter.note(f"`{data}` holds text for {found} of the {asked} {what} that were asked for")
 
 
-def load_texts(data: str, identity: dict[str, Any]) -> Iterator[str]:
+def row_problems(
+    data: str, identity: Mapping[str, Any], weights: Weights, fewest: int, seq_len: int, options: tuple[str, str]
+) -> list[Problem]:
+    """Says so if a file gives fewer rows than are needed; other sources are asked when they are read.
+
+    Args:
+        options: `CALIBRATION_TEXT` or `TUNING_TEXT`.
+    """
+    if "file" not in identity:
+        return []
+    found = len(pack_rows(load_texts(data, identity), weights.tokenizer(), fewest, seq_len))
+    return [too_few_rows(data, found, fewest, seq_len, options)] if found < fewest else []
+
+
+def too_few_rows(data: str, found: int, fewest: int, seq_len: int, options: tuple[str, str]) -> Problem:
+    text, tokens = (f"--{option.replace('_', '-')}" for option in options)
+    message = f"`{data}` gives {found} rows of {seq_len} tokens, and {fewest} {'is' if fewest == 1 else 'are'} the least"
+    return Problem(message, f"give more text with {text}, or a smaller {tokens}", options[0])
+
+
+def text_problems(data: str, identity: Mapping[str, Any], option: str) -> list[Problem]:
+    """Says so if a file holds fewer texts than are needed to compare models by."""
+    if "file" not in identity:
+        return []
+    found = len(list(islice(load_texts(data, identity), FEWEST_TEXTS)))
+    return [too_few_texts(data, found, option)] if found < FEWEST_TEXTS else []
+
+
+def too_few_texts(data: str, found: int, option: str) -> Problem:
+    message = f"`{data}` holds {found} texts, and {FEWEST_TEXTS} are the least"
+    return Problem(message, f"give more text with --{option.replace('_', '-')}", option)
+
+
+def load_texts(data: str, identity: Mapping[str, Any]) -> Iterator[str]:
     """The texts of a source, one document each; a .txt file's documents stand between empty lines.
 
     Args:
@@ -66,26 +122,44 @@ def load_texts(data: str, identity: dict[str, Any]) -> Iterator[str]:
         identity: what `resolve_text` made of it.
 
     Raises:
-        WorkError: the source holds no text where it should.
+        RequestError: the source holds no text where it should.
     """
     if data == LAB_TEXT:
         yield from lab_texts()
-    elif data.endswith(".txt"):
-        paragraphs = Path(data).read_text(encoding="utf-8").split("\n\n")
-        yield from (" ".join(paragraph.split()) for paragraph in paragraphs if paragraph.strip())
-    elif data.endswith(".jsonl"):
-        with Path(data).open(encoding="utf-8") as lines:
-            yield from (_text_field(json.loads(line), data) for line in lines if line.strip())
+    elif data.endswith(_TEXT_SUFFIXES):
+        yield from _documents(Path(data))
     else:
         from datasets import load_dataset
 
         location = hub_data_location(identity["hub"], identity["commit"])
         rows = load_dataset(**location, name=identity["config"] or None, split="train", streaming=True)
-        yield from filter(str.strip, (_text_field(row, data) for row in rows))
+        yield from filter(str.strip, (_text_field(row, f"an entry of `{data}`") for row in rows))
 
 
-def _text_field(row: dict[str, Any], data: str) -> str:
+def _text_field(row: Mapping[str, Any], place: str) -> str:
     text = row.get("text")
     if not isinstance(text, str):
-        raise WorkError(Problem(f"an entry of `{data}` has no field `text`", "rename the field that holds the text to `text`"))
+        raise RequestError(Problem(f"{place} has no field `text`", _HINTS[".jsonl"]))
     return text
+
+
+def _fault(path: Path) -> str | None:
+    """What is wrong with a file of text, to be put behind its name."""
+    try:
+        return None if sum(bool(text.strip()) for text in _documents(path)) else " holds no text"
+    except RequestError as error:
+        return str(error).removeprefix(str(path))
+
+
+def _documents(path: Path) -> Iterator[str]:
+    """The texts of a file.
+
+    Raises:
+        RequestError: something in it is none.
+    """
+    hint = _HINTS[path.suffix]
+    if path.suffix == ".txt":
+        paragraphs = utf8_text(path, hint).split("\n\n")
+        yield from (" ".join(paragraph.split()) for paragraph in paragraphs if paragraph.strip())
+    else:
+        yield from (_text_field(row, f"{path}:{number}") for number, row in json_lines(path, hint))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,8 @@ from transformers import AutoTokenizer, PreTrainedModel
 from llmrepair import load
 from llmrepair.models.prompted import PromptedModel
 from llmrepair.pipeline.errors import RequestError
+from llmrepair.stages.export.files import FACTS_FILE
+from llmrepair.stages.sources.models import model_folder
 from tests.conftest import CommandLine
 from tests.e2e.test_chain import read_samples
 
@@ -110,3 +115,55 @@ def test_an_option_that_the_repair_does_not_have_is_told(llmrepair: CommandLine,
     key = evaluated(llmrepair, runs, PROMPTED["idp"])["key"]
     with pytest.raises(RequestError, match="`selekt` is no option of recovery `idp`"):
         load(key, runs=runs, device="cpu", selekt="random")
+
+
+FACTS: dict[str, Any] = {
+    "compression": {"settings": {"dtype": "float32"}},
+    "recovery": "none",
+    "merged": False,
+    "repair": None,
+    "placing": {},
+}
+
+
+@pytest.fixture
+def export(tmp_path: Path) -> Path:
+    """A folder such as `llmrepair export` writes, of the embedded model as it is."""
+    embedded = model_folder("lab")
+    assert embedded is not None
+    folder = shutil.copytree(embedded, tmp_path / "export")
+    (folder / FACTS_FILE).write_text(json.dumps(FACTS))
+    return folder
+
+
+def test_an_export_is_loaded(export: Path) -> None:
+    assert isinstance(load(export, device="cpu"), PreTrainedModel)
+
+
+@pytest.mark.parametrize(
+    ("edited", "named"),
+    [
+        ({"compression": None}, "`compression.settings.dtype`"),
+        ({"compression": {"settings": {"dtype": 32}}}, "`compression.settings.dtype`"),
+        ({"compression": {"settings": {"dtype": "float31"}}}, "float31"),
+        ({"recovery": 3}, "`recovery`"),
+        ({"recovery": "magic"}, "`magic`"),
+        ({"merged": "no"}, "`merged`"),
+        ({"recovery": "lora", "repair": {"placing": {}}}, "`settings`"),
+        ({"recovery": "lora", "repair": {"placing": {}, "settings": {"seed": 0}}}, "adapter"),
+        ({"recovery": "idp", "repair": {"placing": {}, "settings": {"seed": 0}}}, "pool.json"),
+        ({"recovery": "lora", "repair": []}, "`repair`"),
+    ],
+)
+def test_edited_facts_of_an_export_are_told_by_name(export: Path, edited: dict[str, Any], named: str) -> None:
+    (export / FACTS_FILE).write_text(json.dumps(FACTS | edited))
+    with pytest.raises(RequestError) as caught:
+        load(export, device="cpu")
+    assert named in caught.value.problems[0].message
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "[" * 99_999])
+def test_facts_that_are_none_are_told(export: Path, text: str) -> None:
+    (export / FACTS_FILE).write_text(text)
+    with pytest.raises(RequestError, match=re.escape(FACTS_FILE)):
+        load(export, device="cpu")

@@ -241,7 +241,7 @@ def test_a_damaged_record_is_told_in_a_sentence(folder: Path, llmrepair: Command
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["plan", "nowhere.toml"], "no plan can be read"),
+        (["plan", "nowhere.toml"], "`nowhere.toml` cannot be read"),
         (["run", "study.toml", "--jobs", 0], "--jobs"),
         (["run", "study.toml", "--executor", "slurm"], "`slurm` is no value of --executor"),
         (["run", "study.toml", "--device", "gpu"], "--device"),

@@ -4,6 +4,7 @@ import errno
 import json
 import multiprocessing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -169,3 +170,20 @@ def test_the_log_of_a_failure_stays_for_reading(runner: Runner, log: Path) -> No
     assert "ZeroDivisionError: by nought" in (artifact.path / "log.txt").read_text()
     assert artifact.record["interrupted_before"]
     assert artifact.record["after_interruption"] == "starts again"
+
+
+@pytest.mark.parametrize(
+    ("metrics", "named"),
+    [
+        ({"total": float("nan")}, "`total`"),
+        ({"loss": {"without": 1.0, "with": [0.5, float("inf")]}}, "`loss.with.1`"),
+        ({"layers": [{"name": "q", "error": 1.0}, {"name": "v", "error": float("-inf")}]}, "`layers.v.error`"),
+    ],
+)
+def test_a_number_that_is_none_is_never_finished(
+    runner: Runner, log: Path, monkeypatch: pytest.MonkeyPatch, metrics: dict[str, Any], named: str
+) -> None:
+    monkeypatch.setattr(Toy, "run", lambda stage, context: metrics)
+    with pytest.raises(WorkError, match=named):
+        runner.pull(toy(log, 1))
+    assert not list(runner.store.artifacts())

@@ -368,3 +368,18 @@ def test_what_is_wrong_with_a_test_is_told_by_line(path: Path) -> None:
     assert problems(path, "[conjecture]\nseed = 1\nmethod = 'rtn'") == ["2: `conjecture.seed`: there is no `seed` here"]
     (problem,) = problems(path, "[conjecture]\nmethod = 'rtn'\ncontrols = ['wiped']")
     assert problem.startswith("3: `conjecture.controls`: `wiped` is no value of --controls")
+
+
+def test_a_grid_of_millions_is_refused_with_its_number(path: Path) -> None:
+    axis = list(range(1400))
+    text = f'[grid]\nmodels = ["lab"]\ncompressions = {[{"method": "rtn", "seq_len": 2 + n} for n in axis]}\n'.replace("'", '"')
+    text = text.replace('"method":', "method =").replace('"seq_len":', "seq_len =") + f"seeds = {axis}\n"
+    (problem,) = problems(path, text)
+    assert "the grid has 1,960,000 cells (1 models x 1,400 compressions x 1,400 seeds), and 10,000 are the most" in problem
+
+
+def test_more_cells_are_let_through_where_that_is_said(path: Path) -> None:
+    path.write_text('[grid]\nmodels = ["lab"]\nseeds = [0, 1, 2]\n')
+    assert len(read_plan(path, most_cells=3).evaluations) == 3
+    with pytest.raises(RequestError, match="the grid has 3 cells"):
+        read_plan(path, most_cells=2)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from tqdm.std import tqdm
 
 from llmrepair.pipeline.executors import local
 from llmrepair.pipeline.progress import Reporter
@@ -70,3 +71,10 @@ def test_the_libraries_are_imported_while_a_large_model_is_read(tmp_path: Path, 
     stage = compress_stage({"model": "lab", "method": "none"})
     make_runner({}, tmp_path, reporter).graph([stage])
     assert done == ["reading the model's files ...", "llmrepair.models.loading"]
+
+
+def test_bars_are_tamed_once_however_many_commands_run_in_a_process(tmp_path: Path) -> None:
+    make_runner({}, tmp_path)
+    start = tqdm.__init__
+    make_runner({}, tmp_path)
+    assert tqdm.__init__ is start

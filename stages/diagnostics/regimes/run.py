@@ -21,7 +21,7 @@ from llmrepair.stages.diagnostics.regimes.figure import regimes_figure
 from llmrepair.stages.drawing.svg import Look
 from llmrepair.stages.repairs.placed import Placing
 from llmrepair.stages.sources.loading import load_weights
-from llmrepair.stages.sources.texts import LAB_TEXT, load_texts, tell_fewer
+from llmrepair.stages.sources.texts import FEWEST_TEXTS, LAB_TEXT, load_texts, tell_fewer, too_few_texts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,16 +32,14 @@ if TYPE_CHECKING:
 
 _BLOCK = 8
 """Texts that are computed at once; their number also says how many blocks intervals are made of."""
-_FEWEST_TEXTS = 16
 
 
 def run(stage: Regimes, context: Context) -> dict[str, Any]:
     dense, tokenizer = load_weights(stage.dense, context, "dense")
     dense.set_attn_implementation("eager")
     rows = [tokens[: stage.config.compared_tokens] for tokens in map(text_encoder(tokenizer), _texts(stage))]
-    if len(rows) < _FEWEST_TEXTS:
-        message = f"`{stage.config.compared_text}` holds {len(rows)} texts, and {_FEWEST_TEXTS} are the least"
-        raise WorkError(Problem(message, "give more text with --compared-text"))
+    if len(rows) < FEWEST_TEXTS:
+        raise WorkError(too_few_texts(stage.config.compared_text, len(rows), "compared_text"))
 
     tell_fewer(context.reporter, stage.config.compared_text, len(rows), stage.config.compared_items, "texts")
     found = {}

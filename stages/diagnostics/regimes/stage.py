@@ -16,7 +16,7 @@ from llmrepair.stages.repairs.tuning.stage import Tune
 from llmrepair.stages.sources.fields import TextSource
 from llmrepair.stages.sources.lab import world_of
 from llmrepair.stages.sources.models import roughly_needed
-from llmrepair.stages.sources.texts import LAB_TEXT, resolve_text, text_libraries
+from llmrepair.stages.sources.texts import FEWEST_TEXTS, LAB_TEXT, resolve_text, text_libraries, text_problems
 from llmrepair.stages.sources.weights import Weights
 
 
@@ -29,7 +29,7 @@ class RegimesConfig(StageConfig):
         LAB_TEXT,
         description="what the models read: lab (questions about held-out people), a .txt or .jsonl file, a Hub data set",
     )
-    compared_items: int = Field(320, ge=16, description="texts that the models read")
+    compared_items: int = Field(320, ge=FEWEST_TEXTS, description="texts that the models read")
     compared_tokens: int = Field(64, ge=4, description="tokens of each text, from its start")
 
 
@@ -60,12 +60,14 @@ class Regimes(Stage):
 
     def sources(self, digests: DigestCache) -> dict[str, Any]:
         text = self.config.compared_text
-        self.text = {"lab": "held-out"} if text == LAB_TEXT else resolve_text(text, digests.digest)
+        self.text = {"lab": "held-out"} if text == LAB_TEXT else resolve_text(text, digests, "compared_text")
         return {"compared_text": self.text}
 
     def check(self) -> list[Problem]:
-        model = self.compressed.config.model
-        if self.config.compared_text != LAB_TEXT or world_of(model) is not None:
+        model, text = self.compressed.config.model, self.config.compared_text
+        if text != LAB_TEXT:
+            return text_problems(text, self.text, "compared_text")
+        if world_of(model) is not None:
             return []
         message = f"the lab's questions mean nothing to `{model}`"
         return [Problem(message, "give text of its kind with --compared-text", "compared_text")]

@@ -15,7 +15,6 @@ without any other.
 
 from __future__ import annotations
 
-import json
 import random
 import re
 from collections import defaultdict
@@ -25,7 +24,8 @@ from itertools import combinations, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from llmrepair.pipeline.errors import LlmrepairError, Problem, WorkError
+from llmrepair.pipeline.errors import LlmrepairError, Problem, RequestError, WorkError
+from llmrepair.pipeline.reading import json_lines
 
 FACTRECALL = "factrecall"
 METRICS = ("acc", "acc_norm", "consistency", "consistent_acc", "chance")
@@ -83,7 +83,8 @@ def read(folder: Path) -> FactRecall:
     and relation, is no choice. Of more than 100 objects the wrong choices are drawn, the same for all paraphrases of a fact.
 
     Raises:
-        WorkError: a line that is not what it should be, or no relation that can be asked.
+        RequestError: a line that is not what it should be.
+        WorkError: no relation can be asked.
     """
     prompts = _read_prompts(folder)
     facts = sorted(set(_read_facts(folder)))
@@ -195,13 +196,8 @@ def _patterns(folder: Path) -> list[Path]:
 
 
 def _rows(path: Path, *fields: str) -> Iterator[dict[str, Any]]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                row = json.loads(line)
-            except ValueError:
-                row = None
-            if not isinstance(row, dict) or not all(isinstance(row.get(field), str) for field in fields):
-                hint = f"each line is a JSON object with the fields {' and '.join(fields)}, texts all"
-                raise WorkError(Problem(f"{path}:{number} is not what `factrecall` reads", hint, "tasks_data"))
-            yield row
+    hint = f"each line is a JSON object with the fields {' and '.join(fields)}, texts all"
+    for number, row in json_lines(path, hint, "tasks_data"):
+        if not all(isinstance(row.get(field), str) for field in fields):
+            raise RequestError(Problem(f"{path}:{number} is not what `factrecall` reads", hint, "tasks_data"))
+        yield row

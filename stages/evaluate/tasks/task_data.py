@@ -36,7 +36,7 @@ def data_problems(tasks: Sequence[Task], folder: Path | None) -> list[Problem]:
     missing = [
         f"{documents_of(task.name)}.jsonl"
         for task in tasks
-        if _on_hub(task.config) and "test" not in _files_in(folder, task.name)
+        if _on_hub(task.config) and "test" not in files_in(folder, task.name)
     ]
     return problems + ([Problem(f"`{folder}` holds no {', '.join(missing)}", _COLUMNS, "tasks_data")] if missing else [])
 
@@ -53,7 +53,7 @@ def data_identities(tasks: Sequence[Task], folder: Path | None, digest: Callable
         if data_set := _on_hub(task.config):
             if folder is None:
                 return {"dataset": data_set[0], "commit": commits[data_set]}
-            return {"data": {path.name: digest(path) for path in _files_in(folder, task.name).values()}}
+            return {"data": {path.name: digest(path) for path in files_in(folder, task.name).values()}}
         paths = [path for found in _own_files(task.config).values() for path in found]
         return {"data": {str(path): digest(path) for path in paths}} if paths else {}
 
@@ -69,7 +69,7 @@ def with_data(config: dict[str, Any], name: str, folder: Path | None, identity: 
     if not _on_hub(config):
         return config
     if folder is not None:
-        return config | _from_folder(config, _files_in(folder, name))
+        return config | _from_folder(config, files_in(folder, name))
     location = hub_data_location(identity["dataset"], identity["commit"])
     given = {key: value for key, value in (config.get("dataset_kwargs") or {}).items() if key != "revision"}
     return config | {"dataset_path": location.pop("path"), "dataset_kwargs": given | location}
@@ -122,7 +122,8 @@ def _strings(value: Any) -> Iterator[str]:
             yield from _strings(each)
 
 
-def _files_in(folder: Path, task: str) -> dict[str, Path]:
+def files_in(folder: Path, task: str) -> dict[str, Path]:
+    """The files of a folder that hold a task's documents: by `test`, those that are asked, and `train`, those for examples."""
     name = documents_of(task)
     files = {"test": folder / f"{name}.jsonl", "train": folder / f"{name}_train.jsonl"}
     return {split: path for split, path in files.items() if path.is_file()}

@@ -26,13 +26,17 @@ TUNING_DATA: Any = Field(
 )
 
 
+FEWEST_ROWS = 10
+"""Of which one is held out."""
+
+
 class TuningConfig(SizedConfig):
     """What a repair is tuned on, and for how long."""
 
     references: ClassVar[frozenset[str]] = frozenset({"tuning_data"})
     tuning_data: TextSource = TUNING_DATA
     tuning_samples: int = Field(
-        1024, ge=10, description="rows of tuning text; a tenth is held out to choose by and to stop early"
+        1024, ge=FEWEST_ROWS, description="rows of tuning text; a tenth is held out to choose by and to stop early"
     )
     tuning_seq_len: int = Field(64, ge=2, description="tokens of a row of tuning text")
     objective: Annotated[tuple[ObjectiveName, ...], CommaSeparated, Field(min_length=1)] = Field(

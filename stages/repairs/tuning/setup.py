@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from llmrepair.models.finite import NotFinite
 from llmrepair.models.head import loss_in_parts
 from llmrepair.models.loading import load_model
 from llmrepair.models.lora import save_adapter
@@ -30,9 +31,10 @@ from llmrepair.models.training import (
 from llmrepair.pipeline.errors import Problem, WorkError
 from llmrepair.pipeline.progress import Bar
 from llmrepair.pipeline.stage import Context
+from llmrepair.stages.repairs.tuning.config import FEWEST_ROWS
 from llmrepair.stages.sources.lab import world_of
 from llmrepair.stages.sources.loading import load_weights
-from llmrepair.stages.sources.texts import load_texts, tell_fewer
+from llmrepair.stages.sources.texts import TUNING_TEXT, load_texts, tell_fewer, too_few_rows
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -101,8 +103,7 @@ def _split_rows(
     rows = pack_rows(texts, tokenizer, config.tuning_samples, config.tuning_seq_len)
     held_out = int(len(rows) * _VALIDATION_SHARE)
     if not held_out:
-        message = f"`{config.tuning_data}` gives {len(rows)} rows of {config.tuning_seq_len} tokens, and 10 are the least"
-        raise WorkError(Problem(message, "give more text with --tuning-data, or a smaller --tuning-seq-len"))
+        raise WorkError(too_few_rows(config.tuning_data, len(rows), FEWEST_ROWS, config.tuning_seq_len, TUNING_TEXT))
     return rows[:-held_out], rows[-held_out:]
 
 
@@ -200,12 +201,21 @@ def mean_validation_loss(setup: Setup, logits_of: LogitsOf) -> float:
 
 @torch.no_grad()
 def validation_losses(setup: Setup, logits_of: LogitsOf) -> torch.Tensor:
-    """Mean next-token loss [N] of each held-out row: the same measure whatever the objective was."""
+    """Mean next-token loss [N] of each held-out row: the same measure whatever the objective was.
+
+    Raises:
+        WorkError: one is no finite number; tells in which layer that began.
+    """
 
     def losses(at_once: int) -> torch.Tensor:
         return torch.cat([row_losses(logits_of(rows), rows) for rows in setup.validation.split(at_once)]).cpu()
 
-    return fitting(losses, setup.validation, setup.micro_batch)[0]
+    of_rows = fitting(losses, setup.validation, setup.micro_batch)[0]
+    if not of_rows.isfinite().all():
+        row = int(of_rows.isfinite().int().argmin())
+        error = NotFinite(setup.model, None, 0, tuple(setup.validation[row].tolist()))
+        raise WorkError(Problem(f"row {row} of the held-out text: {error}", error.hint))
+    return of_rows
 
 
 def tuning_record(setup: Setup, config: TuningConfig, sweeps: Sequence[Sequence[Trial]]) -> dict[str, Any]:

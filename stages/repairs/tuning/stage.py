@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 from llmrepair.pipeline.errors import Problem
 from llmrepair.pipeline.keys import DigestCache
 from llmrepair.pipeline.stage import Needs, Runtime, Stage
-from llmrepair.stages.repairs.tuning.config import TuningConfig
+from llmrepair.stages.repairs.tuning.config import FEWEST_ROWS, TuningConfig
 from llmrepair.stages.sources.models import load_config, roughly_needed
-from llmrepair.stages.sources.texts import resolve_text, text_libraries
+from llmrepair.stages.sources.texts import TUNING_TEXT, resolve_text, row_problems, text_libraries
 from llmrepair.stages.sources.weights import Weights
 
 
@@ -33,7 +33,7 @@ class Tune(Stage):
         return {"compressed": self.compressed}
 
     def sources(self, digests: DigestCache) -> dict[str, Any]:
-        self.tuning_data = resolve_text(self.config.tuning_data, digests.digest)
+        self.tuning_data = resolve_text(self.config.tuning_data, digests, "tuning_data")
         return {"tuning_data": self.tuning_data}
 
     def tags(self) -> dict[str, str]:
@@ -48,6 +48,9 @@ class Tune(Stage):
         return ", ".join(self.config.objective) if self.config.budget else "untuned"
 
     def check(self) -> list[Problem]:
+        return self._budget_problems() + self._text_problems()
+
+    def _budget_problems(self) -> list[Problem]:
         config = self.config
         if config.steps or not config.budget:
             return []
@@ -55,6 +58,10 @@ class Tune(Stage):
         one_step = f"{config.trials} trials of one step of {config.examples_per_step} rows of {config.tuning_seq_len} tokens"
         hint = f"give --budget {needed} or more, or fewer trials with --learning-rates"
         return [Problem(f"a budget of {config.budget} tokens is too small: {one_step} take {needed}", hint, "budget")]
+
+    def _text_problems(self) -> list[Problem]:
+        data, tokens = self.config.tuning_data, self.config.tuning_seq_len
+        return row_problems(data, self.tuning_data, self.compressed, FEWEST_ROWS, tokens, TUNING_TEXT)
 
     def one_objective_problems(self) -> list[Problem]:
         """Says so if there are several objectives, and only a pool has several parts to give them to."""

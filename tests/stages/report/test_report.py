@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from llmrepair.stages.conjecture.verdict import DISPLACED_ABOVE, FORGOTTEN_BELOW
 from llmrepair.stages.diagnostics import DIAGNOSTICS
 from llmrepair.stages.drawing.layers import Series, layer_plot
+from llmrepair.stages.drawing.markdown import code, plain, table
 from llmrepair.stages.drawing.numbers import MARK_NOTE, significant
 from llmrepair.stages.drawing.svg import COLOURS, Look, linear, ticks
 from llmrepair.stages.report.figure import flow
@@ -127,6 +128,30 @@ def test_csv_holds_every_number_as_it_is() -> None:
     )
     assert (float(idp["difference"]), float(idp["p_mcnemar"]), float(idp["p_holm"])) == (-0.03, 0.4, 0.4)
     assert all(line["p_mcnemar"] == "" for line in lines if line["metric"] == "other")
+
+
+EVIL = ("=1+1", "+1", "-1|x", "@sum(a1)", "\t=1", "a|b", "a\nb", "a\r\nb", "`a`", "``|``", "=cmd|' /c calc'!a0")
+
+
+@pytest.mark.parametrize("name", EVIL)
+def test_a_spreadsheet_runs_no_name_and_tables_keep_their_columns(name: str) -> None:
+    found = document()
+    found |= {"model": name, "title": name}
+    for row in found["rows"]:
+        row |= {"compression": name, "recovery": name, "detail": name}
+    for column in found["columns"]:
+        column |= {"title": name}
+    lines = list(csv.reader(io.StringIO(csv_text(found))))
+    assert {len(line) for line in lines} == {len(COLUMNS)}
+    assert not [
+        cell for line in lines[1:] for cell in line if cell.startswith(("=", "+", "@", "\t")) or cell == name[:1] == "-"
+    ]
+    assert any(name in line[0] for line in lines)
+    rows = [line for line in markdown(found).splitlines() if line.startswith("|")]
+    assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1
+    assert len(rows) == 2 + len(found["rows"])
+    of_card = table(("name", "x"), [[code(name), plain(name)]] * 2).splitlines()
+    assert [len(re.findall(r"(?<!\\)\|", row)) for row in of_card] == [3] * 4
 
 
 class _Tags(HTMLParser):
