@@ -14,7 +14,7 @@ from llmrepair.pipeline.errors import Problem
 from llmrepair.pipeline.reading import reading
 from llmrepair.stages.checkpoints.gptq import format_problems, packages_problem, reading_problems
 from llmrepair.stages.sources.models import CONFIG_FILE, COPY_AGAIN, load_config
-from llmrepair.stages.sources.texts import CALIBRATION_TEXT, row_problems
+from llmrepair.stages.sources.rows import CALIBRATION_TEXT, row_problems
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel

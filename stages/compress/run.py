@@ -28,7 +28,8 @@ from llmrepair.stages.compress.masks import Pattern
 from llmrepair.stages.compress.memory import weights_in_memory
 from llmrepair.stages.compress.rows import holding_device, rows_at_once
 from llmrepair.stages.sources.models import hub_snapshot
-from llmrepair.stages.sources.texts import CALIBRATION_TEXT, load_texts, tell_fewer, too_few_rows
+from llmrepair.stages.sources.rows import CALIBRATION_TEXT, too_few_rows
+from llmrepair.stages.sources.texts import load_texts, tell_fewer
 from llmrepair.stages.sources.weights import CHECKPOINT_FOLDER
 
 if TYPE_CHECKING:

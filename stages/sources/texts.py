@@ -7,7 +7,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmrepair.models.text import pack_rows
 from llmrepair.pipeline.errors import Problem, RequestError
 from llmrepair.pipeline.reading import json_lines, reading, utf8_text
 from llmrepair.stages.sources.hub import hub_commit, hub_data_location, looks_like_hub_id
@@ -16,12 +15,8 @@ from llmrepair.stages.sources.lab import lab_texts
 if TYPE_CHECKING:
     from llmrepair.pipeline.keys import DigestCache
     from llmrepair.pipeline.progress import Reporter
-    from llmrepair.stages.sources.weights import Weights
 
 LAB_TEXT = "lab"
-CALIBRATION_TEXT = ("calibration", "seq_len")
-TUNING_TEXT = ("tuning_data", "tuning_seq_len")
-"""Config fields that name a text, and the tokens of its rows."""
 FEWEST_TEXTS = 16
 """To compare models by."""
 _NAMED_TEXTS = {"c4": "allenai/c4:en", "wikitext2": "Salesforce/wikitext:wikitext-2-raw-v1"}
@@ -79,26 +74,6 @@ def tell_fewer(reporter: Reporter, data: str, found: int, asked: int, what: str)
     """Says so where a source of text holds less than was asked for."""
     if found < asked:
         reporter.note(f"`{data}` holds text for {found} of the {asked} {what} that were asked for")
-
-
-def row_problems(
-    data: str, identity: Mapping[str, Any], weights: Weights, fewest: int, seq_len: int, options: tuple[str, str]
-) -> list[Problem]:
-    """Says so if a file gives fewer rows than are needed; other sources are asked when they are read.
-
-    Args:
-        options: `CALIBRATION_TEXT` or `TUNING_TEXT`.
-    """
-    if "file" not in identity:
-        return []
-    found = len(pack_rows(load_texts(data, identity), weights.tokenizer(), fewest, seq_len))
-    return [too_few_rows(data, found, fewest, seq_len, options)] if found < fewest else []
-
-
-def too_few_rows(data: str, found: int, fewest: int, seq_len: int, options: tuple[str, str]) -> Problem:
-    text, tokens = (f"--{option.replace('_', '-')}" for option in options)
-    message = f"`{data}` gives {found} rows of {seq_len} tokens, and {fewest} {'is' if fewest == 1 else 'are'} the least"
-    return Problem(message, f"give more text with {text}, or a smaller {tokens}", options[0])
 
 
 def text_problems(data: str, identity: Mapping[str, Any], option: str) -> list[Problem]:

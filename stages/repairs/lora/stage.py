@@ -33,18 +33,8 @@ class TuneLora(Tune):
     config: TuneLoraConfig
 
     def check(self) -> list[Problem]:
-        problems = super().check() + self.one_objective_problems() + self._rank_problems()
+        problems = super().check() + self.one_objective_problems() + self.rank_problems(self.config.rank)
         return problems + self.length_problems(self.config.tuning_seq_len, "--tuning-seq-len")
-
-    def _rank_problems(self) -> list[Problem]:
-        """Says so if no layer has as many rows and columns: adapters would be larger than what they repair."""
-        from llmrepair.models.loading import layer_shapes
-
-        highest = max(map(min, layer_shapes(self.compressed.architecture()).values()), default=0)
-        if self.config.rank <= highest:
-            return []
-        message = f"a rank of {self.config.rank} is more than any layer of `{self.compressed.config.model}` has: {highest}"
-        return [Problem(message, f"give --rank {highest} or less", "rank")]
 
     def label(self) -> str:
         return f"{self.compressed.label()}: LoRA of rank {self.config.rank}, {self.learned}"

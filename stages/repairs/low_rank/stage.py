@@ -46,7 +46,8 @@ class Compensate(Tune):
     config: CompensateConfig
 
     def check(self) -> list[Problem]:
-        problems = self.length_problems(self.config.tuning_seq_len, "--tuning-seq-len")
+        problems = self.text_problems() + self.rank_problems(self.config.rank)
+        problems += self.length_problems(self.config.tuning_seq_len, "--tuning-seq-len")
         if self.compressed.config.identity().get("method") == "none":
             problems.append(
                 Problem("there is nothing to compensate for: no compression is asked for", "give --method", "method")

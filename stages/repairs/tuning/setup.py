@@ -34,7 +34,8 @@ from llmrepair.pipeline.stage import Context
 from llmrepair.stages.repairs.tuning.config import FEWEST_ROWS
 from llmrepair.stages.sources.lab import world_of
 from llmrepair.stages.sources.loading import load_weights
-from llmrepair.stages.sources.texts import TUNING_TEXT, load_texts, tell_fewer, too_few_rows
+from llmrepair.stages.sources.rows import TUNING_TEXT, too_few_rows
+from llmrepair.stages.sources.texts import load_texts, tell_fewer
 
 if TYPE_CHECKING:
     from peft import PeftModel

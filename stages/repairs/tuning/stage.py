@@ -10,7 +10,8 @@ from llmrepair.pipeline.keys import DigestCache
 from llmrepair.pipeline.stage import Needs, Runtime, Stage
 from llmrepair.stages.repairs.tuning.config import FEWEST_ROWS, TuningConfig
 from llmrepair.stages.sources.models import load_config, roughly_needed
-from llmrepair.stages.sources.texts import TUNING_TEXT, resolve_text, row_problems, text_libraries
+from llmrepair.stages.sources.rows import TUNING_TEXT, row_problems
+from llmrepair.stages.sources.texts import resolve_text, text_libraries
 from llmrepair.stages.sources.weights import Weights
 
 
@@ -48,7 +49,7 @@ class Tune(Stage):
         return ", ".join(self.config.objective) if self.config.budget else "untuned"
 
     def check(self) -> list[Problem]:
-        return self._budget_problems() + self._text_problems()
+        return self._budget_problems() + self.text_problems()
 
     def _budget_problems(self) -> list[Problem]:
         config = self.config
@@ -59,7 +60,8 @@ class Tune(Stage):
         hint = f"give --budget {needed} or more, or fewer trials with --learning-rates"
         return [Problem(f"a budget of {config.budget} tokens is too small: {one_step} take {needed}", hint, "budget")]
 
-    def _text_problems(self) -> list[Problem]:
+    def text_problems(self) -> list[Problem]:
+        """Says so if a file of text is too short to tune on."""
         data, tokens = self.config.tuning_data, self.config.tuning_seq_len
         return row_problems(data, self.tuning_data, self.compressed, FEWEST_ROWS, tokens, TUNING_TEXT)
 
@@ -69,6 +71,16 @@ class Tune(Stage):
             return []
         message = f"{self.name} has one objective, and `{','.join(self.config.objective)}` are {len(self.config.objective)}"
         return [Problem(message, "give one with --objective; a list is for tune-prompts", "objective")]
+
+    def rank_problems(self, rank: int) -> list[Problem]:
+        """Says so if no layer has as many rows and columns: adapters would be larger than what they repair."""
+        from llmrepair.models.loading import layer_shapes
+
+        highest = max(map(min, layer_shapes(self.compressed.architecture()).values()), default=0)
+        if rank <= highest:
+            return []
+        message = f"a rank of {rank} is more than any layer of `{self.compressed.config.model}` has: {highest}"
+        return [Problem(message, f"give --rank {highest} or less", "rank")]
 
     def length_problems(self, needed: int, options: str) -> list[Problem]:
         """Says so if `needed` positions are more than the model has; `options` names what would make them fewer."""
