@@ -26,6 +26,7 @@ from llmrepair.stages.repairs.options import TunedOptions
 from llmrepair.stages.repairs.tuning.config import TuningConfig
 from llmrepair.stages.repairs.tuning.stage import Tune
 from llmrepair.stages.sources.fields import ModelConfig
+from llmrepair.stages.sources.gguf.stage import Import, ImportConfig
 from llmrepair.stages.sources.lab import world_of
 from llmrepair.stages.sources.texts import LAB_TEXT
 from llmrepair.stages.sources.weights import Weights
@@ -71,6 +72,10 @@ TEST: Panels = {"Test": [ConjectureConfig], **EVALUATION}
 
 def compress_stage(values: Values) -> Compress:
     return Compress(_read(values, COMPRESSION)(CompressConfig))
+
+
+def import_stage(values: Values) -> Import:
+    return Import(*validated(values, ImportConfig))
 
 
 def control_stage(values: Values) -> Control:
@@ -210,6 +215,7 @@ def _dense(compress: CompressConfig) -> Compress:
 
 
 MAKERS: Mapping[str, Callable[[Values], Stage]] = {
+    Import.name: import_stage,
     Compress.name: compress_stage,
     Control.name: control_stage,
     **{name: partial(tuning_stage, tuning) for name, tuning in TUNINGS.items()},
