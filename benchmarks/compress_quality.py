@@ -90,7 +90,7 @@ def write_texts(texts: Iterable[str], path: Path) -> None:
 
 def lab_subject(model: str, folder: Path) -> Subject:
     folder.mkdir()
-    return Subject(model, "lab_qa,lab_text", list(load_texts("lab", resolve_text("lab", str))), folder)
+    return Subject(model, "lab_qa,lab_text", list(load_texts("lab", resolve_text("lab", "", str))), folder)
 
 
 def subject_of(model: Path, text: Path, folder: Path) -> Subject:

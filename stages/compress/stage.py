@@ -58,7 +58,7 @@ class Compress(Weights):
     def sources(self, digests: DigestCache) -> dict[str, Any]:
         self.model = self.find_model(digests)
         if self.method.parts:
-            self.calibration = resolve_text(self.config.calibration, digests.digest)
+            self.calibration = resolve_text(self.config.calibration, "--calibration", digests.digest)
         calibration = {"calibration": self.calibration} if self.calibration is not None else {}
         return {"model": self.model.identity} | calibration
 

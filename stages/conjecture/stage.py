@@ -103,7 +103,7 @@ class Conjecture(Stage):
         return ("numpy", "scipy", *text_libraries(self.tuning_data))
 
     def sources(self, digests: DigestCache) -> dict[str, Any]:
-        self.tuning_data = resolve_text(self.tuning.config.tuning_data, digests.digest)
+        self.tuning_data = resolve_text(self.tuning.config.tuning_data, "--tuning-data", digests.digest)
         return {"tuning_data": self.tuning_data}
 
     def options(self) -> dict[str, Any]:

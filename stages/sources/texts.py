@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmrepair.pipeline.errors import Problem, WorkError
+from llmrepair.pipeline.errors import Problem, RequestError, WorkError
 from llmrepair.stages.sources.hub import hub_commit, hub_data_location, looks_like_hub_id
 from llmrepair.stages.sources.lab import lab_texts
 
@@ -33,8 +33,11 @@ def text_problem(data: str, option: str) -> Problem | None:
     return None if Path(data).is_file() else Problem(f"there is no file `{data}`", hint)
 
 
-def resolve_text(data: str, digest: Callable[[Path], str]) -> dict[str, Any]:
+def resolve_text(data: str, option: str, digest: Callable[[Path], str]) -> dict[str, Any]:
     """What pins a source of text, for a key.
+
+    Args:
+        option: its name, which an error says.
 
     Raises:
         RequestError: a Hub data set that neither the Hub nor the local cache knows.
@@ -44,7 +47,11 @@ def resolve_text(data: str, digest: Callable[[Path], str]) -> dict[str, Any]:
     if data.endswith(_TEXT_SUFFIXES):
         return {"file": digest(Path(data)), "format": Path(data).suffix}
     name, _, config = _NAMED_TEXTS.get(data, data).partition(":")
-    return {"hub": name, "config": config, "commit": hub_commit(name, None, "dataset")}
+    try:
+        return {"hub": name, "config": config, "commit": hub_commit(name, None, "dataset")}
+    except RequestError as error:
+        hint = f"check the name and the network, or give {option} a .txt file, or a .jsonl file with a field `text`"
+        raise RequestError(Problem(error.problems[0].message, hint, option.strip("-").replace("-", "_"))) from error
 
 
 def text_libraries(*identities: Mapping[str, Any] | None) -> tuple[str, ...]:

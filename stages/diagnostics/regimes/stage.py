@@ -60,7 +60,7 @@ class Regimes(Stage):
 
     def sources(self, digests: DigestCache) -> dict[str, Any]:
         text = self.config.compared_text
-        self.text = {"lab": "held-out"} if text == LAB_TEXT else resolve_text(text, digests.digest)
+        self.text = {"lab": "held-out"} if text == LAB_TEXT else resolve_text(text, "--compared-text", digests.digest)
         return {"compared_text": self.text}
 
     def check(self) -> list[Problem]:

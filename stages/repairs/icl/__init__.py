@@ -29,7 +29,7 @@ class Examples(Repair):
     def sources(self, options: Any, digests: DigestCache) -> dict[str, Any]:
         from llmrepair.stages.sources.texts import resolve_text
 
-        return {"tuning_data": resolve_text(options.tuning_data, digests.digest)}
+        return {"tuning_data": resolve_text(options.tuning_data, "--tuning-data", digests.digest)}
 
 
 ICL = Examples()

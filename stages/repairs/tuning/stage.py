@@ -33,7 +33,7 @@ class Tune(Stage):
         return {"compressed": self.compressed}
 
     def sources(self, digests: DigestCache) -> dict[str, Any]:
-        self.tuning_data = resolve_text(self.config.tuning_data, digests.digest)
+        self.tuning_data = resolve_text(self.config.tuning_data, "--tuning-data", digests.digest)
         return {"tuning_data": self.tuning_data}
 
     def tags(self) -> dict[str, str]:

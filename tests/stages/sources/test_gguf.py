@@ -14,6 +14,7 @@ from gguf import GGMLQuantizationType, GGUFValueType
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from llmrepair import load
+from llmrepair.stages.sources.defaults import own_defaults, own_group_size
 from llmrepair.stages.sources.gguf.vocabulary import tokenizer_of
 from tests.conftest import CommandLine
 from tests.gguf_files import BYTES, english, fields_of, trained, write_gguf
@@ -153,6 +154,12 @@ def test_an_import_that_was_removed_is_made_again_only_where_it_is_read(
     assert (answer.code, answer.json["cached"], made.exists()) == (0, True, False)
     assert llmrepair("eval", *asked, "--limit", 1).code == 0
     assert made.exists()
+
+
+def test_own_defaults_are_those_of_the_file(file: Path) -> None:
+    assert own_defaults(str(file), None)["seq_len"] == 128
+    assert own_defaults(str(file), None)["dtype"] == "float32"
+    assert own_group_size(str(file), None, False) == 32  # of 64 and 96
 
 
 def named(field: str, value: str) -> bytes:
