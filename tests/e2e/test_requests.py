@@ -137,7 +137,7 @@ def test_pickled_weights_are_refused(llmrepair: CommandLine, tmp_path: Path) -> 
 def test_a_copy_of_a_model_has_the_same_key(llmrepair: CommandLine, tmp_path: Path) -> None:
     folder = model_with(tmp_path / "model")
     shutil.copy(model_folder("lab") / "config.json", folder)  # type: ignore[operator]
-    options = ["compress", "--method", "rtn", "--seq-len", 128, "--runs", tmp_path / "runs", "--json"]
+    options = ["compress", "--method", "rtn", "--seq-len", 128, "--dtype", "float32", "--runs", tmp_path / "runs", "--json"]
     first = llmrepair(*options)
     again = llmrepair(*options, "--model", folder)
     assert again.json["cached"]
