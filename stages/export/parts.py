@@ -41,7 +41,7 @@ class Parts:
     exported: Artifact
     compressed: Artifact
     tuned: Artifact | None
-    imported: Artifact | None
+    imported: Artifact | None = None
     """The base model's folder in the store, where that was made of a GGUF file."""
 
     @property
