@@ -20,12 +20,12 @@ real: .data .venv/llmrepair $(SMOLLM2) ## A real model of 135 M parameters, comp
 	OMP_NUM_THREADS=1 $(BIN)/llmrepair run examples/smollm2.toml
 	$(BIN)/llmrepair report --model $(SMOLLM2) --html report.html
 
-# Tasks, four pages of wikitext, and text to calibrate with and to tune on that shares no page with them.
+# Tasks, three pages of wikitext, and text to calibrate with and to tune on that shares no page with them.
 .data:
 	$(if $(wildcard $(DATA)/tasks/arc_easy.jsonl),,$(error there is no data in `$(DATA)`: give the folder that docs/real.md says with DATA=))
 	mkdir -p $(REAL)/data
 	cp $(DATA)/tasks/arc_easy.jsonl $(DATA)/tasks/hellaswag.jsonl $(DATA)/knowledge/*.jsonl $(REAL)/data
-	head -n 4 $(DATA)/tasks/wikitext.jsonl > $(REAL)/data/wikitext.jsonl
+	head -n 3 $(DATA)/tasks/wikitext.jsonl > $(REAL)/data/wikitext.jsonl
 	sed 's/^{"page":/{"text":/' $(DATA)/tasks/wikitext_valid.jsonl > $(REAL)/data/text.jsonl
 
 # Without what it depends on, which compiles llama.cpp: of the package only the file is wanted.
