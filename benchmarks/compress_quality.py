@@ -37,7 +37,7 @@ from llmrepair.stages.compress.methods import METHODS
 from llmrepair.stages.compress.run import compress_layers_of
 from llmrepair.stages.sources.lab import LAB_MODELS
 from llmrepair.stages.sources.models import model_folder
-from llmrepair.stages.sources.texts import load_texts, resolve_text
+from llmrepair.stages.sources.texts import load_texts
 
 SAMPLES, SEQ_LEN = 128, 128
 LEFT_TO_RIGHT = {"column_order": "left-to-right"}
@@ -90,7 +90,7 @@ def write_texts(texts: Iterable[str], path: Path) -> None:
 
 def lab_subject(model: str, folder: Path) -> Subject:
     folder.mkdir()
-    return Subject(model, "lab_qa,lab_text", list(load_texts("lab", resolve_text("lab", str))), folder)
+    return Subject(model, "lab_qa,lab_text", list(load_texts("lab", {})), folder)
 
 
 def subject_of(model: Path, text: Path, folder: Path) -> Subject:

@@ -153,7 +153,7 @@ def run(
     runner = make_runner(values, runs, explain=read.explain)
     graph, missing = runner.graph_and_missing(read.targets)
     _tell_notes(runner, read)
-    runner.check(missing, run_here=executor == "local")
+    missing = runner.check(missing, run_here=executor == "local")
     if dry_run:
         _print_plan(runner, graph, {node.name: node.stage.needs(runner.runtime) for node in missing}, as_json)
         return

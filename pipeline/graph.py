@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from llmrepair.pipeline.artifact import Artifact
@@ -51,6 +52,7 @@ class Graph:
         explain: a problem with a stage -> how to tell it.
         borrow: finds what was made with other versions, by its name without versions; only asked where `has` says that what
             was asked for is not there.
+        root: the folder of artifacts.
 
     Raises:
         RequestError: with every source that does not exist.
@@ -63,12 +65,13 @@ class Graph:
         explain: Explain = as_it_is,
         has: Find = lambda name: None,
         borrow: Find = lambda name: None,
+        root: Path = Path(),
     ):
         self.nodes: dict[str, Node] = {}
         self.targets: list[str] = []
         self._digests = digests
         self._explain = explain
-        self._has, self._borrow = has, borrow
+        self._has, self._borrow, self._root = has, borrow, root
         self._names: dict[int, str] = {}
         self._stages: list[Stage] = []  # keeps the ids above alive
         problems: list[Problem] = []
@@ -83,6 +86,7 @@ class Graph:
         if id(stage) in self._names:
             return self._names[id(stage)]
         inputs = {name: self._add(upstream, problems) for name, upstream in stage.inputs().items()}
+        stage.find_inputs({name: self._root / upstream for name, upstream in inputs.items() if upstream is not None})
         try:
             sources = stage.sources(self._digests)
         except RequestError as error:
@@ -128,6 +132,8 @@ class Graph:
                 return
             seen.add((name, is_read))
             if name not in wanted and find(name, is_read) is not None:
+                for role in self.nodes[name].stage.handed_on() if is_read else ():
+                    visit(self.nodes[name].document["inputs"][role], True)
                 return
             wanted.add(name)
             for upstream in self.nodes[name].inputs:

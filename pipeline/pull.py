@@ -27,7 +27,7 @@ def pull_all(
         WorkError: a stage failed; all that does not need it is finished.
     """
     graph, missing = runner.graph_and_missing(targets)
-    runner.check(missing)
+    missing = runner.check(missing)
     results: Mapping[str, Result] = {}
     if missing:
         results = compute(runner, missing, make_executor(runner, missing), lambda node, result: None)

@@ -57,8 +57,7 @@ class Runner:
             WorkError: a stage failed; what finished before it stays.
         """
         graph, missing = self.graph_and_missing([stage])
-        self.check(missing)
-        for node in missing:
+        for node in self.check(missing):
             outcome = self.compute(node)
         if missing:
             return outcome
@@ -74,9 +73,9 @@ class Runner:
             damaged: names of artifacts that cannot.
         """
         if not self.runtime.any_version:
-            return Graph(targets, self.store.digests, self._explain)
+            return Graph(targets, self.store.digests, self._explain, root=self.store.root)
         others = OtherVersions(self.store, damaged)
-        return Graph(targets, self.store.digests, self._explain, self.store.find, others.find)
+        return Graph(targets, self.store.digests, self._explain, self.store.find, others.find, self.store.root)
 
     def graph_and_missing(self, targets: Sequence[Stage]) -> tuple[Graph, list[Node]]:
         """The stages that targets need, and those that have to be computed."""
@@ -108,18 +107,30 @@ class Runner:
         self.reporter.note(f"`{name}` is damaged: {damage}" + (f"; it was moved to {place}" if place is not None else ""))
         return None
 
-    def check(self, nodes: list[Node], run_here: bool = True) -> None:
-        """Looks closely at stages that are about to run.
+    def check(self, nodes: list[Node], run_here: bool = True) -> list[Node]:
+        """Looks closely at stages that are about to run. Those that come first are computed, for the others to be looked at.
 
         Args:
             run_here: on this machine, into which they must fit.
+
+        Returns:
+            Those that are left to compute.
 
         Raises:
             RequestError: with all that is wrong with any of them.
         """
         if not nodes:
-            return
+            return []
         self.store.clear_dead()
+        if first := [node for node in nodes if node.stage.comes_first]:
+            self._check(first, run_here=True)
+            for node in first:
+                self.compute(node)
+        left = [node for node in nodes if node not in first]
+        self._check(left, run_here)
+        return left
+
+    def _check(self, nodes: list[Node], run_here: bool) -> None:
         with self.reporter.busy(_checking(nodes)), no_garbage_collection():
             problems = self._problems(nodes, run_here)
         if problems:

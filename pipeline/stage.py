@@ -115,6 +115,8 @@ class Stage(ABC):
     the key."""
     after_interruption: ClassVar[str] = "starts again"
     """What becomes of work that was cut off, for the record."""
+    comes_first: ClassVar[bool] = False
+    """Whether what reads its artifact can only be checked once that is there."""
     config: StageConfig
 
     def modules(self) -> tuple[str, ...]:
@@ -132,6 +134,14 @@ class Stage(ABC):
     def inputs(self) -> dict[str, Stage]:
         """The stages whose artifacts this one reads."""
         return {}
+
+    def handed_on(self) -> Set[str]:
+        """Names of inputs that whoever reads its artifact reads too."""
+        return frozenset()
+
+    def find_inputs(self, folders: Mapping[str, Path]) -> None:
+        """Told, before `sources()`, where the artifacts of its inputs lie, or will lie."""
+        return
 
     def sources(self, digests: DigestCache) -> dict[str, Any]:
         """What else the result depends on (models, data), as JSON values that say what it is, never where it lies.

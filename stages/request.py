@@ -25,8 +25,10 @@ from llmrepair.stages.repairs.base import Tuning
 from llmrepair.stages.repairs.options import TunedOptions
 from llmrepair.stages.repairs.tuning.config import TuningConfig
 from llmrepair.stages.repairs.tuning.stage import Tune
+from llmrepair.stages.sources.defaults import own_defaults, own_group_size
 from llmrepair.stages.sources.fields import ModelConfig
-from llmrepair.stages.sources.lab import world_of
+from llmrepair.stages.sources.gguf.stage import Import, ImportConfig
+from llmrepair.stages.sources.lab import LAB_MODELS, world_of
 from llmrepair.stages.sources.texts import LAB_TEXT
 from llmrepair.stages.sources.weights import Weights
 
@@ -71,6 +73,10 @@ TEST: Panels = {"Test": [ConjectureConfig], **EVALUATION}
 
 def compress_stage(values: Values) -> Compress:
     return Compress(_read(values, COMPRESSION)(CompressConfig))
+
+
+def import_stage(values: Values) -> Import:
+    return Import(*validated(values, ImportConfig))
 
 
 def control_stage(values: Values) -> Control:
@@ -210,6 +216,7 @@ def _dense(compress: CompressConfig) -> Compress:
 
 
 MAKERS: Mapping[str, Callable[[Values], Stage]] = {
+    Import.name: import_stage,
     Compress.name: compress_stage,
     Control.name: control_stage,
     **{name: partial(tuning_stage, tuning) for name, tuning in TUNINGS.items()},
@@ -221,9 +228,9 @@ MAKERS: Mapping[str, Callable[[Values], Stage]] = {
 
 
 def _read(values: Values, panels: Panels) -> Callable[[type[AnyConfig]], AnyConfig]:
-    """Reads all options of some panels; gives the config of each class."""
+    """Reads all options of some panels, with defaults for the model; gives the config of each class."""
     classes: list[type[BaseModel]] = [*configs_of(panels), Runtime]
-    configs = dict(zip(classes, validated(values, *classes), strict=True))
+    configs = dict(zip(classes, validated({**_of_the_model(values), **values, **_fitted(values)}, *classes), strict=True))
 
     def config(wanted: type[AnyConfig]) -> AnyConfig:
         found = configs[wanted]
@@ -231,6 +238,18 @@ def _read(values: Values, panels: Panels) -> Callable[[type[AnyConfig]], AnyConf
         return found
 
     return config
+
+
+def _of_the_model(values: Values) -> Values:
+    return own_defaults(str(values.get("model", LAB_MODELS[0])), values.get("revision"))
+
+
+def _fitted(values: Values) -> Values:
+    """The group size that `auto` stands for."""
+    if values.get("group_size") != "auto":
+        return {}
+    model, revision = str(values.get("model", LAB_MODELS[0])), values.get("revision")
+    return {"group_size": own_group_size(model, revision, bool(values.get("trust_remote_code")))}
 
 
 def validated(values: Values, *classes: type[Any]) -> list[Any]:
@@ -269,7 +288,7 @@ def _problem(details: Any, config: type[BaseModel]) -> Problem:
 def notes(stage: Stage, values: Values) -> list[str]:
     """What a user may not have meant: options that change nothing, and the lab's text on another model."""
     weights = _weights_of(stage)
-    texts = _without_effect(weights.config, "method" if isinstance(weights, Compress) else "control")
+    texts = _without_effect(weights.config, values, "method" if isinstance(weights, Compress) else "control")
     texts += _of_the_other_weights(weights, values)
     if isinstance(stage, Evaluate):
         texts += _of_other_repairs(stage, values)
@@ -310,10 +329,9 @@ def _of_the_other_weights(weights: Weights, values: Values) -> list[str]:
     return [_no_effect(name, "control", control) for name in unused]
 
 
-def _without_effect(config: StageConfig, decided_by: str) -> list[str]:
-    return [
-        _no_effect(name, decided_by, getattr(config, decided_by)) for name in sorted(config.given & config.without_effect())
-    ]
+def _without_effect(config: StageConfig, values: Values, decided_by: str) -> list[str]:
+    unused = sorted(config.given & values.keys() & config.without_effect())
+    return [_no_effect(name, decided_by, getattr(config, decided_by)) for name in unused]
 
 
 def _no_effect(option: str, decided_by: str, value: str) -> str:

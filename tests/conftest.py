@@ -146,6 +146,14 @@ def reloading() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def without_text_of_the_hub() -> Iterator[None]:
+    """Where a test says nothing of text, other models too see the lab's: there is no Hub."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("llmrepair.stages.sources.defaults.DEFAULT_TEXT", "lab")
+        yield
+
+
 @pytest.fixture
 def fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Written checkpoints are loaded again in a process of their own, as a user's are."""

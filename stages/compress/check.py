@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from llmrepair.models.loading import compressible_layers, layer_shapes
 from llmrepair.pipeline.errors import Problem
 from llmrepair.pipeline.reading import reading
 from llmrepair.stages.checkpoints.gptq import format_problems, packages_problem, reading_problems
+from llmrepair.stages.sources.defaults import fitting_group_size
 from llmrepair.stages.sources.models import CONFIG_FILE, COPY_AGAIN, load_config
 from llmrepair.stages.sources.rows import CALIBRATION_TEXT, row_problems
 
@@ -86,7 +86,7 @@ def _shape_problems(stage: Compress, model: PreTrainedModel) -> list[Problem]:
     identity = stage.config.identity()
     group_size, pattern = identity.get("group_size", -1), identity.get("pattern", "unstructured")
     if group_size != -1 and (odd := [count for count in columns if count % group_size]):
-        hint = f"give --group-size -1 (a whole row) or a divisor of {math.gcd(*columns)}"
+        hint = f"give --group-size {fitting_group_size(columns)}, which fits all layers, or -1 (a whole row)"
         problems.append(
             Problem(f"a group size of {group_size} does not divide layers with {_listed(odd)} columns", hint, "group_size")
         )

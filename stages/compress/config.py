@@ -24,7 +24,11 @@ class CompressConfig(ModelConfig):
 
     method: MethodName = Field("gptq", description="how to compress; none keeps the model dense")
     bits: int = Field(3, description="bits of a quantised weight: 2, 3, 4 or 8")
-    group_size: int = Field(-1, description="weights that share a scale; -1: a whole row")
+    group_size: int = Field(
+        -1,
+        description="weights that share a scale; -1: a whole row; auto: 128, or the largest power of two below that divides "
+        "all rows",
+    )
     asymmetric: bool = Field(False, description="fit each group's zero point too, instead of a range around zero")
     column_order: Literal["activation", "left-to-right"] = Field(
         "activation", description="in which gptq and wanda+gptq round columns; activation: those with the largest inputs first"
@@ -36,14 +40,17 @@ class CompressConfig(ModelConfig):
     pattern: Literal["unstructured", "2:4", "4:8"] = Field("unstructured", description="where a pruned layer's zeros may be")
     calibration: TextSource = Field(
         "lab",
-        description="text that shows the layers' inputs: lab, c4, wikitext2, a .txt or .jsonl file, a Hub data set",
+        description="text that shows the layers' inputs: lab, c4, wikitext2, a .txt or .jsonl file, a Hub data set; "
+        "for your own model wikitext2",
     )
     format: FormatName = Field(
         "compressed-tensors",
         description="how quantised weights are saved; gptq needs the extra [gptq], dense are the dequantised values",
     )
     samples: int = Field(128, ge=1, description="rows of calibration text")
-    seq_len: int = Field(128, ge=2, description="tokens of a row of calibration text")
+    seq_len: int = Field(
+        128, ge=2, description="tokens of a row of calibration text; for your own model 512, or all its positions"
+    )
 
     @field_validator("bits")
     @classmethod

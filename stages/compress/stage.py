@@ -13,7 +13,7 @@ from llmrepair.pipeline.stage import Needs, Runtime
 from llmrepair.stages.compress.config import CompressConfig, method_label
 from llmrepair.stages.compress.methods import METHODS
 from llmrepair.stages.compress.methods.base import Method
-from llmrepair.stages.sources.models import ModelSource, load_config, resolve_model
+from llmrepair.stages.sources.models import ModelSource, load_config
 from llmrepair.stages.sources.texts import resolve_text, text_libraries
 from llmrepair.stages.sources.weights import FORMAT_LIBRARIES, Weights
 
@@ -52,11 +52,13 @@ class Compress(Weights):
         """Of the checkpoint, which of the dense model is what that is in itself."""
         if self.method.parts:
             return str(self.config.identity().get("format", "dense"))
+        if self.imported is not None:  # which may not be there yet
+            return "dense"
         return str((load_config(self.model).get("quantization_config") or {}).get("quant_method"))
 
     def sources(self, digests: DigestCache) -> dict[str, Any]:
         self.digests = digests
-        self.model = resolve_model(self.config.model, self.config.revision, digests.digests)
+        self.model = self.find_model(digests)
         if self.method.parts:
             self.calibration = resolve_text(self.config.calibration, digests, "calibration")
         calibration = {"calibration": self.calibration} if self.calibration is not None else {}

@@ -86,12 +86,12 @@ class Control(Weights):
         return (*self.read_with(), *self.kind.libraries)
 
     def inputs(self) -> dict[str, Stage]:
-        return {"compressed": self.compressed} if self.compressed is not None else {}
+        return super().inputs() | ({"compressed": self.compressed} if self.compressed is not None else {})
 
     def sources(self, digests: DigestCache) -> dict[str, Any]:
         config = self.config
         self.digests = digests
-        self.model = self.start = resolve_model(config.model, config.revision, digests.digests)
+        self.model = self.start = self.find_model(digests)
         if self.kind.begins_untold and self.is_of_lab:
             self.start = resolve_model(UNTOLD[config.model], None, digests.digests)
         return {"model": self.model.identity, "start": self.start.identity}

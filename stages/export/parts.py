@@ -22,6 +22,7 @@ from llmrepair.stages.repairs.files import Kept
 from llmrepair.stages.results.evaluation import placing
 from llmrepair.stages.results.table import UNREPAIRED
 from llmrepair.stages.sources.models import hub_snapshot, model_files, model_folder
+from llmrepair.stages.sources.weights import CHECKPOINT_FOLDER
 
 _ROLES = {
     **dict.fromkeys((Compress.name, Control.name), "compressed"),
@@ -40,6 +41,8 @@ class Parts:
     exported: Artifact
     compressed: Artifact
     tuned: Artifact | None
+    imported: Artifact | None = None
+    """The base model's folder in the store, where that was made of a GGUF file."""
 
     @property
     def recovery(self) -> str:
@@ -77,9 +80,9 @@ class Parts:
         Raises:
             RequestError: it is the dense model, and that is not where it was, or has changed.
         """
-        if self.is_dense:
+        if self.is_dense and self.imported is None:
             return {path.name: path for path in dense_files(self.compressed)}
-        folder = self.compressed.path / "checkpoint"
+        folder = (self.imported if self.is_dense and self.imported is not None else self.compressed).path / CHECKPOINT_FOLDER
         return {path.relative_to(folder).as_posix(): path for path in files_below(folder)}
 
     @cached_property
@@ -120,7 +123,10 @@ def find_parts(runner: Runner, key: str) -> Parts:
     runner.reporter.say(f"checking `{exported.name}` and what it was made from ...")
     names = {**exported.inputs, _ROLES[exported.stage]: exported.name}
     found = {role: _intact(runner, name) for role, name in names.items()}
-    return Parts(exported, found["compressed"], found.get("repair"))
+    imported = found["compressed"].inputs.get("imported")
+    return Parts(
+        exported, found["compressed"], found.get("repair"), _intact(runner, imported) if imported is not None else None
+    )
 
 
 def _intact(runner: Runner, name: str) -> Artifact:

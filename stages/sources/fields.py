@@ -45,9 +45,11 @@ class ModelConfig(StageConfig):
 
     references: ClassVar[frozenset[str]] = frozenset({"model", "revision"})
 
-    model: str = Field("lab", description="lab, lab-opt, a local folder or a Hub id")
+    model: str = Field("lab", description="lab, lab-opt, a local folder, a GGUF file or a Hub id")
     revision: str | None = Field(None, description="branch, tag or commit of a Hub id; pinned to its commit")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="precision of weights and computation")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="precision of weights and computation; of your own model the one that it was saved in"
+    )
     trust_remote_code: bool = Field(False, description="run code that comes with the model")
 
     @field_validator("model")

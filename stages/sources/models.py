@@ -42,18 +42,23 @@ class ModelSource:
 
 
 def model_folder(model: str) -> Path | None:
-    """The folder that `--model` names, or None if it is a Hub id."""
+    """The folder, or GGUF file, that `--model` names, or None if it is a Hub id."""
     if (embedded := lab_folder(model)) is not None:
         return embedded
     folder = Path(model).expanduser()
-    return folder if folder.exists() or not looks_like_hub_id(model) else None
+    return folder if folder.exists() or is_gguf(model) or not looks_like_hub_id(model) else None
+
+
+def is_gguf(model: str) -> bool:
+    """Whether `--model` names a GGUF file, which a model folder is made of first."""
+    return model.lower().endswith(".gguf")
 
 
 def resolve_model(model: str, revision: str | None, digests: Callable[[Sequence[Path]], Sequence[str]]) -> ModelSource:
     """Finds a model and pins it.
 
     Args:
-        model: `lab`, `lab-opt`, a local folder or a Hub id.
+        model: `lab`, `lab-opt`, a local folder, a GGUF file or a Hub id.
         revision: branch, tag or commit of a Hub id.
         digests: sha256 of each of some files.
 
@@ -67,6 +72,8 @@ def resolve_model(model: str, revision: str | None, digests: Callable[[Sequence[
     problem = folder_problem(model, folder)
     if problem:
         raise RequestError(problem)
+    if is_gguf(model):
+        return ModelSource(str(folder), None, {"gguf": digests([folder])[0]})
     files = model_files(folder)
     return ModelSource(str(folder), None, {"files": dict(zip((path.name for path in files), digests(files), strict=True))})
 
@@ -97,6 +104,8 @@ def hub_snapshot(name: str, commit: str) -> Path:
 
 def folder_problem(model: str, folder: Path) -> Problem | None:
     """What keeps a folder from being a model, as far as its file names tell."""
+    if is_gguf(model):
+        return None if folder.is_file() else Problem(f"there is no file `{model}`", "give another one with --model", "model")
     if not folder.is_dir():
         return Problem(f"there is no model folder `{model}`", "give `lab`, `lab-opt`, a folder or a Hub id with --model")
     if (folder / ADAPTER_FILE).exists():

@@ -62,7 +62,12 @@ def resolve_text(data: str, digests: DigestCache, option: str) -> dict[str, Any]
             raise RequestError(Problem(f"{data}{fault}", _HINTS[path.suffix], option))
         return identity
     name, _, config = _NAMED_TEXTS.get(data, data).partition(":")
-    return {"hub": name, "config": config, "commit": hub_commit(name, None, "dataset")}
+    try:
+        return {"hub": name, "config": config, "commit": hub_commit(name, None, "dataset")}
+    except RequestError as error:
+        other = f"--{option.replace('_', '-')}"
+        hint = f"check the name and the network, or give {other} a .txt file, or a .jsonl file with a field `text`"
+        raise RequestError(Problem(error.problems[0].message, hint, option)) from error
 
 
 def text_libraries(*identities: Mapping[str, Any] | None) -> tuple[str, ...]:

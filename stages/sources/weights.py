@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmrepair.pipeline.artifact import Artifact
 from llmrepair.pipeline.errors import RequestError
+from llmrepair.pipeline.keys import DigestCache
 from llmrepair.pipeline.reading import reading
 from llmrepair.pipeline.stage import Stage
 from llmrepair.stages.sources.fields import ModelConfig
-from llmrepair.stages.sources.models import CONFIG_FILE, COPY_AGAIN, ModelSource, layers_problem
+from llmrepair.stages.sources.gguf.stage import Import, ImportConfig
+from llmrepair.stages.sources.models import CONFIG_FILE, COPY_AGAIN, ModelSource, is_gguf, layers_problem, resolve_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from llmrepair.pipeline.errors import Problem
-    from llmrepair.pipeline.keys import DigestCache
 
 CHECKPOINT_FOLDER = "checkpoint"
 MODEL_LIBRARIES = ("torch", "transformers", "tokenizers")
@@ -35,6 +40,28 @@ class Weights(Stage):
     """The dense model, which `sources()` finds."""
     digests: DigestCache
     """Which `sources()` was given: it also holds what was found in the model's files."""
+    _imported_at: Path | None = None
+
+    @cached_property
+    def imported(self) -> Import | None:
+        """What makes a folder of the dense model where that is a GGUF file."""
+        return Import(ImportConfig(model=self.config.model)) if is_gguf(self.config.model) else None
+
+    def inputs(self) -> dict[str, Stage]:
+        return {"imported": self.imported} if self.imported is not None else {}
+
+    def handed_on(self) -> Set[str]:
+        return self.inputs().keys() & {"imported"}
+
+    def find_inputs(self, folders: Mapping[str, Path]) -> None:
+        self._imported_at = folders.get("imported")
+
+    def find_model(self, digests: DigestCache) -> ModelSource:
+        """The dense model, pinned: where it is, or will be."""
+        source = resolve_model(self.config.model, self.config.revision, digests.digests)
+        if self._imported_at is None:
+            return source
+        return replace(source, location=str(self._imported_at / CHECKPOINT_FOLDER))
 
     def checkpoint(self, artifact: Artifact) -> tuple[str, str | None]:
         """Where the artifact's weights are: location and revision for `from_pretrained`."""

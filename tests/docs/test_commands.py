@@ -76,10 +76,11 @@ def here(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(folder)
     check = Runner.check
 
-    def check_then_stop(runner: Runner, nodes: list[Node], run_here: bool = True) -> None:
-        check(runner, nodes, run_here)
+    def check_then_stop(runner: Runner, nodes: list[Node], run_here: bool = True) -> list[Node]:
+        left = check(runner, nodes, run_here)
         if not all(is_quick(node) for node in nodes):
             raise Planned
+        return left
 
     monkeypatch.setattr(Runner, "check", check_then_stop)
     return folder

@@ -137,7 +137,7 @@ def test_pickled_weights_are_refused(llmrepair: CommandLine, tmp_path: Path) -> 
 def test_a_copy_of_a_model_has_the_same_key(llmrepair: CommandLine, tmp_path: Path) -> None:
     folder = model_with(tmp_path / "model")
     shutil.copy(model_folder("lab") / "config.json", folder)  # type: ignore[operator]
-    options = ["compress", "--method", "rtn", "--runs", tmp_path / "runs", "--json"]
+    options = ["compress", "--method", "rtn", "--seq-len", 128, "--dtype", "float32", "--runs", tmp_path / "runs", "--json"]
     first = llmrepair(*options)
     again = llmrepair(*options, "--model", folder)
     assert again.json["cached"]
@@ -150,7 +150,8 @@ def test_a_real_model_on_real_tasks(
     llmrepair: CommandLine, tmp_path_factory: pytest.TempPathFactory, shared_data: Path, method: str, recovery: str
 ) -> None:
     runs = tmp_path_factory.getbasetemp() / "real"
-    quick = ["--budget", 4096, "--tuning-samples", 40, "--lengths", "4,8", "--learning-rates", 0.01, "--limit", 3]
+    quick = ["--budget", 4096, "--tuning-samples", 40, "--tuning-seq-len", 64, "--seq-len", 128]
+    quick += ["--lengths", "4,8", "--learning-rates", 0.01, "--limit", 3]
     model = ["--model", shared_data / "models" / "stories260k", "--method", method, "--bits", 3, "--recovery", recovery]
     tasks = ["--tasks", "wikitext,lambada_openai,arc_easy", "--tasks-data", shared_data / "tasks"]
     answer = llmrepair("eval", *model, *tasks, *quick, "--runs", runs, "--json")

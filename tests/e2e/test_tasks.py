@@ -163,8 +163,8 @@ WAYS: dict[str, tuple[list[object], dict[str, Any]]] = {
 @pytest.mark.parametrize("way", list(WAYS))
 def test_every_number_is_lm_evals(llmrepair: CommandLine, tmp_path: Path, folder: Path, chat_model: Path, way: str) -> None:
     options, theirs = WAYS[way]
-    given = ["--model", chat_model, "--include-path", folder, "--tasks", ",".join(ASKED), "--runs", tmp_path / "runs", *options]
-    ours = results_of(evaluated(llmrepair, *given))
+    given = ["--model", chat_model, "--dtype", "float32", "--include-path", folder, "--tasks", ",".join(ASKED)]
+    ours = results_of(evaluated(llmrepair, *given, "--runs", tmp_path / "runs", *options))
     expected = in_lm_eval(chat_model, ASKED, folder, **theirs)
     for part in ("results", "groups"):
         assert ours[part].keys() == expected[part].keys()
@@ -360,7 +360,7 @@ def test_a_model_without_a_chat_template_is_refused(llmrepair: CommandLine, tmp_
 
 
 def test_a_compressed_model_keeps_its_chat_template(llmrepair: CommandLine, tmp_path: Path, chat_model: Path) -> None:
-    options = ["--model", chat_model, "--method", "rtn", "--apply-chat-template", "--limit", 3]
+    options = ["--model", chat_model, "--method", "rtn", "--apply-chat-template", "--seq-len", 128, "--limit", 3]
     with_template = llmrepair("eval", *options, "--recovery", "none", "--runs", tmp_path / "runs", "--json")
     assert results_of(with_template)["chat_template"] == TEMPLATE
     without = llmrepair("eval", *options[:4], "--limit", 3, "--runs", tmp_path / "runs", "--json")

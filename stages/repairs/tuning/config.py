@@ -22,7 +22,8 @@ INITIALISATIONS: Any = Field(
 
 TUNING_DATA: Any = Field(
     "lab",
-    description="text to tune on and to take examples from: lab, a .txt or .jsonl file, a Hub data set (name or name:config)",
+    description="text to tune on and to take examples from: lab, a .txt or .jsonl file, a Hub data set (name or "
+    "name:config); for your own model wikitext2",
 )
 
 
@@ -38,7 +39,9 @@ class TuningConfig(SizedConfig):
     tuning_samples: int = Field(
         1024, ge=FEWEST_ROWS, description="rows of tuning text; a tenth is held out to choose by and to stop early"
     )
-    tuning_seq_len: int = Field(64, ge=2, description="tokens of a row of tuning text")
+    tuning_seq_len: int = Field(
+        64, ge=2, description="tokens of a row of tuning text; for your own model 256, or half its positions"
+    )
     objective: Annotated[tuple[ObjectiveName, ...], CommaSeparated, Field(min_length=1)] = Field(
         ("lm",),
         description="lm: next-token loss; distill: KL to the dense model's logits; mixed: half the sum of both; "

@@ -118,7 +118,7 @@ def test_every_method_on_every_family(tmp_path: Path, rows: torch.Tensor, family
         ("gpt2", ["--bits", 4], "the compressed-tensors format cannot hold the Conv1D layers of GPT2LMHeadModel", "--format"),
         ("gpt2", ["--method", "awq"], "awq does not know which layers of GPT2LMHeadModel feed which others", "--method gptq"),
         ("phi", ["--method", "awq"], "awq does not know which layers of PhiForCausalLM", "--method gptq"),
-        ("llama", ["--group-size", 48], "a group size of 48 does not divide layers with 32 and 64 columns", "divisor of 32"),
+        ("llama", ["--group-size", 48], "a group size of 48 does not divide layers with 32 and 64 columns", "--group-size 32"),
         ("llama", ["--seq-len", 4096], "rows of 4096 tokens are longer than the model's 128 positions", "--seq-len 128"),
     ],
 )

@@ -271,7 +271,19 @@ def test_of_another_model_a_control_imitates_the_compressed_one(
     monkeypatch.setattr(imitation, "OWN_ROWS", 80)
     monkeypatch.setattr(imitation, "OWN_STEPS", 20)
     model = shutil.copytree(model_folder("lab"), tmp_path / "another")
-    matched = ["--control", control, "--control-matched", "--method", "rtn", "--bits", 2]
+    matched = [
+        "--control",
+        control,
+        "--control-matched",
+        "--method",
+        "rtn",
+        "--bits",
+        2,
+        "--dtype",
+        "float32",
+        "--seq-len",
+        128,
+    ]
     made = llmrepair("control", "--model", model, *matched, "--runs", tmp_path / "runs", "--json")
     assert made.code == 0, made.err
     found = made.json["metrics"]["imitation"]

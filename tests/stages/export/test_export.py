@@ -63,7 +63,18 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (places / "my-lab" / "README.md").write_text("---\nlicense: mit\n---\n\n# Mine\n")
     (places / "text.txt").write_text("\n\n".join(load_texts("lab", {})))
     text = places / "text.txt"
-    model = ["--model", places / "my-lab", "--runs", places / "runs"]
+    model = [
+        "--model",
+        places / "my-lab",
+        "--runs",
+        places / "runs",
+        "--dtype",
+        "float32",
+        "--seq-len",
+        128,
+        "--tuning-seq-len",
+        64,
+    ]
     for method in (PACKED, DENSE, SPARSE):
         calibration = ["--calibration", text] if method is PACKED else []
         for recovery in ("none", "idp", "prompt", "ptune", "lora") if method is PACKED else ("none", "lora"):

@@ -1,0 +1,57 @@
+"""llmrepair compress --model FILE.gguf, once"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from gguf import GGMLQuantizationType
+from transformers import AutoModelForCausalLM
+
+from llmrepair.models.weight_files import weight_files
+from llmrepair.pipeline.errors import Problem, WorkError
+from llmrepair.pipeline.stage import Context
+from llmrepair.stages.sources.gguf.header import read_header
+from llmrepair.stages.sources.gguf.vocabulary import tokenizer_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from llmrepair.stages.sources.gguf.stage import Import
+
+
+def run(stage: Import, context: Context) -> dict[str, Any]:
+    header = read_header(stage.path)
+    checkpoint = context.folder / "checkpoint"
+    dequantised(stage.path, context.work).save_pretrained(checkpoint)
+    tokenizer_of(header.fields).save_pretrained(checkpoint)
+    kinds = Counter(GGMLQuantizationType(kind).name for kind in header.types.values())
+    return {
+        "architecture": header.architecture,
+        "weights": header.weights,
+        "size_bytes": sum(path.stat().st_size for path in weight_files(checkpoint)),
+        "tensors": dict(kinds.most_common()),
+    }
+
+
+def dequantised(path: Path, work: Path) -> PreTrainedModel:
+    """The model of a file, in float32: no other precision holds all values that a scale times a code gives.
+
+    Raises:
+        WorkError: some of its weights are not in the file; transformers would make them up.
+    """
+    alone = work / "model.gguf"  # beside the file itself transformers would find other models' configs and adapters
+    alone.unlink(missing_ok=True)
+    alone.symlink_to(path.absolute())
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        work, gguf_file=alone.name, dtype=torch.float32, output_loading_info=True
+    )
+    model, told = loaded
+    if missing := sorted(told["missing_keys"]):
+        message = f"`{path}` lacks weights of its family, {len(missing)} tensors such as `{missing[0]}`"
+        raise WorkError(Problem(message, "give the model's own folder, or its Hub id"))
+    model.hf_quantizer, model.is_quantized = None, False
+    del model.config.quantization_config
+    return model
