@@ -202,7 +202,10 @@ def test_a_number_that_is_too_large(llmrepair: CommandLine, tmp_path: Path, opti
 
 
 UNBOUNDED: dict[str, tuple[list[object], tuple[str, ...]]] = {
-    "tune-lora": (["--budget", 2048, "--tuning-samples", 20], ("row 0 of the held-out text", "`model.layers.1.mlp")),
+    "tune-lora": (
+        ["--budget", 2048, "--tuning-samples", 20, "--tuning-seq-len", 64],
+        ("row 0 of the held-out text", "`model.layers.1.mlp"),
+    ),
     "eval": (["--limit", 1], ("is no finite number", "`model.layers.1.mlp")),
 }
 

@@ -80,10 +80,11 @@ class _Reader:
     def _check_weights(self, header: Header, offsets: Mapping[str, int]) -> None:
         from gguf import GGML_QUANT_SIZES
 
+        known = {int(kind): sizes for kind, sizes in GGML_QUANT_SIZES.items()}
         alignment = int(header.fields.get(_ALIGNMENT, 32))
         start = -(-self._place // alignment) * alignment
         for name, offset in offsets.items():
-            if (sizes := GGML_QUANT_SIZES.get(header.types[name])) is None:
+            if (sizes := known.get(header.types[name])) is None:
                 raise BrokenFileError(f"its tensor `{name}` has the unknown type {header.types[name]}")
             weights, size = sizes
             if start + offset + prod(header.shapes[name]) // weights * size > len(self._content):

@@ -19,8 +19,10 @@ from tests.conftest import CommandLine, tiny_model
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model with 128 positions, saved in float32."""
     place = tmp_path_factory.mktemp("models") / "mine"
-    tiny_model("llama", hidden=48).save_pretrained(place)
-    make_tokenizer(96).save_pretrained(place)
+    model, tokenizer = tiny_model("llama", hidden=48), make_tokenizer(96)
+    model.resize_token_embeddings(len(tokenizer))
+    model.save_pretrained(place)
+    tokenizer.save_pretrained(place)
     return place
 
 
