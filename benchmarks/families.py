@@ -99,6 +99,12 @@ def _page(found: Mapping[str, Any]) -> str:
     )
 
 
+def _general(said: str) -> str:
+    for pattern, general in _OF_ONE_MODEL.items():
+        said = re.sub(pattern, general, said)
+    return said
+
+
 def _wrapped(text: str) -> str:
     return textwrap.fill(text, 118, subsequent_indent="   ", break_on_hyphens=False)
 
@@ -107,9 +113,7 @@ def _cells(outcomes: Mapping[str, Any], numbers: dict[str, int]) -> Iterator[str
     """Of a row; what is said gets the number that it had in another row."""
     for state, said in outcomes.values():
         if state == "refused":
-            for pattern, general in _OF_ONE_MODEL.items():
-                said = re.sub(pattern, general, said)
-            yield str(numbers.setdefault(said, len(numbers) + 1))
+            yield str(numbers.setdefault(_general(said), len(numbers) + 1))
         else:
             yield "works" if state == "works" else "**fails**"
 
