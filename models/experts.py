@@ -149,6 +149,6 @@ def _as_layers(module: torch.nn.Module, hidden: int) -> Iterator[None]:
 
 def _take_back(matrices: torch.Tensor, layers: ExpertLayers) -> None:
     """Copies weights that are no longer views: what computes on a GPU a block at a time has moved them."""
-    for matrix, layer in zip(matrices, layers, strict=True):
-        if matrix.data_ptr() != layer.weight.data_ptr():
-            matrix.copy_(layer.weight)
+    for matrix, weight in zip(matrices, layers.parameters(), strict=True):
+        if matrix.data_ptr() != weight.data_ptr():
+            matrix.copy_(weight)
