@@ -41,7 +41,7 @@ A number leads to what was said before any work; **fails** is a bug that is know
 
 {notes}
 
-Not asked, because few sizes do not make them small, or they need more than text:
+Not asked, because few sizes do not make them small, they need more than text, or nobody has yet:
 
 {left_out}
 """
@@ -95,7 +95,7 @@ def _page(found: Mapping[str, Any]) -> str:
         columns="\n".join(f"| {name} | `{' '.join(_TELLING.findall(asked))}` |" for name, asked in ASKED.items()),
         table="\n".join([f"| family | {' | '.join(ASKED)} |", f"|---|{'---|' * len(ASKED)}", *rows]),
         notes="\n".join(_wrapped(f"{number}. {said}") for said, number in numbers.items()),
-        left_out=_wrapped(", ".join(f"`{family}`" for family in found if family not in asked)),
+        left_out=_wrapped(", ".join(f"`{family}`" for family in sorted(TYPES) if family not in asked)),
     )
 
 

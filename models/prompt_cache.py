@@ -123,7 +123,7 @@ def _prefill(model: PreTrainedModel, prompt: torch.Tensor, length: int) -> list[
     """Keys and values of one prompt, [1, H, P, D] per layer, right-aligned to `length`."""
     start = length - len(prompt)
     positions = torch.arange(start, length, device=prompt.device)[None]
-    whole = DynamicCache()  # the model's own would keep of local attention what the last token sees
+    whole: Any = DynamicCache()  # the model's own would keep of local attention what the last token sees
     model(inputs_embeds=prompt[None], position_ids=positions, past_key_values=whole, use_cache=True, logits_to_keep=1)
     pad = (0, 0, start, 0)
     return [(functional.pad(layer.keys, pad), functional.pad(layer.values, pad)) for layer in whole.layers]
