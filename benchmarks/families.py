@@ -1,6 +1,6 @@
 """What becomes of every causal family of transformers: a tiny random model of each, through the real command line.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.families --log build/families.jsonl --page docs/families.md [mixtral gpt_oss ...]
+    OMP_NUM_THREADS=1 PYTHONPATH=. python benchmarks/families.py --log build/families.jsonl --page docs/families.md [FAMILY ...]
 
 Each is compressed, evaluated and repaired. A command ends in one of three ways: it works, it says before any work why it
 cannot, or it fails. Families that few sizes do not make small are left out by name. What is in the log is not asked again.
@@ -28,7 +28,7 @@ What becomes of each causal family of transformers {version}, by its `model_type
 through `llmrepair eval`. A model of your own may have sizes that these have not.
 
 ```sh
-OMP_NUM_THREADS=1 python -m benchmarks.families --log build/families.jsonl --page docs/families.md
+OMP_NUM_THREADS=1 PYTHONPATH=. python benchmarks/families.py --log build/families.jsonl --page docs/families.md
 ```
 
 | column | `llmrepair eval` with |
