@@ -6,14 +6,17 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
+from compressed_tensors.utils import patch_attr
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
+from llmrepair.models.experts import experts_as_layers, layers_of_experts
 from llmrepair.models.loading import compressible_layers
 
 if TYPE_CHECKING:
@@ -42,13 +45,41 @@ def dry_run(model: PreTrainedModel, rows: int, tokens: int, fused: bool = False)
 
     Args:
         fused: attention holds none of its scores. Its mask is made all the same.
+
+    Raises:
+        NeedsNumbers: this model cannot be run so.
     """
-    watch = _Watch(model, rows * tokens)
     ids = torch.zeros(rows, tokens, dtype=torch.long, device="meta")
-    with torch.no_grad(), _attending(model, NO_ATTENTION if fused else "eager"), watch.hooks(), watch.live:
-        model.base_model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+    with torch.no_grad(), experts_as_layers(model), showing_experts_all(model):
+        watch = _Watch(model, rows * tokens)
+        with attending(model, NO_ATTENTION if fused else "eager"), watch.hooks(), watch.live:
+            _without_numbers(model.base_model, input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
     watch.found.working = max(watch.found.working, watch.live.peak)
     return watch.found
+
+
+def _without_numbers(model: torch.nn.Module, **options: Any) -> Any:
+    try:
+        return model(**options)
+    except RuntimeError as error:
+        if "meta" not in str(error).lower():  # shapes that do not fit together, of which meta tensors tell as others do
+            raise
+        raise NeedsNumbers(str(error)) from error
+
+
+@contextmanager
+def showing_experts_all(model: PreTrainedModel) -> Iterator[None]:
+    """Each expert is shown as many tokens as there are: without numbers no router can tell which."""
+    with ExitStack() as stack:
+        for module, layers in layers_of_experts(model).items():
+            stack.enter_context(patch_attr(module, "forward", partial(_shown_all, layers)))
+        yield
+
+
+def _shown_all(layers: Sequence[Any], hidden: torch.Tensor, *others: Any, **options: Any) -> torch.Tensor:
+    for layer in layers:
+        layer(hidden.new_empty(hidden.shape[:-1].numel(), layer.in_features))
+    return torch.zeros_like(hidden)
 
 
 def blocks_of(model: PreTrainedModel) -> list[torch.nn.Module]:
@@ -71,13 +102,17 @@ AttentionMaskInterface.register(NO_ATTENTION, eager_mask)
 
 
 @contextmanager
-def _attending(model: PreTrainedModel, implementation: str) -> Iterator[None]:
+def attending(model: PreTrainedModel, implementation: str) -> Iterator[None]:
     before = model.config._attn_implementation
     model.config._attn_implementation = implementation
     try:
         yield
     finally:
         model.config._attn_implementation = before
+
+
+class NeedsNumbers(Exception):
+    """A model whose code looks at numbers, which there are none of."""
 
 
 class _Watch:

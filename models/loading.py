@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from llmrepair.models.checkpoint import Misfit
+from llmrepair.models.experts import routers_of
 from llmrepair.models.failures import WrongFile
 from llmrepair.models.gptq import import_gptqmodel, unpack_layers
 from llmrepair.models.postponed import postponed
@@ -127,9 +128,11 @@ def meta_model(location: str, revision: str | None, trust_remote_code: bool = Fa
 
 def compressible_layers(model: PreTrainedModel) -> dict[str, torch.nn.Linear | Conv1D]:
     """The linear layers that compression touches, by name: those of the blocks. What stands before and behind them stays
-    dense as embeddings do: the output head, and projections such as those of OPT-350m."""
+    dense as embeddings do: the output head, and projections such as those of OPT-350m. So do the routers of experts, whose
+    own matrices are among the layers as long as they are layers (`experts_as_layers`)."""
     layers = ((name, module) for name, module in model.named_modules() if isinstance(module, torch.nn.Linear | Conv1D))
-    return {name: layer for name, layer in layers if any(part.isdigit() for part in name.split("."))}
+    routers = routers_of(model)
+    return {n: layer for n, layer in layers if n not in routers and any(part.isdigit() for part in n.split("."))}
 
 
 def weight_matrix(layer: torch.nn.Module) -> torch.Tensor:

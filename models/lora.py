@@ -13,6 +13,7 @@ from peft.tuners.lora import LoraLayer
 from torch.nn import functional
 
 from llmrepair.models import gptq
+from llmrepair.models.experts import routers_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -21,8 +22,10 @@ ADAPTER_FOLDER = "adapter"
 
 
 def new_adapter(model: PreTrainedModel, rank: int) -> PeftModel:
-    """Adapters on every linear layer but the output head, scaled by alpha / rank = 2; no dropout, so runs repeat."""
+    """Adapters on every linear layer but the output head, routers of experts, and those whose weights kernels take; scaled by
+    alpha / rank = 2, no dropout, so runs repeat."""
     config = LoraConfig(task_type=TaskType.CAUSAL_LM, r=rank, lora_alpha=2 * rank, target_modules="all-linear")
+    config.exclude_modules = [*_multiplied_by_kernels(model), *sorted(routers_of(model))] or None
     _tame_peft()
     return _fast_on_gpu(get_peft_model(model, config), model)
 
@@ -51,6 +54,12 @@ def adapter_of(model: PreTrainedModel, terms: Mapping[str, tuple[torch.Tensor, t
         for linears, matrix in zip((layer.lora_B, layer.lora_A), terms[name], strict=True):
             cast("torch.nn.Linear", linears["default"]).weight.data.copy_(matrix)
     return _fast_on_gpu(adapted, model)
+
+
+def _multiplied_by_kernels(model: PreTrainedModel) -> list[str]:
+    """The last layers of Mamba's mixers: their fused kernels take the weight itself, and would pass an adapter by."""
+    mixers = [name for name, module in model.named_modules() if hasattr(module, "conv1d") and hasattr(module, "out_proj")]
+    return [f"{name}.out_proj" for name in mixers]
 
 
 def save_adapter(adapted: PeftModel, folder: Path, base_model: str) -> None:

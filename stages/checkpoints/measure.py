@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmrepair.models.experts import expert_weights, experts_as_layers
 from llmrepair.models.loading import compressible_layers, share_of_zeros
 
 if TYPE_CHECKING:
@@ -15,13 +17,21 @@ if TYPE_CHECKING:
 
 def tensor_bytes(files: Iterable[Path]) -> dict[str, int]:
     """Bytes of each tensor in safetensors files, from their headers."""
-    sizes: dict[str, int] = {}
+    return {name: _size(entry) for name, entry in _entries(files).items()}
+
+
+def _entries(files: Iterable[Path]) -> dict[str, dict[str, Any]]:
+    entries: dict[str, dict[str, Any]] = {}
     for path in files:
         with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        header.pop("__metadata__", None)
-        sizes |= {name: entry["data_offsets"][1] - entry["data_offsets"][0] for name, entry in header.items()}
-    return sizes
+            entries |= json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    entries.pop("__metadata__", None)
+    return entries
+
+
+def _size(entry: dict[str, Any]) -> int:
+    start, end = entry["data_offsets"]
+    return int(end - start)
 
 
 def measure(files: list[Path], model: PreTrainedModel) -> dict[str, Any]:
@@ -35,17 +45,28 @@ def measure(files: list[Path], model: PreTrainedModel) -> dict[str, Any]:
         `size_bytes` of the weight files; `bits_per_weight` of the layers that compression touches as they are stored, scales
         and zero points counted; `sparsity`, the share of zeros among their weights; `compressed_weights`, how many there are.
     """
-    layers = compressible_layers(model)
+    stored = _bytes_of_experts(files, expert_weights(model))
+    with experts_as_layers(model):
+        layers, zeros = compressible_layers(model), share_of_zeros(model)
     weights = sum(layer.weight.numel() for layer in layers.values())
     names = {_without_prefix(layer, model) for layer in layers}
     sizes = {_without_prefix(name, model): size for name, size in tensor_bytes(files).items()}
-    stored = sum(size for name, size in sizes.items() if name.rpartition(".")[0] in names and not name.endswith(".bias"))
+    stored += sum(size for name, size in sizes.items() if name.rpartition(".")[0] in names and not name.endswith(".bias"))
     return {
         "size_bytes": sum(path.stat().st_size for path in files),
         "bits_per_weight": round(8 * stored / weights, 4),
-        "sparsity": round(share_of_zeros(model), 6),
+        "sparsity": round(zeros, 6),
         "compressed_weights": weights,
     }
+
+
+def _bytes_of_experts(files: list[Path], weights: int) -> int:
+    """No format packs them, and each family names them in its own way in files: their numbers are those of the largest
+    tensor there."""
+    if not weights:
+        return 0
+    largest = max(_entries(files).values(), key=_size)
+    return weights * _size(largest) // math.prod(largest["shape"])
 
 
 def _without_prefix(name: str, model: PreTrainedModel) -> str:

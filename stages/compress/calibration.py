@@ -120,8 +120,8 @@ class _Part:
     def compress(self, names: Mapping[torch.nn.Module, str], visit: Visit, passes_on: bool) -> None:
         """Shows layers their inputs, and has later parts see the outputs of this one if there are any."""
         layers = [layer for layer in self._part.submodules(self._model) if layer in names]
-        groups, is_called_once = self._groups(layers)
-        keeps = is_called_once and self._has_room_for_outputs(layers)
+        groups, never_twice = self._groups(layers)
+        keeps = never_twice and self._has_room_for_outputs(layers)
         with ExitStack() as stack:
             for group in groups:
                 each = self._each(partial(self._shown, group[0]))
@@ -140,7 +140,8 @@ class _Part:
 
     def _groups(self, layers: Sequence[torch.nn.Module]) -> tuple[list[list[torch.nn.Module]], bool]:
         """Layers in the order in which the first batch calls them, those together that are called in a row with one tensor
-        (queries, keys, values); then those that it does not call. And whether it calls each of them once."""
+        (queries, keys, values); then those that it does not call, such as experts of other tokens. And whether it calls none
+        of them twice."""
         groups: list[list[torch.nn.Module]] = []
         latest: torch.Tensor | None = None
 
@@ -154,7 +155,7 @@ class _Part:
         with _hooks(layers, see):
             self._outputs(0)
         called = Counter(layer for group in groups for layer in group)
-        return groups + [[layer] for layer in layers if layer not in called], all(called[layer] == 1 for layer in layers)
+        return groups + [[layer] for layer in layers if layer not in called], all(called[layer] <= 1 for layer in layers)
 
     def _shown(self, layer: torch.nn.Module, batch: int) -> torch.Tensor | None:
         """What a layer is called with; None if it is not."""
@@ -208,7 +209,8 @@ def _summed(layer: torch.nn.Module, seen: Iterable[torch.Tensor | None]) -> Inpu
 
 def _equal(some: object, others: object) -> bool:
     pairs = zip(tree_leaves(some), tree_leaves(others), strict=True)
-    return all(torch.equal(a, b) for a, b in pairs if isinstance(a, torch.Tensor))
+    tensors = [(a, b) for a, b in pairs if isinstance(a, torch.Tensor)]
+    return bool(tensors) and all(torch.equal(a, b) for a, b in tensors)
 
 
 @contextmanager

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from transformers.pytorch_utils import Conv1D
 
-from llmrepair.models.dry_run import dry_run
+from llmrepair.models.dry_run import NeedsNumbers, dry_run
+from llmrepair.models.experts import experts_as_layers, experts_of
 from llmrepair.models.loading import compressible_layers, layer_shapes
 from llmrepair.pipeline.errors import Problem
 from llmrepair.pipeline.reading import reading
@@ -22,6 +25,10 @@ if TYPE_CHECKING:
     from llmrepair.stages.compress.stage import Compress
 
 
+_MOST_LEFT = 0.1
+"""Of the blocks' weights, in one kind of module that is not compressed."""
+
+
 def problems_with_model(stage: Compress) -> list[Problem]:
     if problems := stage.model_problems():
         return problems
@@ -32,15 +39,17 @@ def problems_with_model(stage: Compress) -> list[Problem]:
         hint = "give the dense model with --model, or keep this one as it is with --method none"
         return [Problem(f"`{config.model}` is quantised already", hint, "model")]
     model = stage.architecture()
-    problems = [
-        *_family_problems(stage, model),
-        *_format_problems(stage, model),
-        *_shape_problems(stage, model),
-        *_length_problems(stage, model.config),
-        *_text_problems(stage),
-    ]
+    experts = {type(module).__name__ for module in experts_of(model).values()}
+    with experts_as_layers(model):
+        problems = [
+            *_family_problems(stage, model),
+            *(_expert_problems(stage, experts) if experts else _format_problems(stage, model)),
+            *_shape_problems(stage, model),
+            *_length_problems(stage, model.config),
+            *_text_problems(stage),
+        ]
     if not problems:
-        with reading(f"{CONFIG_FILE} of `{config.model}`", COPY_AGAIN, "model"):
+        with reading(f"{CONFIG_FILE} of `{config.model}`", COPY_AGAIN, "model"), suppress(NeedsNumbers):
             dry_run(model, rows=1, tokens=2)  # it may say what no layer can compute
     return problems
 
@@ -59,10 +68,12 @@ def _family_problems(stage: Compress, model: PreTrainedModel) -> list[Problem]:
     """What this family cannot do, by name."""
     config, name, problems = stage.config, type(model).__name__, []
     layers = compressible_layers(model).values()
-    fused = {type(module).__name__ for module in model.modules() if any(p.ndim == 3 for p in module.parameters(recurse=False))}
-    if fused:
-        message = f"`{config.model}` holds several experts in one tensor ({_listed(fused)}), which no method compresses"
-        problems.append(Problem(message, "give a model without experts, or --method none", "model"))
+    if layers and (left := _left_dense(model)) and max(left.values()) > _MOST_LEFT:
+        kind = max(left, key=lambda name: left[name])
+        message = (
+            f"`{config.model}` holds {left[kind]:.0%} of its blocks' weights in {kind}, which is not made of linear layers"
+        )
+        problems.append(Problem(message, "no method compresses these: give another model, or --method none", "model"))
     if not layers:
         hint = "give a model such as Llama, OPT or GPT-2, or --method none"
         problems.append(Problem(f"`{config.model}` has no linear layers that could be compressed", hint, "model"))
@@ -70,6 +81,25 @@ def _family_problems(stage: Compress, model: PreTrainedModel) -> list[Problem]:
         message = f"the compressed-tensors format cannot hold the Conv1D layers of {name}"
         problems.append(Problem(message, "give --format gptq, or --format dense", "format"))
     return problems + (stage.method.quantiser.problems(model) if stage.method.quantiser else [])
+
+
+def _left_dense(model: PreTrainedModel) -> dict[str, float]:
+    """Shares of the blocks' weights that are in no linear layer, by the class of what holds them."""
+    layers, numbers = set(compressible_layers(model).values()), Counter[str]()
+    for name, module in model.named_modules():
+        if any(part.isdigit() for part in name.split(".")):
+            own = sum(weight.numel() for weight in module.parameters(recurse=False))
+            numbers["" if module in layers else type(module).__name__] += own
+    return {kind: count / numbers.total() for kind, count in numbers.items() if kind}
+
+
+def _expert_problems(stage: Compress, experts: Iterable[str]) -> list[Problem]:
+    """Experts are compressed as linear layers, and saved in the tensors that their family has for them."""
+    file_format = stage.config.identity().get("format", "dense")
+    if file_format == "dense":
+        return []
+    message = f"the {file_format} format cannot hold the experts of `{stage.config.model}` ({_listed(experts)})"
+    return [Problem(message, "give --format dense", "format")]
 
 
 def _format_problems(stage: Compress, model: PreTrainedModel) -> list[Problem]:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from llmrepair.models.dry_run import DryRun, blocks_of, dry_run
-from llmrepair.models.loading import compressible_layers, meta_model, pick_device, weight_matrix
+from llmrepair.models.experts import experts_as_layers
+from llmrepair.models.loading import layer_shapes, meta_model, pick_device
 from llmrepair.pipeline.machine import private_memory, resident_memory
 from llmrepair.pipeline.stage import Needs, Runtime
 from llmrepair.stages.checkpoints.formats import COMPARED_ROWS, COMPARED_TOKENS
@@ -84,6 +85,8 @@ def _itemsize(config: CompressConfig) -> int:
 def estimate(source: ModelSource, config: CompressConfig, method: Method, runtime: Runtime) -> MemoryEstimate:
     """The estimate for a request."""
     model = meta_model(source.location, source.revision, config.trust_remote_code)
+    with experts_as_layers(model):
+        layers = {name: Layer(*shape) for name, shape in layer_shapes(model).items()}
     weights, on_disk = weights_in_memory(source, config), weights_on_disk(source)
     # Weights in the dtype of their file are the file's own pages, others are copies of them.
     same_dtype = abs(on_disk - weights) < _SAME * weights
@@ -95,7 +98,6 @@ def estimate(source: ModelSource, config: CompressConfig, method: Method, runtim
     rows = rows_at_once(config, runtime)
     is_fused = model.config._attn_implementation == "sdpa"  # as calibration attends
     run = _dry_run(source.location, source.revision, config.trust_remote_code, config.dtype, rows, config.seq_len, is_fused)
-    layers = {name: Layer(*weight_matrix(layer).shape) for name, layer in compressible_layers(model).items()}
     packed = _packed(layers.values(), config, method)
     saved = weights + sum(packed) - sum(layer.weights * _itemsize(config) for layer in layers.values()) if packed else weights
     logits = COMPARED_ROWS * COMPARED_TOKENS * model.config.get_text_config().vocab_size * _FLOAT

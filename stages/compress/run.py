@@ -23,6 +23,7 @@ from llmrepair.stages.checkpoints.measure import measure
 from llmrepair.stages.checkpoints.reload import five_tokens, reload_in_fresh_process, some_logits
 from llmrepair.stages.checkpoints.save import save_checkpoint
 from llmrepair.stages.compress.compressor import Compressor
+from llmrepair.stages.compress.experts import experts_followed
 from llmrepair.stages.compress.layer import LayerRecipe
 from llmrepair.stages.compress.masks import Pattern
 from llmrepair.stages.compress.memory import weights_in_memory
@@ -85,7 +86,8 @@ def _compress_into(kept: Path, stage: Compress, context: Context, device: torch.
         if part is not None:
             part.save_pretrained(checkpoint)
     before = five_tokens(model, tokenizer, rows)
-    compressor = compress_layers_of(model, rows, config, stage.method, context)
+    with experts_followed(model, rows):
+        compressor = compress_layers_of(model, rows, config, stage.method, context)
     save_checkpoint(model, compressor.quantised, config.format, checkpoint)
     save_file({"rows": rows.contiguous(), "expected": some_logits(model, rows)}, draft / _TENSORS_FILE)
     write_json(draft / _TOLD_FILE, {"before": before, "layers": compressor.told})

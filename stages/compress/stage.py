@@ -13,7 +13,7 @@ from llmrepair.pipeline.stage import Needs, Runtime
 from llmrepair.stages.compress.config import CompressConfig, method_label
 from llmrepair.stages.compress.methods import METHODS
 from llmrepair.stages.compress.methods.base import Method
-from llmrepair.stages.sources.models import ModelSource, load_config
+from llmrepair.stages.sources.models import ModelSource, load_config, roughly_needed
 from llmrepair.stages.sources.texts import resolve_text, text_libraries
 from llmrepair.stages.sources.weights import FORMAT_LIBRARIES, Weights
 
@@ -76,13 +76,19 @@ class Compress(Weights):
         return {"model": self.config.model, "method": self.config.method}
 
     def needs(self, runtime: Runtime) -> Needs:
+        from llmrepair.models.dry_run import NeedsNumbers
         from llmrepair.stages.compress.memory import estimate
 
-        return estimate(self.model, self.config, self.method, runtime).needs()
+        try:
+            return estimate(self.model, self.config, self.method, runtime).needs()
+        except NeedsNumbers:
+            return roughly_needed(self.model)
 
     def needs_with_other_options(self, runtime: Runtime) -> Iterator[tuple[str, Needs]]:
         from llmrepair.stages.compress.memory import estimate, other_requests
 
+        if self.needs(runtime).is_rough:
+            return
         for options, config, other_runtime in other_requests(self.config, runtime):
             yield options, estimate(self.model, config, self.method, other_runtime).needs()
 

@@ -36,8 +36,9 @@ class DynamicPrompting(Repair):
 
     def problems(self, options: Any, weights: Weights, tuned: Tune | None) -> list[Problem]:
         from llmrepair.stages.repairs.idp.options import layer_problems
+        from llmrepair.stages.repairs.pool.obstacles import vote_problems
 
-        return layer_problems(options, weights)
+        return layer_problems(options, weights) + vote_problems(weights)
 
 
 IDP = DynamicPrompting()

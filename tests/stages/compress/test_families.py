@@ -23,6 +23,7 @@ from llmrepair.stages.compress.run import compress_layers_of
 from tests.conftest import CommandLine, picture_model
 from tests.docs.pages import ROOT, blocks
 from tests.models.test_tree_attention import LLAMA_LIKE, SIZES, random_model
+from tests.tiny_families import tiny_folder
 
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("Llama", LLAMA_LIKE),
@@ -133,13 +134,11 @@ def test_what_a_family_cannot_do_is_refused_before_any_work(
     assert not list((tmp_path / "runs" / "compress").glob("*"))
 
 
-def test_experts_in_one_tensor_are_refused(llmrepair: CommandLine, tmp_path: Path) -> None:
-    sizes = LLAMA_LIKE | {"moe_intermediate_size": 16, "num_experts": 4, "num_experts_per_tok": 2, "head_dim": 8}
-    random_model("Qwen3Moe", **sizes).save_pretrained(tmp_path / "model")
-    make_tokenizer(128).save_pretrained(tmp_path / "model")
+def test_weights_that_are_in_no_linear_layers_are_refused(llmrepair: CommandLine, tmp_path: Path) -> None:
+    tiny_folder(tmp_path / "model", "jetmoe")
     answer = llmrepair("compress", "--model", tmp_path / "model", "--runs", tmp_path / "runs")
     assert answer.code == 2
-    assert "holds several experts in one tensor (Qwen3MoeExperts)" in answer.err
+    assert "of its blocks' weights in JetMoeParallelExperts, which is not made of linear layers" in answer.err
 
 
 def test_projections_outside_of_the_blocks_stay_dense(llmrepair: CommandLine, tmp_path: Path) -> None:

@@ -1,0 +1,97 @@
+"""Experts are compressed one by one, for the tokens that the router sends to each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from llmrepair.models.experts import experts_as_layers, experts_of
+from llmrepair.models.loading import compressible_layers
+from llmrepair.pipeline.errors import WorkError
+from llmrepair.stages.compress.calibration import Inputs, calibrate
+from llmrepair.stages.compress.experts import experts_followed
+from llmrepair.stages.compress.methods import METHODS
+from tests.conftest import CommandLine
+from tests.stages.compress.test_families import small
+from tests.tiny_families import tiny_folder, tiny_model
+
+ROWS = torch.randint(3, 90, (6, 16), generator=torch.Generator().manual_seed(0))
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("family", ["mixtral", "gpt_oss"])
+@torch.no_grad()
+def test_an_expert_is_shown_the_tokens_that_the_router_sends_to_it(family: str) -> None:
+    model = tiny_model(family, 96)
+    sent: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    hooks = [
+        module.register_forward_pre_hook(lambda _, given, name=name: sent.__setitem__(name, (given[0], given[1])))
+        for name, module in experts_of(model).items()
+    ]
+    model(ROWS)
+    for hook in hooks:
+        hook.remove()
+    seen: dict[str, Inputs] = {}
+    with experts_as_layers(model):
+        layers = compressible_layers(model)
+        calibrate(model, layers, ROWS, 2, CPU, lambda names, inputs: seen.update(dict.fromkeys(names, inputs)))
+    assert seen.keys() == layers.keys()
+    for name, (hidden, chosen) in sent.items():
+        for expert in range(4):
+            mine = hidden.flatten(0, -2)[(chosen == expert).any(-1)].double()
+            inputs = seen[f"{name}.gate_up_proj.{expert}"]
+            assert inputs.tokens == seen[f"{name}.down_proj.{expert}"].tokens == len(mine) > 0
+            assert torch.allclose(inputs.hessian.double(), mine.T @ mine / len(mine), atol=1e-5)
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in ("none", "awq")])
+def test_every_method_compresses_experts(tmp_path: Path, method: str) -> None:
+    model = tiny_model("mixtral", 96)
+    before, outputs = {n: each.clone() for n, each in model.state_dict().items()}, model(ROWS).logits
+    with experts_followed(model, ROWS):
+        compressed = small(tmp_path, ROWS, model, method=method, bits=8, sparsity=0.05)
+    experts = [layer for layer in compressed.told if ".experts." in layer["name"]]
+    assert len(experts) == 2 * 2 * 4
+    assert sum(layer["tokens"] for layer in experts) == 2 * 2 * 2 * ROWS.numel()  # two tensors, layers, and experts a token
+    assert max(layer["output_error"] for layer in compressed.told) < 0.01
+    assert torch.nn.functional.cosine_similarity(model(ROWS).logits, outputs, dim=-1).mean() > 0.95
+    same = {name for name, tensor in model.state_dict().items() if torch.equal(tensor, before[name])}
+    assert all(name in same for name in before if name.endswith("mlp.gate.weight"))
+    for name in experts_of(model):
+        for part in ("gate_up_proj", "down_proj"):
+            assert (model.get_parameter(f"{name}.{part}") != before[f"{name}.{part}"]).flatten(1).any(1).all()
+
+
+def test_experts_that_cannot_be_followed_are_refused() -> None:
+    model = tiny_model("mixtral", 96)
+    model.set_experts_implementation("eager")  # which does not ask
+    next(iter(experts_of(model).values())).is_transposed = True
+    with pytest.raises(WorkError, match="cannot be followed"), experts_followed(model, ROWS):
+        pass
+
+
+def test_experts_that_saw_few_tokens_are_named(llmrepair: CommandLine, tmp_path: Path) -> None:
+    folder = tiny_folder(tmp_path / "model", "qwen3_moe")
+    options = ["--model", folder, "--runs", tmp_path / "runs", "--samples", 2, "--seq-len", 16, "--json"]
+    refused = llmrepair("compress", *options)
+    assert refused.code == 2
+    assert "the compressed-tensors format cannot hold the experts of" in refused.err
+    assert "--format dense" in refused.err
+    answer = llmrepair("compress", *options, "--format", "dense", "--bits", 4)
+    assert answer.code == 0, answer.err
+    layers = {layer["name"]: layer for layer in answer.json["metrics"]["layers"]}
+    few = [layer for name, layer in layers.items() if ".experts." in name and layer["rank_deficient"]]
+    assert few
+    assert "have more columns than the calibration text has tokens" in answer.err
+    assert answer.json["metrics"]["bits_per_weight"] == 32.0
+    assert answer.json["metrics"]["compressed_weights"] == sum(
+        layer.weight.numel() for layer in _all_layers("qwen3_moe").values()
+    )
+
+
+def _all_layers(family: str) -> dict[str, torch.nn.Linear]:
+    model = tiny_model(family, 96)
+    with experts_as_layers(model):
+        return compressible_layers(model)  # type: ignore[return-value]
