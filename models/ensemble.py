@@ -14,8 +14,7 @@ import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 from transformers.generation.logits_process import MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from llmrepair.models.prompt_cache import PromptCache, extend_cache
-from llmrepair.models.selection import ENSEMBLE
+from llmrepair.models.prompt_cache import ENSEMBLE, PromptCache, extend_cache
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

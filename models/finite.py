@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from llmrepair.models.failures import Failure
-from llmrepair.models.prompt_cache import PromptCache, options_behind
-from llmrepair.models.selection import ENSEMBLE
+from llmrepair.models.prompt_cache import ENSEMBLE, PromptCache, options_behind
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

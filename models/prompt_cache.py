@@ -24,6 +24,9 @@ from llmrepair.models.transfer import sent
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+ENSEMBLE = -1
+"""The choice of all prompts together: what they make of the next token is averaged (see `ensemble`)."""
+
 
 @dataclass(frozen=True)
 class PromptCache:

@@ -19,10 +19,10 @@ from llmrepair.models.answers import AnswerFile, question_name
 from llmrepair.models.ensemble import extend_members, mean_log_probabilities, members
 from llmrepair.models.finite import NotFinite, watching
 from llmrepair.models.memory import is_out_of_memory, most_generated_rows, most_tokens, text_does_not_fit
-from llmrepair.models.prompt_cache import PromptCache, extend_cache
+from llmrepair.models.prompt_cache import ENSEMBLE, PromptCache, extend_cache
 from llmrepair.models.prompted import PromptedModel
 from llmrepair.models.sampling import drawing_on_cpu
-from llmrepair.models.selection import ENSEMBLE, pad_rows
+from llmrepair.models.selection import pad_rows
 from llmrepair.models.transfer import sent
 from llmrepair.models.tree_attention import attention_window, logits_of_trees, takes_trees
 from llmrepair.models.trees import Forest, Group, Text, Tree, group_by_beginning, side_by_side

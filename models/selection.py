@@ -15,6 +15,7 @@ from typing import Protocol, TypeVar
 import torch
 
 from llmrepair.models.memory import is_out_of_memory, text_does_not_fit
+from llmrepair.models.prompt_cache import ENSEMBLE
 from llmrepair.models.routing import Router
 from llmrepair.models.transfer import sent
 from llmrepair.models.trees import Text, Tokens
@@ -22,9 +23,6 @@ from llmrepair.models.trees import Text, Tokens
 Answer = TypeVar("Answer")
 Document = tuple[str, int]
 """A task's name and the number of one of its documents."""
-
-ENSEMBLE = -1
-"""The choice of all prompts together: what they make of the next token is averaged (see `ensemble`)."""
 
 
 Score = Callable[[Sequence[Text]], list[tuple[float, bool]]]

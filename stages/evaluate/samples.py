@@ -13,7 +13,8 @@ import numpy as np
 from lm_eval.api.metrics import bits_per_byte, mean, perplexity, weighted_perplexity
 from lm_eval.utils import handle_non_serializable, sanitize_list
 
-from llmrepair.models.selection import ENSEMBLE, Document
+from llmrepair.models.prompt_cache import ENSEMBLE
+from llmrepair.models.selection import Document
 from llmrepair.pipeline.errors import Problem, WorkError
 from llmrepair.stages.evaluate.tasks.knowledge import known_bits
 from llmrepair.stages.statistics.scores import Score, mean_score, rate_score, reported_score, total_score

@@ -18,7 +18,7 @@ import torch
 from llmrepair.pipeline import graph as graph_module
 from llmrepair.pipeline.artifact import write_json
 from llmrepair.pipeline.code import code_digests
-from llmrepair.pipeline.keys import document_key
+from llmrepair.pipeline.keys import KEY_SCHEME, document_key
 from llmrepair.pipeline.stage import Stage
 from llmrepair.pipeline.store import Store
 from llmrepair.stages.conjecture.stage import Conjecture
@@ -320,13 +320,17 @@ def test_report_ls_and_show(llmrepair: CommandLine, runs: Path, tmp_path: Path) 
     assert "peak_memory_bytes" in llmrepair("show", report["key"], "--runs", runs).out
 
 
+RECORD = {"label": "", "started": "", "seconds": 0.0, "size_bytes": 0, "tags": {"model": "lab"}, "options": {}, "metrics": {}}
+
+
 def publish(store: Store, stage: type[Stage], inputs: dict[str, str], file: str, found: object, **code: str) -> None:
     """An artifact of a stage that was not run."""
-    document = {"stage": stage.name, "inputs": inputs, "code": code_digests((stage.code,)) | code}
+    document = {"stage": stage.name, "inputs": inputs, "code": code_digests((stage.code,)) | code, "scheme": KEY_SCHEME}
+    document |= {"config": {}, "sources": {}}
     name = f"{stage.name}/{document_key(document)}"
     with store.draft(name) as draft:
         write_json(draft / file, found)
-        store.publish(draft, name, document, {})
+        store.publish(draft, name, document, RECORD)
 
 
 def test_the_report_begins_with_verdicts_and_holds_what_is_inside(llmrepair: CommandLine, runs: Path, tmp_path: Path) -> None:

@@ -228,13 +228,13 @@ def test_what_only_a_look_at_the_model_can_tell_is_told_with_line_and_key(folder
 def test_a_damaged_record_is_told_in_a_sentence(folder: Path, llmrepair: CommandLine) -> None:
     (record, *_) = (folder / "runs" / "evaluate").glob("*/record.json")
     record.write_text("{")
-    for command in (["ls"], ["show", record.parent.name]):
+    for command, code in ((["ls"], 0), (["show", record.parent.name], 1)):
         answer = llmrepair(*command)
-        assert answer.code == 1
-        assert f"`evaluate/{record.parent.name}` is damaged: record.json cannot be read" in answer.err
+        assert answer.code == code
+        assert f"`evaluate/{record.parent.name}` is damaged" in answer.err
         assert "llmrepair verify" in answer.err
     assert "is damaged" in llmrepair("report").err
-    assert llmrepair("verify").code == 0
+    assert llmrepair("verify").code == 1
     assert llmrepair("ls").code == 0
 
 

@@ -11,9 +11,8 @@ from transformers import PreTrainedModel
 
 from llmrepair.models.answers import AnswerFile
 from llmrepair.models.ensemble import Averaging
-from llmrepair.models.prompt_cache import PromptCache, build_prompt_cache
+from llmrepair.models.prompt_cache import ENSEMBLE, PromptCache, build_prompt_cache
 from llmrepair.models.scorer import Scorer
-from llmrepair.models.selection import ENSEMBLE
 from tests.conftest import FAMILIES, tiny_model
 from tests.models.test_prompt_cache import behind_prompt, random_prompts
 from tests.models.test_scorer import Never, counted, questions

@@ -10,7 +10,8 @@ from llmrepair.stages.repairs.base import Tuning
 from llmrepair.stages.repairs.files import PROMPT_LIMITS, Facts, Kept, RepairFiles
 
 if TYPE_CHECKING:
-    from llmrepair.stages.repairs.pool.stage import TunePrompts, TunePromptsConfig
+    from llmrepair.stages.repairs.pool.config import TunePromptsConfig
+    from llmrepair.stages.repairs.pool.stage import TunePrompts
 
 POOL = "pool"
 """What all prompts are called in an export where nothing is said of how one is chosen."""
@@ -28,7 +29,7 @@ class PoolTuning(Tuning):
         return TunePrompts
 
     def config(self) -> type[TunePromptsConfig]:
-        from llmrepair.stages.repairs.pool.stage import TunePromptsConfig
+        from llmrepair.stages.repairs.pool.config import TunePromptsConfig
 
         return TunePromptsConfig
 

@@ -24,7 +24,8 @@ from llmrepair.stages.repairs.tuning.setup import (
 )
 
 if TYPE_CHECKING:
-    from llmrepair.stages.repairs.pool.stage import TunePrompts, TunePromptsConfig
+    from llmrepair.stages.repairs.pool.config import TunePromptsConfig
+    from llmrepair.stages.repairs.pool.stage import TunePrompts
 
 
 def run(stage: TunePrompts, context: Context) -> dict[str, Any]:

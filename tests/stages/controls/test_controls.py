@@ -258,7 +258,7 @@ def test_there_has_to_be_something_to_match(llmrepair: CommandLine, tmp_path: Pa
     ("control", "why"), [("erased", "is about the lab's facts"), ("displaced", "imitates a compressed one")]
 )
 def test_controls_of_another_model_are_refused(llmrepair: CommandLine, tmp_path: Path, control: str, why: str) -> None:
-    tiny_model("llama").save_pretrained(tmp_path / "model")
+    shutil.copytree(model_folder("lab"), tmp_path / "model")
     answer = llmrepair("control", "--control", control, "--model", tmp_path / "model", "--runs", tmp_path / "runs")
     assert answer.code == 2
     assert why in answer.err
