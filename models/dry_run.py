@@ -10,14 +10,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from compressed_tensors.utils import patch_attr
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from transformers import AttentionInterface
-from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
 from llmrepair.models.experts import experts_as_layers, layers_of_experts
 from llmrepair.models.loading import compressible_layers
+from llmrepair.models.postponed import postponed
+
+with postponed():
+    from compressed_tensors.utils import patch_attr
+    from transformers import AttentionInterface
+    from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ _READ_OF_CONFIG = {
     "quantization_config": dict,
 }
 """What is read of a config.json here, and what it has to be where it is there; transformers checks the rest."""
+_LAYERS = re.compile(r"(n|num|encoder|decoder)_(\w+_)?layers?")
+"""Fields of a config.json that say how many there are."""
 _LONGEST_VALUE = 60
 _LIBRARIES_BYTES = 1 << 30
 _MODEL_FILES = (
@@ -201,7 +204,7 @@ def layers_problem(source: ModelSource, model: str) -> Problem | None:
     for file in weight_files(folder):
         with reading(f"{file.name} of `{model}`", COPY_AGAIN, "model"):
             tensors += len(shapes(file))
-    layers = [value for name, value in load_config(source).items() if "layer" in name and isinstance(value, int)]
+    layers = [value for name, value in load_config(source).items() if _LAYERS.fullmatch(name) and isinstance(value, int)]
     if max(layers, default=0) <= tensors:
         return None
     message = f"{CONFIG_FILE} of `{model}` asks for {max(layers)} layers, and its files hold {tensors} tensors"

@@ -262,8 +262,8 @@ def fuzz(name: str, file: Path, place: Path, examples: int, capfd: pytest.Captur
 
 
 def _root(file: Path) -> Path:
-    """The folder that its kind was made in: the one below pytest's."""
-    return next(parent for parent in file.parents if parent.parent.name.startswith("pytest-"))
+    """The folder that its kind was made in: the one below pytest's, or below that of a worker of xdist."""
+    return next(parent for parent in file.parents if parent.parent.name.startswith(("pytest-", "popen-")))
 
 
 def finished(folder: Path) -> list[Path]:

@@ -168,8 +168,8 @@ def test_examples_come_from_the_tuning_data_and_what_does_not_fit_is_said(
     assert evaluate(llmrepair, runs, "--recovery", "icl", *mine)["key"] != answer["key"]
     (tmp_path / "text.txt").write_text("\n")
     empty = llmrepair("eval", "--runs", runs, *COMPRESSION, "--recovery", "icl", *mine)
-    assert empty.code == 1
-    assert "holds no text for examples" in empty.err
+    assert empty.code == 2
+    assert "text.txt holds no text" in empty.err
 
 
 def test_a_merged_adapter_answers_as_one_beside_the_weights(llmrepair: CommandLine, runs: Path) -> None:

@@ -391,7 +391,7 @@ def test_a_score_that_no_statistics_are_known_for(llmrepair: CommandLine, tmp_pa
 
 def test_what_is_no_number_is_no_answer(llmrepair: CommandLine, tmp_path: Path) -> None:
     model = load_model(str(model_folder("lab")), None, "float32", torch.device("cpu"))
-    model.model.layers[1].mlp.down_proj.weight.fill_(float("inf"))
+    model.model.layers[1].mlp.down_proj.weight.fill_(3e38)  # finite itself
     model.save_pretrained(tmp_path / "broken")
     load_tokenizer(str(model_folder("lab")), None).save_pretrained(tmp_path / "broken")
     asked = ("--model", tmp_path / "broken", "--runs", tmp_path / "runs", "--limit", 4)

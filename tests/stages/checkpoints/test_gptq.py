@@ -19,7 +19,7 @@ from transformers.pytorch_utils import Conv1D
 
 from llmrepair.lab.tokenizer import make_tokenizer
 from llmrepair.models.gptq import import_gptqmodel
-from llmrepair.models.loading import load_model
+from llmrepair.models.loading import load_model, load_tokenizer
 from llmrepair.models.lora import new_adapter
 from llmrepair.stages.checkpoints.gptq import GROUP_SIZES, _packed, format_problems, reading_problems, save_gptq
 from llmrepair.stages.checkpoints.grid import Grid, Quantised, round_to_nearest
@@ -255,7 +255,9 @@ def test_compress_writes_the_format(llmrepair: CommandLine, tmp_path: Path) -> N
 
 def test_a_model_that_the_format_cannot_hold_is_refused(llmrepair: CommandLine, tmp_path: Path) -> None:
     save_tokenizer(tmp_path / "model")
-    tiny_model("llama").save_pretrained(tmp_path / "model")
+    model = tiny_model("llama")
+    model.resize_token_embeddings(len(load_tokenizer(str(tmp_path / "model"), None)))
+    model.save_pretrained(tmp_path / "model")
     answer = llmrepair("compress", "--model", tmp_path / "model", "--format", "gptq", "--seq-len", 32, "--runs", tmp_path)
     assert answer.code == 2
     assert "in multiples of 32 rows and columns, not 16 x 32" in answer.err

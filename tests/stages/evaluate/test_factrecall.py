@@ -17,7 +17,7 @@ from lm_eval.tasks import TaskManager
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llmrepair.lab.world import ATTRIBUTES, make_world
-from llmrepair.pipeline.errors import WorkError
+from llmrepair.pipeline.errors import RequestError, WorkError
 from llmrepair.stages.evaluate.tasks.factrecall import folder_problem, prompt_of, read, score
 from llmrepair.stages.evaluate.tasks.factrecall_task import task_config
 from llmrepair.stages.sources.models import model_folder
@@ -118,7 +118,7 @@ def test_a_folder_that_is_not_the_one(tmp_path: Path) -> None:
     folder = lama(tmp_path / "lama", {"P1": [("Ada", "Oslo"), ("Bo", "Rome")]}, {"P1": ["[X] is in [Y]"]})
     assert folder_problem(folder) is None
     (folder / "TREx" / "P1.jsonl").write_text('{"sub_label": "Ada", "obj_label": "Oslo"}\n{"sub_label": "Bo"}\n')
-    with pytest.raises(WorkError, match=r"P1.jsonl:2 is not"):
+    with pytest.raises(RequestError, match=r"P1.jsonl:2 is not"):
         read(folder)
     write(folder / "relations.jsonl", [{"relation": "P1"}])
     assert "relations.jsonl:1 is not" in folder_problem(folder).message  # type: ignore[union-attr]
