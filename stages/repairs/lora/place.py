@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from llmrepair.models.lora import with_adapter, with_merged_adapter
+from llmrepair.models.lora import with_merged_adapter
+from llmrepair.stages.repairs.beside import beside_weights
 from llmrepair.stages.repairs.placed import Placed, Placing
 
 
@@ -11,5 +12,4 @@ def place(placing: Placing) -> Placed:
     assert placing.tuned is not None
     if placing.options.lora_merged:
         return Placed(with_merged_adapter(model, placing.tuned), changes_weights=True)
-    before, adapted = model.num_parameters(), with_adapter(model, placing.tuned)
-    return Placed(adapted, extra_parameters=adapted.num_parameters() - before)
+    return beside_weights(model, placing.tuned)

@@ -11,19 +11,21 @@ from llmrepair.stages.sources.weights import Weights
 
 
 def prompt_problems(weights: Weights) -> list[Problem]:
-    why = _obstacles(weights.model.location, weights.model.revision, weights.config.trust_remote_code)[0]
-    if why is None:
-        return []
-    message = f"no prompt can be cached in front of `{weights.config.model}`: {why}"
-    return [Problem(message, "give a --recovery that tunes no prompts", "model")]
+    what = f"no prompt can be cached in front of `{weights.config.model}`"
+    return _problems(_obstacles_of(weights)[0], what, "give a --recovery that tunes no prompts", "model")
 
 
 def vote_problems(weights: Weights) -> list[Problem]:
-    why = _obstacles(weights.model.location, weights.model.revision, weights.config.trust_remote_code)[1]
-    if why is None:
-        return []
-    message = f"attention of `{weights.config.model}` cannot choose a prompt: {why}"
-    return [Problem(message, "give a --recovery that does not choose by attention", "recovery")]
+    what = f"attention of `{weights.config.model}` cannot choose a prompt"
+    return _problems(_obstacles_of(weights)[1], what, "give a --recovery that does not choose by attention", "recovery")
+
+
+def _problems(why: str | None, what: str, hint: str, option: str) -> list[Problem]:
+    return [] if why is None else [Problem(f"{what}: {why}", hint, option)]
+
+
+def _obstacles_of(weights: Weights) -> tuple[str | None, str | None]:
+    return _obstacles(weights.model.location, weights.model.revision, weights.config.trust_remote_code)
 
 
 @lru_cache(maxsize=8)
