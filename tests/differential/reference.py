@@ -57,7 +57,7 @@ class Reference(NamedTuple):
     def said(self, tokens: list[int]) -> torch.Tensor:  # log-probabilities of what is next
         ids = torch.tensor([[*self.front, *tokens]])
         if self.pool:
-            return self.seeing(ids, self.chosen(ids)).logits[0].log_softmax(-1)
+            return self.seeing(ids, self.votes(ids).argmax(0)).logits[0].log_softmax(-1)
         if self.members:
             return torch.stack([member.said(tokens) for member in self.members]).mean(0)
         if self.prompt is None:
@@ -66,11 +66,15 @@ class Reference(NamedTuple):
         places = self.start + torch.arange(vectors.shape[1])[None]
         return self.model(inputs_embeds=vectors, position_ids=places).logits[0, len(self.prompt) :].log_softmax(-1)
 
-    def chosen(self, ids: torch.Tensor) -> torch.Tensor:  # the prompt that each token attends to most in the first layer
+    def votes(self, ids: torch.Tensor) -> torch.Tensor:  # [m, T], what each token attends to prompts in the first layer
         weights = self.seeing(ids, None).attentions[0][0].mean(0)
         lengths = [len(member.prompt) for member in self.members]
         parts = weights.split([*lengths, ids.shape[1]], dim=-1)[:-1]
-        return torch.stack([part.mean(-1) for part in parts]).argmax(0)
+        return torch.stack([part.mean(-1) for part in parts])
+
+    def torn(self, text: str) -> bool:  # a token attends to two prompts alike, so that rounding decides which it sees
+        ids = torch.tensor([self.tokens(text, bare=True)[-self.longest :]])
+        return bool(self.pool) and bool((self.votes(ids).topk(2, dim=0).values.diff(dim=0) > -1e-6).any())
 
     @torch.no_grad()
     def side_by_side(self) -> list[Any]:  # keys and values of all members' prompts in each layer

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import HealthCheck, assume, given, seed, settings
 from hypothesis import strategies as st
 from lm_eval.api.instance import Instance
 
@@ -20,6 +20,7 @@ from tests.differential.cases import REPAIRS, SOME_FAMILIES, TOKENIZERS, Case, t
 from tests.differential.reference import Reference
 
 CLOSE = 1e-4  # nats; where two tokens are closer than that, either may be the likeliest
+# A draw is left out where rounding decides which of two prompts a token sees: a model's zero vector attends to all alike.
 WORDS = "hello wor|ld|king| on it|北京是中|国|央|Ünï|🙂|👩‍👩‍👧|e\u0301|\u0300|\u200f|\ufeff|<s>|</s>".split("|")
 PARTS = [*WORDS, *":.\n\t\u3000\x85", " ", "  "]
 EXAMPLES = "Complete the word: hello world\n\nworking on: it today\n\n北京是中国的首都\n\n"
@@ -73,6 +74,7 @@ def choices_agree(case: Case, framing: str, questions: list[tuple[str, str, list
                 with pytest.raises(error):
                     ours.loglikelihood(instances("loglikelihood", [(document, (context, answer))]))
         scored = [answer for answer in answers if refusals[answer] is None]
+        assume(not any(reference.torn(context + answer) for answer in scored))
         arguments += [(document, (context, answer)) for answer in scored]
         expected += reference.choices(context, scored)
     scores = ours.loglikelihood(instances("loglikelihood", arguments))
@@ -82,6 +84,7 @@ def choices_agree(case: Case, framing: str, questions: list[tuple[str, str, list
 
 def rolling_agrees(case: Case, framing: str, texts: list[str]) -> None:
     asked = list(enumerate(framed(case, framing, text) for text in texts))
+    assume(not any(case.reference(place).torn(text) for place, text in asked))
     totals = case.ours().loglikelihood_rolling(instances("loglikelihood_rolling", [(place, (text,)) for place, text in asked]))
     assert totals == pytest.approx([case.reference(place).rolling(text) for place, text in asked], abs=CLOSE, rel=1e-6)
 
@@ -91,6 +94,7 @@ def generation_agrees(case: Case, framing: str, texts: list[str], most: int, sto
     options = {"until": stop, "max_gen_toks": most, "do_sample": False}
     written = case.ours().generate_until(instances("generate_until", [(place, (text, dict(options))) for place, text in asked]))
     for text, (place, context) in zip(written, asked, strict=True):
+        assume(not case.reference(place).torn(context + text))
         expected, margin = case.reference(place).written(context, most, stop)
         assert text == expected or margin < CLOSE
 
