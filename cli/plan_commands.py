@@ -17,7 +17,7 @@ from llmrepair.cli.output import print_json, print_table
 from llmrepair.pipeline.errors import Problem, RequestError, WorkError
 from llmrepair.pipeline.executors.base import Executor
 from llmrepair.pipeline.garbage import NamedRun
-from llmrepair.pipeline.graph import Graph, Node
+from llmrepair.pipeline.graph import Graph, Node, labels_of
 from llmrepair.pipeline.pull import compute
 from llmrepair.pipeline.reasons import Reasons
 from llmrepair.pipeline.runner import Runner
@@ -96,22 +96,6 @@ def _memory(needs: Needs) -> str:
     """`2.1 GB, GPU 15 GB`; with `~` in front where it is a rule of thumb."""
     where = {"": needs.host, "GPU ": needs.device}
     return ", ".join(f"{name}{'~' * needs.is_rough}{bytes_text(size)}" for name, size in where.items() if size)
-
-
-def labels_of(graph: Graph) -> dict[str, str]:
-    """What each stage is called; those that would be called the same are told apart by the options in which they differ."""
-    alike: dict[tuple[str, str], list[Node]] = {}
-    for node in graph:
-        alike.setdefault((node.stage.name, node.stage.label()), []).append(node)
-    labels = {}
-    for (_, label), nodes in alike.items():
-        options = {node.name: node.stage.options() for node in nodes}
-        names = sorted({name for each in options.values() for name in each})
-        differing = [name for name in names if len({repr(each.get(name)) for each in options.values()}) > 1]
-        for node in nodes:
-            told = [f"{name} {options[node.name].get(name, 'default')}" for name in differing]
-            labels[node.name] = ", ".join([label, *told])
-    return labels
 
 
 def _shortened(why: Sequence[str]) -> str:

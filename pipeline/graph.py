@@ -145,3 +145,19 @@ class Graph:
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes.values())
+
+
+def labels_of(nodes: Iterable[Node]) -> dict[str, str]:
+    """What each stage is called; those that would be called the same are told apart by the options in which they differ."""
+    alike: dict[tuple[str, str], list[Node]] = {}
+    for node in nodes:
+        alike.setdefault((node.stage.name, node.stage.label()), []).append(node)
+    labels = {}
+    for (_, label), those in alike.items():
+        options = {node.name: node.stage.options() for node in those}
+        names = sorted({name for each in options.values() for name in each})
+        differing = [name for name in names if len({repr(each.get(name)) for each in options.values()}) > 1]
+        for node in those:
+            told = [f"{name} {options[node.name].get(name, 'default')}" for name in differing]
+            labels[node.name] = ", ".join([label, *told])
+    return labels

@@ -11,7 +11,7 @@ from typing import Literal
 from llmrepair.pipeline.artifact import LOG_FILE
 from llmrepair.pipeline.errors import Problem
 from llmrepair.pipeline.executors.base import Ended, Executor, Job
-from llmrepair.pipeline.graph import Node
+from llmrepair.pipeline.graph import Node, labels_of
 from llmrepair.pipeline.journal import Progress, read_progress
 from llmrepair.pipeline.progress import Reporter, ShownBars
 from llmrepair.pipeline.store import Store
@@ -47,6 +47,7 @@ class Schedule:
         on_end: Callable[[Node, Result], None],
     ):
         self._nodes = {node.name: node for node in missing}
+        self._labels = labels_of(missing)
         self._waiting = list(self._nodes)
         self._running: set[str] = set()
         self._results: dict[str, Result] = {}
@@ -80,7 +81,7 @@ class Schedule:
             elif all(results.values()) and self._executor.has_room(self._job_of(node)):
                 self._waiting.remove(name)
                 self._running.add(name)
-                self._reporter.say(f"{node.stage.name:<13} {node.stage.label()} ...")
+                self._reporter.say(f"{node.stage.name:<13} {self._labels[name]} ...")
                 self._executor.start(self._job_of(node))
 
     def _job_of(self, node: Node) -> Job:
@@ -100,7 +101,7 @@ class Schedule:
         reason = "".join(f"\n  {problem.message}\n  hint: {problem.hint}" for problem in result.problems)
         if result.outcome != "not run":
             self._reporter.say(
-                f"{node.stage.name:<13} {node.stage.label()}: {result.outcome}{took}  {name.partition('/')[2]}{reason}"
+                f"{node.stage.name:<13} {self._labels[name]}: {result.outcome}{took}  {name.partition('/')[2]}{reason}"
             )
         self._on_end(node, result)
 
@@ -121,8 +122,7 @@ class Schedule:
             bars.update(self._bar_name(name), read_progress(self._store.work_folder(name)))
 
     def _bar_name(self, name: str) -> str:
-        node = self._nodes[name]
-        return f"{name.partition('/')[2][:4]} {node.stage.label()[:_LABEL_WIDTH]}"
+        return f"{name.partition('/')[2][:4]} {self._labels[name][:_LABEL_WIDTH]}"
 
 
 def _how(code: int) -> str:

@@ -13,7 +13,7 @@ from llmrepair.pipeline.stage import Needs, Runtime
 from llmrepair.stages.compress.config import CompressConfig, method_label
 from llmrepair.stages.compress.methods import METHODS
 from llmrepair.stages.compress.methods.base import Method
-from llmrepair.stages.sources.models import ModelSource, load_config, roughly_needed
+from llmrepair.stages.sources.models import ModelSource, load_config, model_name, roughly_needed
 from llmrepair.stages.sources.texts import resolve_text, text_libraries
 from llmrepair.stages.sources.weights import FORMAT_LIBRARIES, Weights
 
@@ -70,7 +70,7 @@ class Compress(Weights):
         return problems_with_model(self)
 
     def label(self) -> str:
-        return f"{self.config.model} {method_label(self.config.identity())}"
+        return f"{model_name(self.config.model)} {method_label(self.config.identity())}"
 
     def tags(self) -> dict[str, str]:
         return {"model": self.config.model, "method": self.config.method}

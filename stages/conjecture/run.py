@@ -7,7 +7,6 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,7 +49,7 @@ class JudgedTask:
 def run(stage: Conjecture, context: Context) -> dict[str, Any]:
     tasks, texts, others = _read_tasks(stage, context)
     compressed = stage.damaged.compressed
-    model = Path(compressed.config.model).name + compressed.label().removeprefix(compressed.config.model)
+    model = compressed.label()
     arms = Arms.of(stage.arms)
     answers = {task.name: _of_task(task, model, arms, stage.anchors) for task in tasks}
     _add_holm(answers)

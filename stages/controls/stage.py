@@ -16,7 +16,7 @@ from llmrepair.stages.controls import CONTROLS
 from llmrepair.stages.controls.base import ControlKind
 from llmrepair.stages.sources.fields import ModelConfig
 from llmrepair.stages.sources.lab import UNTOLD
-from llmrepair.stages.sources.models import ModelSource, load_config, resolve_model, roughly_needed
+from llmrepair.stages.sources.models import ModelSource, load_config, model_name, resolve_model, roughly_needed
 from llmrepair.stages.sources.weights import Weights
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Control(Weights):
 
     def label(self) -> str:
         matched = f", matched to {method_label(self.compressed.config.identity())}" if self.compressed is not None else ""
-        return f"{self.config.model} {control_label(self.config.identity())}{matched}"
+        return f"{model_name(self.config.model)} {control_label(self.config.identity())}{matched}"
 
     def tags(self) -> dict[str, str]:
         return {"model": self.config.model, "method": f"control {self.config.control}"}

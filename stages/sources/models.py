@@ -52,6 +52,12 @@ def model_folder(model: str) -> Path | None:
     return folder if folder.exists() or is_gguf(model) or not looks_like_hub_id(model) else None
 
 
+def model_name(model: str) -> str:
+    """What a model is called where there is no room for its folders: the last part of what `--model` says."""
+    path = Path(model).absolute()
+    return path.stem if is_gguf(model) else path.name
+
+
 def is_gguf(model: str) -> bool:
     """Whether `--model` names a GGUF file, which a model folder is made of first."""
     return model.lower().endswith(".gguf")

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from llmrepair.cli.output import console, flat
-from llmrepair.cli.plan_commands import labels_of
-from llmrepair.pipeline.graph import Graph
+from llmrepair.pipeline.graph import Graph, labels_of
 from llmrepair.pipeline.keys import DigestCache
 from llmrepair.stages.plan import read_plan
 

@@ -49,7 +49,7 @@ class Import(Stage):
         return problems
 
     def label(self) -> str:
-        return self.config.model
+        return self.path.name
 
     def tags(self) -> dict[str, str]:
         return {"model": self.config.model}

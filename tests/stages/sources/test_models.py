@@ -16,7 +16,7 @@ from llmrepair.models.weight_files import weight_files
 from llmrepair.pipeline.errors import RequestError
 from llmrepair.pipeline.keys import file_digest
 from llmrepair.stages.sources.lab import lab_folder
-from llmrepair.stages.sources.models import ModelSource, adapter_problem, resolve_model, weights_on_disk
+from llmrepair.stages.sources.models import ModelSource, adapter_problem, model_name, resolve_model, weights_on_disk
 from tests.conftest import CommandLine, tiny_model
 
 
@@ -25,6 +25,18 @@ def folder(tmp_path: Path) -> Path:
     place = tmp_path / "model"
     tiny_model("llama").save_pretrained(place)
     return place
+
+
+def test_a_model_is_called_by_the_last_part_of_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = {
+        "lab": "lab",
+        "org/Model-1.7B": "Model-1.7B",
+        "./a/Model-1.7B/": "Model-1.7B",
+        "a/Model-1.7B.Q4_1.gguf": "Model-1.7B.Q4_1",
+    }
+    assert {model: model_name(model) for model in names} == names
+    assert model_name(".") == tmp_path.name
 
 
 def refused(folder: Path) -> str:
