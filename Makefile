@@ -47,7 +47,7 @@ test: .venv/installed ## The tests, as .ci/run runs them.
 
 # Gigabytes of activations, 200 kills, 16 processes at once, full disks, a Ray cluster. Run as root, or the full disks are skipped.
 stress: .venv/triton ## The long tests.
-	OMP_NUM_THREADS=1 TRITON_INTERPRET=1 $(BIN)/python -m pytest -m stress $(PYTEST_ARGS)
+	STRESS_PAGE=docs/stress.md OMP_NUM_THREADS=1 TRITON_INTERPRET=1 $(BIN)/python -m pytest -m stress $(PYTEST_ARGS)
 
 # mypy does not follow the package mapping of an editable install, so it checks a copy laid out as installed.
 lint: .venv/installed ## Format, style and types, as .ci/run checks them.

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -139,5 +139,6 @@ def test_a_beginning_in_the_midst_of_a_text_is_text(agree: Any, options: dict[st
 @pytest.mark.stress
 @pytest.mark.parametrize("agree", PROPERTIES)
 @pytest.mark.parametrize("family", SOME_FAMILIES)
-def test_two_thousand_draws(family: str, agree: Any) -> None:
+def test_two_thousand_draws(family: str, agree: Any, record_property: Callable[[str, object], None]) -> None:
     settings(max_examples=MANY[agree], print_blob=True, suppress_health_check=QUIET)(asking(family, agree))()
+    record_property("answers compared with those of a reference, of drawn models, repairs and texts", MANY[agree])

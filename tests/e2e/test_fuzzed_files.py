@@ -21,6 +21,7 @@ from llmrepair.cli.main import run
 from llmrepair.pipeline.errors import RequestError
 from llmrepair.stages.export.files import FACTS_FILE
 from llmrepair.stages.sources.models import model_folder
+from tests.gguf_files import write_gguf
 
 SECONDS = 20.0
 ODD: tuple[Any, ...] = (None, True, -1, 0, 3, 10**30, 1e308, -1e-300, float("nan"), "", "x", "../x", "\0", [], {}, [[]], [None])
@@ -179,6 +180,15 @@ bits = 2
 """
 
 
+def _gguf(folder: Path) -> Path:
+    write_gguf(folder / "model.gguf", "gpt2")
+    return folder / "model.gguf"
+
+
+def _try_gguf(folder: Path) -> Iterator[int]:
+    yield _command("compress", "--method", "none", "--model", folder / "model.gguf", "--runs", folder / "runs")
+
+
 def _written(name: str, content: str) -> Callable[[Path], Path]:
     def make(folder: Path) -> Path:
         (folder / name).write_text(content)
@@ -212,6 +222,7 @@ KINDS = {
     "record": Kind(_store("record.json"), _try_store),
     "key": Kind(_store("key.json"), _try_store),
     "plan": Kind(_written("plan.toml", PLAN), _try_plan),
+    "gguf": Kind(_gguf, _try_gguf),
     "text": Kind(_written("text.txt", "Ada comes from Oslo.\n\n" * 40), _try_text),
     "lines": Kind(_written("text.jsonl", '{"text": "Ada comes from Oslo."}\n' * 40), _try_text),
     "tasks": Kind(_written("arc_easy.jsonl", (json.dumps(DOCUMENT) + "\n") * 3), _try_tasks),
@@ -280,6 +291,11 @@ def test_a_file_that_was_spoilt(
 @pytest.mark.stress
 @pytest.mark.parametrize("name", KINDS)
 def test_a_file_that_was_spoilt_often(
-    name: str, good: Callable[[str], Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    name: str,
+    good: Callable[[str], Path],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    record_property: Callable[[str, object], None],
 ) -> None:
     fuzz(name, good(name), tmp_path, STRESS_EXAMPLES, capfd)
+    record_property(f"a file spoilt: {name}", STRESS_EXAMPLES)

@@ -13,6 +13,7 @@ import pytest
 from llmrepair.pipeline import store as store_module
 from llmrepair.pipeline.errors import WorkError
 from llmrepair.pipeline.store import Store
+from tests.stress.conftest import Record
 
 pytestmark = pytest.mark.stress
 LEASE = 3.0
@@ -33,7 +34,9 @@ def compute(root: Path, beats: Path) -> None:
 
 
 @pytest.mark.parametrize("attempt", range(5))
-def test_two_never_compute_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attempt: int) -> None:
+def test_two_never_compute_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attempt: int, record_property: Record
+) -> None:
     monkeypatch.setattr(store_module, "_LEASE_SECONDS", LEASE)
     context = multiprocessing.get_context("fork")
     beats = tmp_path / "beats"
@@ -53,3 +56,4 @@ def test_two_never_compute_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert all(beat < woken + 2 * LEASE / store_module._BEATS + 0.5 for beat in late)
         assert (tmp_path / ".locks" / NAME.replace("/", "-")).exists()  # which is ours
     assert not (tmp_path / ".locks" / NAME.replace("/", "-")).exists()
+    record_property("a process asleep for longer than its lock lives", 1)

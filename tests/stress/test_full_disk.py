@@ -13,7 +13,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.stress.conftest import STAGES, Child, Reference, chain, check_store, commands, payload, run_child, start, wait_until
+from tests.stress.conftest import (
+    STAGES,
+    Child,
+    Record,
+    Reference,
+    chain,
+    check_store,
+    commands,
+    payload,
+    run_child,
+    start,
+    wait_until,
+)
 
 pytestmark = [
     pytest.mark.stress,
@@ -100,17 +112,20 @@ def finish(runs: Path, output: Path, reference: Reference) -> None:
     assert payload(runs) == reference.payload
 
 
-def test_each_stage_in_turn_runs_out_of_room(reference: Reference, disk: Path, tmp_path: Path) -> None:
+def test_each_stage_in_turn_runs_out_of_room(reference: Reference, disk: Path, tmp_path: Path, record_property: Record) -> None:
     (disk / "runs").mkdir()
     failures = Counter({stage: failures_until_done(disk, stage, tmp_path / "output") for stage in STAGES})
     print(f"\n{failures}")
     assert all(failures[stage] > 0 for stage in STAGES)
     assert payload(disk / "runs") == reference.payload
     check_store(disk / "runs", tmp_path / "verify")
+    record_property("a disk with too little room for a stage", failures.total())
 
 
 @pytest.mark.parametrize("done", range(len(STAGES)))
-def test_a_disk_without_a_free_byte(reference: Reference, disk: Path, tmp_path: Path, done: int) -> None:
+def test_a_disk_without_a_free_byte(
+    reference: Reference, disk: Path, tmp_path: Path, done: int, record_property: Record
+) -> None:
     runs, output = disk / "runs", tmp_path / "output"
     for stage in STAGES[:done]:
         assert start(output, [commands(runs)[stage]]).wait() == 0
@@ -118,6 +133,7 @@ def test_a_disk_without_a_free_byte(reference: Reference, disk: Path, tmp_path: 
     assert fail(runs, output, chain(runs)) == STAGES[done]
     filler.unlink()
     finish(runs, output, reference)
+    record_property("a disk without a free byte", 1)
 
 
 def kill_while_it_computes(runs: Path, output: Path, stage: str) -> None:
@@ -128,7 +144,9 @@ def kill_while_it_computes(runs: Path, output: Path, stage: str) -> None:
     assert list(runs.glob(f".locks/{stage}-*")), "it was to die holding its lock"
 
 
-def test_a_disk_without_a_free_byte_after_a_kill(reference: Reference, disk: Path, tmp_path: Path) -> None:
+def test_a_disk_without_a_free_byte_after_a_kill(
+    reference: Reference, disk: Path, tmp_path: Path, record_property: Record
+) -> None:
     runs, output = disk / "runs", tmp_path / "output"
     kill_while_it_computes(runs, output, "tune-prompts")
     filler = fill(disk)
@@ -137,6 +155,7 @@ def test_a_disk_without_a_free_byte_after_a_kill(reference: Reference, disk: Pat
     assert failed_stage(child) == "tune-prompts"
     filler.unlink()
     finish(runs, output, reference)
+    record_property("a disk without a free byte", 1)
 
 
 def collect_garbage(runs: Path, output: Path, *options: str) -> list[str]:
@@ -146,7 +165,9 @@ def collect_garbage(runs: Path, output: Path, *options: str) -> list[str]:
     return [item["name"] for item in json.loads(child.out)["items"]]
 
 
-def test_gc_says_what_could_go_from_a_full_disk(reference: Reference, disk: Path, tmp_path: Path) -> None:
+def test_gc_says_what_could_go_from_a_full_disk(
+    reference: Reference, disk: Path, tmp_path: Path, record_property: Record
+) -> None:
     runs, output = disk / "runs", tmp_path / "output"
     leave_room(disk, 10 * STEP_BYTES)
     assert fail(runs, output, chain(runs)) == "compress"
@@ -155,9 +176,10 @@ def test_gc_says_what_could_go_from_a_full_disk(reference: Reference, disk: Path
     assert name.startswith(".work/compress-")
     assert collect_garbage(runs, output, "--yes") == [name]
     assert free_bytes(disk) > 0
+    record_property("a disk without a free byte", 1)
 
 
-def test_gc_on_a_full_disk_after_a_kill(reference: Reference, disk: Path, tmp_path: Path) -> None:
+def test_gc_on_a_full_disk_after_a_kill(reference: Reference, disk: Path, tmp_path: Path, record_property: Record) -> None:
     """Whether the dead is dead cannot be told without room for a lock, so what it used may stay; no harm is done."""
     runs, output = disk / "runs", tmp_path / "output"
     kill_while_it_computes(runs, output, "tune-prompts")
@@ -166,3 +188,4 @@ def test_gc_on_a_full_disk_after_a_kill(reference: Reference, disk: Path, tmp_pa
     check_store(runs, output / "verify")
     filler.unlink()
     finish(runs, output, reference)
+    record_property("a disk without a free byte", 1)

@@ -1,25 +1,51 @@
-"""A chain that is killed again and again never leaves damage, and ends with the same bytes as in one go."""
+"""Chains that are killed again and again never leave damage, and end with the same bytes as in one go."""
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
 import signal
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from tests.stress.conftest import STAGES, Reference, chain, check_store, payload, record, start
+from tests.conftest import SHARED
+from tests.stress.conftest import Record, Reference, artifact_folders, chain, check_store, payload, start
 
 pytestmark = pytest.mark.stress
 
-KILLS = int(os.environ.get("STRESS_KILLS", "200"))
+KILLS = int(os.environ.get("STRESS_KILLS", "140"))
+LONGER_KILLS = int(os.environ.get("STRESS_KILLS", "20"))  # of each chain
+_MOST_SECONDS = 900.0
 _MORE_KILLS = 100  # at most, should all that is wanted not have been seen by then
 SEED = 0
+_DAMAGE = "--method rtn --bits 3".split()
+_TUNING = "--tuning-samples 60 --budget 8192 --lengths 4 --limit 10".split()
+_STORIES = (
+    f"--model {SHARED}/models/stories260k --tuning-data {SHARED}/text/books.txt --tasks arc_easy --tasks-data {SHARED}/tasks"
+).split()
+_LONGER_CHAINS = {
+    "every other repair": [
+        ["eval", *_DAMAGE, *_TUNING, "--recovery", "lora"],
+        ["eval", *_DAMAGE, *_TUNING, "--recovery", "ptune"],
+        ["eval", *_DAMAGE, "--recovery", "low-rank", "--limit", "10"],
+        ["regimes", *_DAMAGE],
+    ],
+    "a control and a conjecture test": [
+        ["eval", "--control", "erased", "--limit", "10"],
+        ["conjecture", *_DAMAGE, *_TUNING, "--seeds", "3", "--controls", ""],
+    ],
+    "the dense model on real text": [
+        ["eval", "--method", "none", *_STORIES, *_TUNING, *"--recovery prompt --select best-validation".split()],
+    ],
+}
+"""What is killed beside the small chain; together they have every stage."""
 FORKS = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot fork here")
 CHECKPOINTS = {"tune-prompts": "*/*.safetensors", "evaluate": "answers.jsonl"}
 """What a stage goes on from, in its work folder, once it is there: a trial that finished, answers that were given."""
@@ -32,7 +58,7 @@ class Tally:
     kills: int = 0
     chains: int = 0
     interrupted: Counter[str] = field(default_factory=Counter)
-    """Stage -> finished chains in which it had been killed."""
+    """Stage -> artifacts that were finished after it had been killed."""
     resumable: Counter[str] = field(default_factory=Counter)
     """Stage -> kills that left it something to go on from."""
     in_both: int = 0
@@ -50,9 +76,9 @@ def save_often() -> None:
     training.CHECKPOINT_SECONDS = 0.05
 
 
-def kill_once(runs: Path, output: Path, seconds: float) -> bool:
-    """Starts the chain and kills it after so many seconds; whether it had ended by then."""
-    child = start(output, chain(runs), save_often)
+def kill_once(command_lines: Sequence[list[str]], output: Path, seconds: float) -> bool:
+    """Starts a chain and kills it after so many seconds; whether it had ended by then."""
+    child = start(output, command_lines, save_often)
     code = child.wait(seconds)
     assert code in (0, -signal.SIGKILL), child.err
     return code == 0
@@ -71,7 +97,8 @@ def has_checkpoint(runs: Path, stage: str) -> bool:
 
 
 def note_chain(tally: Tally, runs: Path) -> None:
-    interrupted = [stage for stage in STAGES if record(runs, stage)["interrupted_before"]]
+    records = {folder: json.loads((folder / "record.json").read_text()) for folder in artifact_folders(runs)}
+    interrupted = [folder.parent.name for folder, record in records.items() if record["interrupted_before"]]
     tally.chains += 1
     tally.interrupted.update(interrupted)
     tally.in_both += {"tune-prompts", "evaluate"} <= set(interrupted)
@@ -81,7 +108,7 @@ def leave_draft(runs: Path, output: Path, moments: random.Random, longest: float
     """Kills chains from the start on, until one leaves a half written artifact; nobody clears up after it."""
     while not drafts(runs):
         empty(runs)
-        kill_once(runs, output, moments.uniform(0, longest))
+        kill_once(chain(runs), output, moments.uniform(0, longest))
 
 
 def empty(runs: Path) -> None:
@@ -99,12 +126,12 @@ def finish(runs: Path, output: Path) -> None:
 
 
 @FORKS
-def test_a_killed_chain_ends_with_the_same_bytes(reference: Reference, tmp_path: Path) -> None:
+def test_a_killed_chain_ends_with_the_same_bytes(reference: Reference, tmp_path: Path, record_property: Record) -> None:
     runs, output, tally, moments = tmp_path / "runs", tmp_path / "output", Tally(), random.Random(SEED)
     runs.mkdir()
     started = time.monotonic()
     while tally.kills < KILLS or (tally.kills < KILLS + _MORE_KILLS and not tally.is_enough):
-        if kill_once(runs, output, moments.uniform(0, 1.1 * reference.seconds)):
+        if kill_once(chain(runs), output, moments.uniform(0, 1.1 * reference.seconds)):
             assert payload(runs) == reference.payload
             note_chain(tally, runs)
             empty(runs)
@@ -113,6 +140,36 @@ def test_a_killed_chain_ends_with_the_same_bytes(reference: Reference, tmp_path:
             check_store(runs, tmp_path / "verify")
     print(f"\n{tally} in {time.monotonic() - started:.0f} s; in one go a chain takes {reference.seconds:.1f} s")
     assert tally.is_enough
+    record_property("a small chain killed", tally.kills)
+
+
+def asked(name: str, runs: Path) -> list[list[str]]:
+    return [[*line, "--runs", str(runs)] for line in _LONGER_CHAINS[name]]
+
+
+@FORKS
+@pytest.mark.parametrize("name", _LONGER_CHAINS)
+def test_a_longer_chain_killed_in_any_stage(name: str, shared_data: Path, tmp_path: Path, record_property: Record) -> None:
+    started, moments = time.monotonic(), random.Random(SEED)
+    child = start(tmp_path / "output", asked(name, tmp_path / "once"))
+    assert child.wait(_MOST_SECONDS) == 0, child.err
+    seconds = time.monotonic() - started
+    runs, tally = tmp_path / "runs", Tally()
+    runs.mkdir()
+    while tally.kills < LONGER_KILLS or not tally.chains:
+        if kill_once(asked(name, runs), tmp_path / "output", moments.uniform(0, 0.6 * seconds)):
+            assert payload(runs) == payload(tmp_path / "once")
+            note_chain(tally, runs)
+            empty(runs)
+        else:
+            tally.kills += 1
+            check_store(runs, tmp_path / "verify")
+    print(f"\n{tally}; in one go it takes {seconds:.1f} s")
+    record_property(f"a chain killed that has {stages_of(tmp_path / 'once')}", tally.kills)
+
+
+def stages_of(runs: Path) -> str:
+    return ", ".join(dict.fromkeys(folder.parent.name for folder in artifact_folders(runs)))
 
 
 @FORKS

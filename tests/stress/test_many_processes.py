@@ -10,7 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.stress.conftest import STAGES, Child, Reference, artifact_folders, chain, check_store, payload, start, wait_until
+from tests.stress.conftest import (
+    STAGES,
+    Child,
+    Record,
+    Reference,
+    artifact_folders,
+    chain,
+    check_store,
+    payload,
+    start,
+    wait_until,
+)
 
 pytestmark = pytest.mark.stress
 
@@ -36,7 +47,7 @@ def check_result(runs: Path, reference: Reference, folder: Path) -> None:
     check_store(runs, folder)
 
 
-def test_each_stage_is_computed_once(reference: Reference, tmp_path: Path) -> None:
+def test_each_stage_is_computed_once(reference: Reference, tmp_path: Path, record_property: Record) -> None:
     started = time.monotonic()
     children = start_all(tmp_path / "runs", tmp_path)
     codes = [child.wait() for child in children]
@@ -51,6 +62,7 @@ def test_each_stage_is_computed_once(reference: Reference, tmp_path: Path) -> No
     assert all(cached[stage] >= waited[stage] for stage in STAGES)
     check_result(tmp_path / "runs", reference, tmp_path / "verify")
     print(f"\n{PROCESSES} chains side by side in {seconds:.1f} s, one alone in {reference.seconds:.1f} s; {waited} waited")
+    record_property("processes that ask for one chain at once", PROCESSES)
 
 
 def computing(children: list[Child], stage: str) -> list[Child]:
@@ -59,7 +71,9 @@ def computing(children: list[Child], stage: str) -> list[Child]:
 
 
 @pytest.mark.parametrize("stage", ["compress", "tune-prompts"])
-def test_another_goes_on_when_the_one_that_computes_is_killed(reference: Reference, tmp_path: Path, stage: str) -> None:
+def test_another_goes_on_when_the_one_that_computes_is_killed(
+    reference: Reference, tmp_path: Path, stage: str, record_property: Record
+) -> None:
     children = start_all(tmp_path / "runs", tmp_path)
     (victim,) = wait_until(lambda: computing(children, stage))
     victim.kill()
@@ -69,3 +83,4 @@ def test_another_goes_on_when_the_one_that_computes_is_killed(reference: Referen
     assert codes == [0] * (PROCESSES - 1), [child.err for child in children]
     assert count(_COMPUTED, children)[stage] == 1
     check_result(tmp_path / "runs", reference, tmp_path / "verify")
+    record_property("of so many processes, the one that computes killed", 1)

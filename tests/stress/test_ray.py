@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.ray_nodes import ENVIRONMENT, Nodes, two_nodes
-from tests.stress.conftest import artifact_folders, check_store, payload, wait_until
+from tests.stress.conftest import Record, artifact_folders, check_store, payload, wait_until
 
 psutil = pytest.importorskip("psutil")
 pytestmark = [
@@ -156,9 +156,10 @@ def test_two_nodes_give_the_same_bytes(plan: Path, expected: dict[str, str], tmp
     check_store(run.runs, tmp_path / "verify")
 
 
-def test_what_dies_changes_no_byte(disturbed: Run, expected: dict[str, str], tmp_path: Path) -> None:
+def test_what_dies_changes_no_byte(disturbed: Run, expected: dict[str, str], tmp_path: Path, record_property: Record) -> None:
     assert payload(disturbed.runs) == expected
     check_store(disturbed.runs, tmp_path / "verify")
+    record_property("a worker or a node of a Ray cluster lost", 1)
 
 
 def test_what_dies_does_not_speak_on_standard_output(disturbed: Run) -> None:

@@ -14,7 +14,7 @@ _SPELLED = {"qwen2moe": "qwen2_moe", "qwen3moe": "qwen3_moe", "gpt-oss": "gpt_os
 """Architectures that transformers calls otherwise."""
 _LIBRARIES_BYTES = 1 << 30
 _NUMBER_BYTES = 4
-_FOLDER = "give the model's own folder, or its Hub id"
+FOLDER = "give the model's own folder, or its Hub id"
 
 
 def problems_with_file(model: str, path: Path) -> list[Problem]:
@@ -25,7 +25,7 @@ def problems_with_file(model: str, path: Path) -> list[Problem]:
     from llmrepair.stages.sources.gguf.vocabulary import vocabulary_problem
 
     found = _part_problem(header), _family_problem(header), vocabulary_problem(header.fields)
-    return [Problem(f"`{model}` cannot be read: {problem}", _FOLDER, "model") for problem in found if problem is not None]
+    return [Problem(f"`{model}` cannot be read: {problem}", FOLDER, "model") for problem in found if problem is not None]
 
 
 def needed(path: Path) -> Needs:

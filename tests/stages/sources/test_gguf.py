@@ -199,4 +199,4 @@ def test_weights_that_are_not_in_the_file_are_not_made_up(llmrepair: CommandLine
     path = tmp_path / "lacking.gguf"
     write_gguf(path, "gpt2", without="model.norm.weight")
     answer = llmrepair("compress", "--model", path, "--method", "none", "--runs", tmp_path / "runs")
-    assert answer.code == 1 and "lacks weights" in answer.err and "model.norm.weight" in answer.err
+    assert answer.code == 2 and "lacks weights" in answer.err and "model.norm.weight" in answer.err
