@@ -31,7 +31,7 @@ from llmrepair.pipeline.errors import (
 )
 from llmrepair.pipeline.reading import reason
 from llmrepair.stages.diagnostics import DIAGNOSTICS
-from llmrepair.stages.repairs import TUNINGS
+from llmrepair.stages.repairs import MEASURED, TUNINGS
 
 
 class Entry(NamedTuple):
@@ -55,6 +55,7 @@ COMMANDS = {
     "compress": _stage("compress", "Quantise or prune a model and save the checkpoint."),
     "control": _stage("control", "Make a model whose truth is known, in the place of a compressed one."),
     **{tuning.name: _stage(tuning.name, tuning.help) for tuning in TUNINGS.values()},
+    **{name: _stage(name, "Measure what was tuned, as `eval` does by itself.", hidden=True) for name in MEASURED},
     "eval": _stage("evaluate", _EVAL_HELP),
     "evaluate": _stage("evaluate", _EVAL_HELP, hidden=True),
     "conjecture": Entry("conjecture", "conjecture", "Test whether what compression took was forgotten, or only displaced."),

@@ -9,7 +9,7 @@ from llmrepair.cli.options import DEFAULT_RUNS, JSON_OPTION, RUNS_OPTION, Panels
 from llmrepair.cli.output import console, flat, print_json
 from llmrepair.pipeline.stage import Outcome, Runtime, Stage
 from llmrepair.stages.diagnostics import DIAGNOSTICS
-from llmrepair.stages.repairs import TUNINGS
+from llmrepair.stages.repairs import MEASURED, TUNINGS
 from llmrepair.stages.request import (
     COMPRESSION,
     EVALUATION,
@@ -17,6 +17,7 @@ from llmrepair.stages.request import (
     WEIGHTS,
     Values,
     diagnostic_panels,
+    measuring_panels,
     notes,
     tuning_panels,
 )
@@ -37,6 +38,8 @@ def command(stage: str) -> Callable[..., None]:
 def _panels(stage: str) -> Panels:
     if stage in TUNINGS:
         return {**tuning_panels([TUNINGS[stage]]), **WEIGHTS}
+    if stage in MEASURED:
+        return measuring_panels(MEASURED[stage])
     if stage in DIAGNOSTICS:
         return diagnostic_panels(DIAGNOSTICS[stage])
     return {"compress": COMPRESSION, "control": WEIGHTS, "evaluate": EVALUATION}[stage]

@@ -9,9 +9,9 @@ it has cached), Q query and H key-value heads, D the head dimension, K sums of a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 Reduce = Literal["mean", "sum", "max"]
 Normalise = Literal["none", "length"]
+Scales = Mapping[int, tuple[torch.Tensor, torch.Tensor]]
+"""Layer -> what is subtracted from its votes, and by what they are then divided: [n, m] each, for inputs of 1 to n tokens, the
+last for longer ones too."""
 POOL_ATTENTION = "llmrepair_pool"
 _SEEN_AT_ONCE = {"cpu": 2**22, "cuda": 2**27}  # of [B, t, m * P + S]
 
@@ -62,7 +65,7 @@ class Router:
 
     `layers` are the indices of the layers that vote; their votes are averaged. A vote is the attention that a prompt's tokens
     get, averaged over heads (and over the tokens of a sequence): its `mean`, `sum` or `max` over the prompt's tokens, and
-    with `normalise="length"` divided by how many they are.
+    with `normalise="length"` divided by how many they are. Votes of a sequence are put on `scales` before they are averaged.
 
     The pass ends at the last layer that votes, before it looks at any value. So a vote in the first layer costs the
     embeddings, that layer's norm, its queries and keys (and values where they are one projection), and the vote. It is its
@@ -75,17 +78,39 @@ class Router:
     layers: Sequence[int] = (0,)
     reduce: Reduce = "mean"
     normalise: Normalise = "none"
+    scales: Scales = field(default_factory=dict)
 
     def votes(self, input_ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Votes [B, m] of inputs [B, T], padded on either side, with mask [B, T]."""
-        return self._counted(_SequencePool(self, mask.bool()), input_ids, mask)
+        votes = self._counted(_SequencePool(self, mask.bool()), input_ids, mask)
+        return self.mean({layer: self._scaled(layer, own, mask.sum(1)) for layer, own in votes.items()})
 
     def token_votes(self, input_ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Votes [B, T, m] of each token of inputs [B, T], padded on either side, with mask [B, T]."""
-        return self._counted(_TokenPool(self, votes_only=True), input_ids, mask)
+        return self.mean(self._counted(_TokenPool(self, votes_only=True), input_ids, mask))
+
+    def prefix_votes(self, input_ids: torch.Tensor) -> dict[int, torch.Tensor]:
+        """Votes [B, T, m] of the first token of inputs [B, T], of the first two, and so on, as each of `layers` that can vote
+        counts them."""
+        return self._counted(_PrefixPool(self, votes_only=True), input_ids, torch.ones_like(input_ids))
+
+    def mean(self, votes: Mapping[int, torch.Tensor]) -> torch.Tensor:
+        """The votes of all layers together."""
+        total = torch.zeros((), device=self.cache.mask.device)
+        for own in votes.values():
+            total = total + own
+        return total / len(self.layers)
+
+    def _scaled(self, layer: int, votes: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Votes [B, m] of inputs of so many tokens [B] on the layer's scale."""
+        if layer not in self.scales:
+            return votes
+        subtracted, divisor = (of_lengths.to(votes) for of_lengths in self.scales[layer])
+        place = lengths.clamp(max=len(divisor)) - 1
+        return (votes - subtracted[place]) / divisor[place]
 
     @torch.no_grad()
-    def _counted(self, pool: _Pool, input_ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def _counted(self, pool: _Pool, input_ids: torch.Tensor, mask: torch.Tensor) -> dict[int, torch.Tensor]:
         with _pool_attention(self.model), self._no_values(), suppress(_VotesComplete):
             self.model(
                 input_ids=input_ids,
@@ -94,7 +119,7 @@ class Router:
                 use_cache=False,
                 prompt_pool=pool,
             )
-        return pool.mean_votes
+        return pool.votes
 
     @contextmanager
     def _no_values(self) -> Iterator[None]:
@@ -182,12 +207,8 @@ class _Pool:
     def __init__(self, router: Router, votes_only: bool):
         self.router = router
         self._votes_only = votes_only
-        self._votes = torch.zeros((), device=router.cache.mask.device)
-
-    @property
-    def mean_votes(self) -> torch.Tensor:
-        """The votes of all layers together."""
-        return self._votes / len(self.router.layers)
+        self.votes: dict[int, torch.Tensor] = {}
+        """Of each layer that has voted."""
 
     def count(self, sums: Iterator[torch.Tensor]) -> torch.Tensor:
         """The votes of a layer, from sums of weights [B, t, K] of some tokens after the others."""
@@ -222,7 +243,7 @@ class _Pool:
         last = max(self.router.layers)
         if layer in self.router.layers:
             columns = self.router.columns()
-            self._votes = self._votes.to(query.device) + self.count(
+            self.votes[layer] = self.count(
                 column_weights(query[:, :, rows], keys[:, :, : view.end(rows)], view.of(rows), columns, scaling)
                 for rows in view.steps()
             )
@@ -277,7 +298,15 @@ class _TokenPool(_Pool):
         return torch.cat([self.router.of_prompts(part) for part in sums], dim=1)
 
     def kept(self, rows: slice) -> torch.Tensor:
-        return functional.one_hot(self._votes[:, rows].argmax(-1), self.router.cache.size).bool()
+        return functional.one_hot(self.router.mean(self.votes)[:, rows].argmax(-1), self.router.cache.size).bool()
+
+
+class _PrefixPool(_Pool):
+    """Each token votes together with those before it."""
+
+    def count(self, sums: Iterator[torch.Tensor]) -> torch.Tensor:
+        total = torch.cat(list(sums), dim=1).cumsum(1)
+        return self.router.of_prompts(total / torch.arange(1, total.shape[1] + 1, device=total.device)[:, None])
 
 
 class _View:

@@ -41,6 +41,7 @@ class Stored:
         dtype: in which it was compressed.
         repair: what it has; of a pool the one that takes it where nothing else is said.
         tuned: folder of the adapter or of the pool; None where nothing was tuned.
+        measured: folder of what was measured of that, if anything was; None where there can be none.
         options: with which it is put in place.
         seed: with which it was tuned.
     """
@@ -51,6 +52,7 @@ class Stored:
     tuned: Path | None
     options: Mapping[str, Any]
     seed: int
+    measured: Path | None = None
 
 
 class Given(NamedTuple):
@@ -80,6 +82,8 @@ def _in_place(stored: Stored, given: Given) -> PreTrainedModel | PromptedModel:
     repair = REPAIRS[config.recovery]
     _check(repair, stored, options)
     placing, runtime = validated({**values, "device": device}, repair.options(), Runtime)
+    if repair.measuring is not None and (problem := repair.measuring.problem(placing, stored.measured)) is not None:
+        raise RequestError(problem)
     model = load_model(str(stored.checkpoint), None, stored.dtype, pick_device(runtime.device), trust_remote_code)
     placed = repair.place(
         Placing(
@@ -87,6 +91,7 @@ def _in_place(stored: Stored, given: Given) -> PreTrainedModel | PromptedModel:
             tokenizer=load_tokenizer(str(stored.checkpoint), None, trust_remote_code),
             options=placing,
             tuned=stored.tuned,
+            measured=stored.measured,
             seed=stored.seed,
             scoring=lambda cache: Scorer(model, cache, None, AnswerFile(None)).score,
             sources=repair.sources(placing, DigestCache(runs / DIGESTS)),
@@ -119,6 +124,7 @@ def in_store(key: str, runs: Path) -> Stored:
         tuned=repair.files.stored(tuned.path) if tuned is not None else None,
         options=parts.placing,
         seed=tuned.key_document["config"].get("seed", 0) if tuned is not None else 0,
+        measured=parts.measured.path if parts.measured is not None else None,
     )
 
 
@@ -140,7 +146,7 @@ def in_export(folder: Path) -> Stored:
     if tuned is None:
         return Stored(folder, dtype, repair, None, facts.get("placing", {}), 0)
     where, seed = folder / repair.files.exported(form), tuned["settings"]["seed"]
-    return Stored(folder, dtype, repair, where, repair.files.placing(facts), seed)
+    return Stored(folder, dtype, repair, where, repair.files.placing(facts), seed, measured=where)
 
 
 def _fact(facts: Mapping[str, Any], path: str) -> Any:

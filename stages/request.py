@@ -20,8 +20,8 @@ from llmrepair.stages.diagnostics import DIAGNOSTICS
 from llmrepair.stages.diagnostics.base import Diagnostic, Made
 from llmrepair.stages.diagnostics.probe import PROBE
 from llmrepair.stages.evaluate.stage import Evaluate, EvaluateConfig
-from llmrepair.stages.repairs import REPAIRS, TUNINGS
-from llmrepair.stages.repairs.base import Tuning
+from llmrepair.stages.repairs import MEASURED, REPAIRS, TUNINGS
+from llmrepair.stages.repairs.base import Repair, Tuning
 from llmrepair.stages.repairs.options import TunedOptions
 from llmrepair.stages.repairs.tuning.config import TuningConfig
 from llmrepair.stages.repairs.tuning.stage import Tune
@@ -45,6 +45,12 @@ WEIGHTS: Panels = {**COMPRESSION, "Control": [ControlConfig]}
 def tuning_panels(tunings: Iterable[Tuning]) -> Panels:
     """What all tunings share, and the options of each."""
     return {"Tuning": [TuningConfig], **{tuning.panel: [tuning.config()] for tuning in tunings}}
+
+
+def measuring_panels(repair: Repair) -> Panels:
+    """Options of the stage that measures what was tuned."""
+    tunings = [repair.tuning] if repair.tuning is not None else []
+    return {**tuning_panels(tunings), repair.title: [repair.options()], **WEIGHTS}
 
 
 def repair_panels() -> Panels:
@@ -103,7 +109,16 @@ def evaluate_stage(values: Values) -> Evaluate:
     if isinstance(placing, TunedOptions) and placing.on_dense:
         tuned.compressed = _weights(_with_method(compress), control)
         weights = _dense(compress)
-    return Evaluate(config, weights, repair, placing, tuned)
+    measuring = repair.measuring
+    measured = measuring.stage()(placing, tuned) if measuring is not None and measuring.is_needed(placing) else None
+    return Evaluate(config, weights, repair, placing, tuned, measured)
+
+
+def measuring_stage(repair: Repair, values: Values) -> Stage:
+    assert repair.measuring is not None and repair.tuning is not None
+    read = _read(values, measuring_panels(repair))
+    tuned = repair.tuning.stage()(read(repair.tuning.config()), _weights(read(CompressConfig), read(ControlConfig)))
+    return repair.measuring.stage()(read(repair.options()), tuned)
 
 
 def diagnostic_stage(diagnostic: Diagnostic, values: Values) -> Stage:
@@ -220,6 +235,7 @@ MAKERS: Mapping[str, Callable[[Values], Stage]] = {
     Compress.name: compress_stage,
     Control.name: control_stage,
     **{name: partial(tuning_stage, tuning) for name, tuning in TUNINGS.items()},
+    **{name: partial(measuring_stage, repair) for name, repair in MEASURED.items()},
     Evaluate.name: evaluate_stage,
     Conjecture.name: conjecture_stage,
     **{name: partial(diagnostic_stage, diagnostic) for name, diagnostic in DIAGNOSTICS.items()},

@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 def placing_of(
     stage: Evaluate, context: Context, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, bar: Bar
 ) -> Placing:
-    tuned = context.inputs.get("repair")
+    tuned, measured = context.inputs.get("repair"), context.inputs.get("measured")
     return Placing(
         model=model,
         tokenizer=tokenizer,
         options=stage.placing,
         tuned=stage.repair.files.stored(tuned.path) if tuned is not None else None,
         seed=stage.tuned.config.seed if stage.tuned is not None else 0,
+        measured=measured.path if measured is not None else None,
         scoring=lambda cache: _scoring(context, model, cache, bar),
         sources=stage.repair_sources,
         sequences=context.runtime.sequences,

@@ -110,6 +110,7 @@ def run(stage: Evaluate, context: Context) -> dict[str, Any]:
         **_weights(placed, context),
         "max_length": language_model.max_length,
         "prompt_shares": shares,
+        "routing": placed.routing,
         "oracle": oracle,
     }
     return dict(plain(metrics))

@@ -90,6 +90,8 @@ class Evaluate(Stage):
     """The repair's own options."""
     tuned: Tune | None = None
     """What the repair was tuned by; None of one that is not tuned."""
+    measured: Stage | None = None
+    """What measured that for the repair's options; None where they need no more."""
     task_identities: dict[str, dict[str, Any]] = field(init=False)
     repair_sources: dict[str, Any] = field(init=False)
 
@@ -105,7 +107,8 @@ class Evaluate(Stage):
         return self.config.identity() | self.placing.identity()
 
     def inputs(self) -> dict[str, Stage]:
-        return {"compressed": self.compressed} | ({"repair": self.tuned} if self.tuned is not None else {})
+        made: dict[str, Stage | None] = {"compressed": self.compressed, "repair": self.tuned, "measured": self.measured}
+        return {name: stage for name, stage in made.items() if stage is not None}
 
     def sources(self, digests: DigestCache) -> dict[str, Any]:
         config = self.config

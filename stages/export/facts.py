@@ -30,7 +30,7 @@ def collect_facts(runner: Runner, parts: Parts, merged: bool) -> dict[str, Any]:
         merged: whether the LoRA adapter was merged into the weights.
     """
     compressed, tuned = parts.compressed, parts.tuned
-    made_from = {each.name: each for each in (compressed, tuned, parts.exported) if each is not None}
+    made_from = {each.name: each for each in (compressed, tuned, parts.measured, parts.exported) if each is not None}
     return {
         "exported": parts.exported.name,
         "llmrepair": importlib.metadata.version("llmrepair"),

@@ -63,6 +63,8 @@ def write_export(runner: Runner, parts: Parts, place: Path, merge: bool, file_fo
         if parts.kept is not None:
             for name, index in parts.repair.files.indices(parts.kept).items():
                 write_json(folder / name, index)
+            for name, source in parts.repair.files.copies(parts.kept).items():
+                shutil.copyfile(source, folder / name)
         write_json(folder / FACTS_FILE, facts)
         (folder / "README.md").write_text(render_card(facts), encoding="utf-8")
     return files_below(place)

@@ -41,6 +41,7 @@ class Parts:
     exported: Artifact
     compressed: Artifact
     tuned: Artifact | None
+    measured: Artifact | None = None
     imported: Artifact | None = None
     """The base model's folder in the store, where that was made of a GGUF file."""
 
@@ -60,7 +61,7 @@ class Parts:
     @cached_property
     def kept(self) -> Kept | None:
         """The repair in the store; None where nothing was tuned."""
-        return Kept(self.tuned, self.recovery, self.placing) if self.tuned is not None else None
+        return Kept(self.tuned, self.recovery, self.placing, self.measured) if self.tuned is not None else None
 
     @property
     def placing(self) -> dict[str, Any]:
@@ -125,7 +126,11 @@ def find_parts(runner: Runner, key: str) -> Parts:
     found = {role: _intact(runner, name) for role, name in names.items()}
     imported = found["compressed"].inputs.get("imported")
     return Parts(
-        exported, found["compressed"], found.get("repair"), _intact(runner, imported) if imported is not None else None
+        exported,
+        found["compressed"],
+        found.get("repair"),
+        found.get("measured"),
+        _intact(runner, imported) if imported is not None else None,
     )
 
 

@@ -19,6 +19,8 @@ from llmrepair.stages.repairs.ptune import PTUNE
 REPAIRS: Registry[Repair] = Registry("recovery", "llmrepair.repairs", [NONE, HARD, ICL, PROMPT, IDP, PTUNE, LORA, LOW_RANK])
 TUNINGS: dict[str, Tuning] = {repair.tuning.name: repair.tuning for repair in REPAIRS.values() if repair.tuning is not None}
 """Name of a command and stage -> the tuning; several repairs may share one."""
+MEASURED: dict[str, Repair] = {repair.measuring.name: repair for repair in REPAIRS.values() if repair.measuring is not None}
+"""Name of a stage that measures what was tuned -> a repair that takes it."""
 
 
 def repair_of_form(form: str) -> Repair:

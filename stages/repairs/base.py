@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from llmrepair.stages.repairs.files import RepairFiles
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from llmrepair.pipeline.errors import Problem
     from llmrepair.pipeline.keys import DigestCache
-    from llmrepair.pipeline.stage import StageConfig
+    from llmrepair.pipeline.stage import Stage, StageConfig
     from llmrepair.stages.repairs.options import NoOptions
     from llmrepair.stages.repairs.placed import Placed, Placing
     from llmrepair.stages.repairs.tuning.config import TuningConfig
@@ -44,6 +46,23 @@ class Tuning(ABC):
 
     @abstractmethod
     def config(self) -> type[TuningConfig]: ...
+
+
+class Measuring(ABC):
+    """The stage that measures what was tuned, for options that need more than the tuning leaves."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def stage(self) -> Callable[[Any, Tune], Stage]:
+        """What makes it of the options and the tuning."""
+
+    @abstractmethod
+    def is_needed(self, options: Any) -> bool: ...
+
+    @abstractmethod
+    def problem(self, options: Any, measured: Path | None) -> Problem | None:
+        """What options need and a folder does not hold; None where they need nothing."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +99,7 @@ class Repair(ABC):
     libraries: ClassVar[tuple[str, ...]] = ()
     """Distributions besides those of all evaluations whose versions change what it does, for keys."""
     tuning: ClassVar[Tuning | None] = None
+    measuring: ClassVar[Measuring | None] = None
     files: ClassVar[RepairFiles] = RepairFiles()
     """How it is exported and loaded."""
     forms: ClassVar[tuple[str, ...]] = ()

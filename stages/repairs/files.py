@@ -23,6 +23,7 @@ class Kept:
 
     Attributes:
         tuned: the artifact of its tuning.
+        measured: that of what was measured of it for `options`; None where nothing was.
         form: what it is in the export: the repair's name, or one of its other `forms`.
         options: with which the exported evaluation put it in place; empty where a tuning is exported.
     """
@@ -30,6 +31,7 @@ class Kept:
     tuned: Artifact
     form: str
     options: Mapping[str, Any]
+    measured: Artifact | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,10 @@ class RepairFiles:
 
     def adapters(self, kept: Kept) -> dict[str, Path]:
         """Folder in the export -> the peft adapter's folder in the store."""
+        return {}
+
+    def copies(self, kept: Kept) -> dict[str, Path]:
+        """Further files of the export, by name -> where they lie in the store."""
         return {}
 
     def indices(self, kept: Kept) -> dict[str, Any]:

@@ -21,6 +21,7 @@ class Placing:
     Attributes:
         options: its own, of the class that `Repair.options()` names.
         tuned: folder of what was tuned: an adapter, or a pool of them; None where nothing was.
+        measured: folder of what was measured of that; None where nothing was.
         seed: that it was tuned with, for what is drawn at random.
         scoring: the prompts of a pool -> what scores texts behind them.
         sources: what `Repair.sources()` found.
@@ -34,6 +35,7 @@ class Placing:
     tuned: Path | None
     seed: int
     scoring: Callable[[PromptCache], Score]
+    measured: Path | None = None
     sources: Mapping[str, Any] = field(default_factory=dict)
     sequences: int | None = None
     note: Callable[[str], None] = lambda text: None
@@ -51,6 +53,8 @@ class Placed:
     """The last token of a text in front of the inputs that has a token for its beginning; the others are the pool."""
     extra_parameters: int = 0
     """What inference has to hold beside the weights."""
+    routing: Mapping[str, Any] | None = None
+    """What is known of how prompts are chosen, as JSON values, where held-out text says something of it."""
     changes_weights: bool = False
     """Whether its linear layers now have other weights, unpacked: their bits, zeros and size are counted anew."""
 

@@ -27,6 +27,7 @@ PROMPTED = {
     "loss": ["--recovery", "prompt", "--select", "loss"],
     "ensemble": ["--recovery", "prompt", "--select", "ensemble"],
     "idp": ["--recovery", "idp", "--idp-layers", "0,2"],
+    "calibrated": ["--recovery", "idp", "--idp-calibrate", "zscore", "--idp-layers", "tuned"],
     "token": ["--recovery", "idp", "--idp-per", "token"],
     "ptune": ["--recovery", "ptune"],
 }
@@ -62,11 +63,11 @@ def test_a_loaded_model_answers_as_it_did_when_it_was_evaluated(llmrepair: Comma
     output = model.generate(ids, attention_mask=mask, max_new_tokens=24, do_sample=False)
     for sample, text in zip(samples, tokenizer.batch_decode(output[:, ids.shape[1] :]), strict=True):
         assert text.startswith(sample["resps"][0][0])
-    if isinstance(model, PromptedModel) and name in ("fixed", "loss", "idp"):
+    if isinstance(model, PromptedModel) and name in ("fixed", "loss", "idp", "calibrated"):
         assert [[prompt] for prompt in model.choose(ids, mask).tolist()] == [sample["prompts"] for sample in samples]
 
 
-@pytest.mark.parametrize("name", ["none", "fixed", "idp", "ensemble", "ptune", "lora"])
+@pytest.mark.parametrize("name", ["none", "fixed", "idp", "calibrated", "ensemble", "ptune", "lora"])
 def test_an_export_is_loaded_as_what_it_was_made_from(llmrepair: CommandLine, runs: Path, tmp_path: Path, name: str) -> None:
     key = evaluated(llmrepair, runs, (PROMPTED | PLAIN)[name])["key"]
     assert llmrepair("export", key, "--to", tmp_path / "out", "--runs", runs).code == 0
@@ -97,6 +98,8 @@ def _inputs() -> tuple[torch.Tensor]:
         ({"recovery": "hard"}, "is a text and no part of a model"),
         ({"recovery": "none"}, "has recovery `idp`, not `none`"),
         ({"recovery": "lora"}, "has recovery `idp`, not `lora`"),
+        ({"idp_calibrate": "centre"}, "holds no votes on held-out text"),
+        ({"idp_layers": "tuned"}, "holds no votes on held-out text"),
         ({"idp_reduce": "median"}, "`median` is no value of --idp-reduce"),
     ],
 )
@@ -104,6 +107,13 @@ def test_what_cannot_be_loaded_is_said(llmrepair: CommandLine, runs: Path, optio
     key = evaluated(llmrepair, runs, PROMPTED["idp"])["key"]
     with pytest.raises(RequestError, match=message):
         load(key, runs=runs, device="cpu", **options)
+
+
+def test_votes_are_calibrated_as_they_were_counted(llmrepair: CommandLine, runs: Path) -> None:
+    key = evaluated(llmrepair, runs, PROMPTED["calibrated"])["key"]
+    with pytest.raises(RequestError, match="counted with `idp_reduce` mean, not sum"):
+        load(key, runs=runs, device="cpu", idp_reduce="sum")
+    assert isinstance(load(key, runs=runs, device="cpu", idp_calibrate="centre", idp_layers="first"), PromptedModel)
 
 
 def test_no_such_model(tmp_path: Path) -> None:

@@ -230,9 +230,10 @@ CHOICES: dict[str, list[Any]] = {
     "apply_chat_template": [False, True],
     "system": [None, "Be brief."],
     "lm_eval_compatible": [False, True],
-    "idp_layers": ["first", "all"],
+    "idp_layers": ["first", "all", "tuned"],
     "idp_reduce": ["mean", "sum", "max"],
     "idp_normalise": ["none", "length"],
+    "idp_calibrate": ["none", "centre", "zscore"],
     "idp_per": ["sequence", "token"],
     "tuning_samples": [20, 21],
     "tuning_seq_len": [16, 17],
@@ -264,7 +265,9 @@ def effective(options: dict[str, Any]) -> list[Any]:
 
 
 def is_possible(options: dict[str, Any]) -> bool:
-    """A control is matched to a compression."""
+    """A control is matched to a compression, and votes of sequences are calibrated."""
+    if options["idp_calibrate"] != "none" and options["idp_per"] == "token":
+        return False
     return options["method"] != "none" or not validated(options, ControlConfig)[0].is_matched
 
 

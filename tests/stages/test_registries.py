@@ -175,6 +175,28 @@ def test_options_without_effect_are_in_no_key(tmp_path: Path) -> None:
     assert None not in documents(tmp_path)["method none"]["config"].values()
 
 
+def test_the_key_of_the_plain_vote_holds_what_it_held_before_votes_could_be_calibrated(tmp_path: Path) -> None:
+    document = documents(tmp_path)["recovery idp"]
+    vote = {"idp_layers": "first", "idp_reduce": "mean", "idp_normalise": "none", "idp_per": "sequence", "on_dense": False}
+    assert {name: value for name, value in document["config"].items() if name in vote or "idp" in name} == vote
+    assert set(document["inputs"]) == {"compressed", "repair"}
+
+
+def test_votes_are_measured_where_options_take_it_and_for_all_that_count_alike(tmp_path: Path) -> None:
+    def made(**options: str) -> tuple[Graph, Any]:
+        graph = Graph([MAKERS["evaluate"]({"recovery": "idp", **options})], DigestCache(tmp_path / "digests"))
+        return graph, graph.nodes[graph.targets[0]].document["inputs"].get("measured")
+
+    graph, measured = made(idp_calibrate="zscore")
+    alike = [made(idp_calibrate="centre"), made(idp_layers="tuned"), made(idp_layers="tuned", idp_calibrate="zscore")]
+    assert {name for _, name in alike} == {measured}
+    assert made(idp_calibrate="zscore", idp_reduce="sum")[1] not in (measured, None)
+    again = MAKERS["measure-votes"](graph.nodes[measured].stage.options())
+    assert Graph([again], DigestCache(tmp_path / "digests")).targets == [measured]
+    on_dense = MAKERS["evaluate"]({"recovery": "idp", "method": "gptq", "idp_calibrate": "zscore", "on_dense": True})
+    assert on_dense.inputs()["measured"].inputs()["compressed"].config.method == "gptq"  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("name", [name for name in REPAIRS if name != "none"])
 def test_no_file_outside_of_its_folder_holds_the_name_of_a_repair(name: str) -> None:
     inside = tuple(ROOT / "stages" / "repairs" / folder for folder in FOLDERS.get(name, (name.replace("-", "_"),)))

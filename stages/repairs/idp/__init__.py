@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llmrepair.stages.repairs.base import Arm, Repair
+from llmrepair.stages.repairs.base import Arm, Options, Repair
 from llmrepair.stages.repairs.pool import POOL, PoolFiles, PoolTuning
+from llmrepair.stages.repairs.voting import VoteMeasuring
 
 if TYPE_CHECKING:
     from llmrepair.pipeline.errors import Problem
@@ -23,6 +24,7 @@ class DynamicPrompting(Repair):
     placed_by = "llmrepair.stages.repairs.idp.place"
     libraries = ("peft",)
     tuning = PoolTuning()
+    measuring = VoteMeasuring()
     files = PoolFiles()
     forms = (POOL,)
     chooses = True
@@ -33,6 +35,10 @@ class DynamicPrompting(Repair):
         from llmrepair.stages.repairs.idp.options import RoutingOptions
 
         return RoutingOptions
+
+    def label(self, options: Options) -> str:
+        calibrate = options.get("idp_calibrate", "none")  # which only keys hold that were made with it
+        return self.title if calibrate == "none" else f"{self.title}, {calibrate}"
 
     def problems(self, options: Any, weights: Weights, tuned: Tune | None) -> list[Problem]:
         from llmrepair.stages.repairs.idp.options import layer_problems

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -20,10 +22,11 @@ class Pool:
     prompts: list[torch.Tensor]
     validation_losses: list[float]
 
-    def placed(self, placing: Placing, selector: Selector) -> Placed:
+    def placed(self, placing: Placing, selector: Selector, routing: Mapping[str, Any] | None = None) -> Placed:
         """The model behind the prompts that a selector chooses; of a fixed one the others need not be held."""
         used = [self.prompts[selector.index]] if isinstance(selector, FixedSelector) else self.prompts
-        return Placed(placing.model, self.cache, selector, extra_parameters=sum(prompt.numel() for prompt in used))
+        extra_parameters = sum(prompt.numel() for prompt in used)
+        return Placed(placing.model, self.cache, selector, extra_parameters=extra_parameters, routing=routing)
 
 
 def cached_pool(placing: Placing) -> Pool:
