@@ -23,8 +23,8 @@ _WORDS = ("first", "all", "tuned")
 class RoutingOptions(TunedOptions):
     idp_layers: str = Field(
         "first",
-        description="layers that vote: first, all, a list such as 0,2, or tuned (the one whose choices for held-out tuning rows "
-        "have the lowest loss); up to the last one all is computed twice",
+        description="layers that vote: first, all, a list such as 0,2, or tuned (the one whose choices for held-out tuning "
+        "rows have the lowest loss); up to the last one all is computed twice",
     )
     idp_reduce: Literal["mean", "sum", "max"] = Field("mean", description="a prompt's vote over its tokens")
     idp_normalise: Literal["none", "length"] = Field(
