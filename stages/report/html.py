@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from llmrepair.stages.drawing.numbers import CHANGES_NOTE, footnotes
 from llmrepair.stages.drawing.svg import STYLE, page_colours
 from llmrepair.stages.report.files import TEMPLATE
-from llmrepair.stages.report.page.repairs import cases, comparisons, selection
+from llmrepair.stages.report.page.choices import selection
+from llmrepair.stages.report.page.repairs import cases, comparisons
 from llmrepair.stages.report.page.scores import repairs_legend, score_plots, scores
 from llmrepair.stages.report.page.settings import settings, versions
 from llmrepair.stages.report.page.verdicts import verdicts

@@ -46,10 +46,11 @@ def build_table(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
         row_name = _row_name(evaluation)
         row = rows.setdefault(row_name, _row(evaluation))
         row["keys"].append(evaluation.artifact.name)
-        row["evaluations"].append(_recorded(evaluation))
+        row["evaluations"].append(recorded := _recorded(evaluation))
         for column_name, column in _columns(evaluation).items():
             columns[column_name] = column
             scores, correct_items = _scores(evaluation, column["asked"]), _correct_items(evaluation, column["tasks"])
+            recorded["scores"][column_name] = scores[column["metric"]]["value"]
             answers[row_name, column_name][_seed(evaluation)] = _Answers(scores, correct_items, evaluation.artifact.name)
     for (row_name, column_name), of_seeds in answers.items():
         rows[row_name]["seeds"] = sorted({*rows[row_name]["seeds"], *of_seeds} - {None})
@@ -157,13 +158,17 @@ def _row(evaluation: Evaluation) -> dict[str, Any]:
 
 def _recorded(evaluation: Evaluation) -> dict[str, Any]:
     """How an evaluation was made and what it took, as its record has it."""
-    artifact, record = evaluation.artifact, evaluation.artifact.record
+    artifact, record, tuned = evaluation.artifact, evaluation.artifact.record, evaluation.tuned
     items = sum(next(iter(scores.values()))["n"] for scores in artifact.metrics["tasks"].values() if scores)
     return {
         "name": artifact.name,
         "inputs": artifact.inputs,
         "seed": _seed(evaluation),
         "prompt_shares": artifact.metrics["prompt_shares"],
+        "routing": artifact.metrics.get("routing"),
+        "oracle_gap": tuned.metrics.get("diversity", {}).get("oracle_gap") if tuned is not None else None,
+        "is_bound": artifact.metrics.get("oracle") is not None,
+        "scores": {},
         "items": items,
         "seconds": None if record["interrupted_before"] else record["seconds"],  # which then are only those since
         **{name: record[name] for name in ("runtime", "machine", "versions", "git")},

@@ -124,6 +124,36 @@ def test_a_document_gets_what_its_prompt_gives(llmrepair: CommandLine, runs: Pat
         assert [s["prompts"] for s in read_samples(other, "lab_qa")] != [s["prompts"] for s in read_samples(ours, "lab_qa")]
 
 
+def test_a_calibrated_vote_changes_its_mind_and_says_what_it_gains(llmrepair: CommandLine, runs: Path) -> None:
+    calibrated = evaluate(llmrepair, runs, "--recovery", "idp", "--idp-calibrate", "centre", "--idp-layers", "tuned")
+    inputs = Store(runs).resolve(calibrated["key"]).inputs
+    measured, pool = (Store(runs).resolve(inputs[name]) for name in ("measured", "repair"))
+    losses, routed = measured.metrics["validation_loss"], measured.metrics["routed_loss"]["centre"]
+    assert losses["prompts"] == pytest.approx(pool.metrics["validation_loss"]["prompts"], abs=1e-6)
+    assert losses["best_prompt"] - losses["oracle"] == pytest.approx(pool.metrics["diversity"]["oracle_gap"], abs=1e-6)
+    record = calibrated["metrics"]["routing"]
+    assert record["loss"]["routed"] == pytest.approx(min(routed.values()), abs=1e-9)
+    assert record["layers"] == [int(min(routed, key=routed.__getitem__))]
+    assert (record["rows"], record["could_vote"]) == (6, 4)
+    text = f"layer {record['layers'][0]} of 4 chooses for 6 held-out rows has a loss of {record['loss']['routed']:.4f}"
+    assert text in calibrated["said"]
+    plain = evaluate(llmrepair, runs, "--recovery", "idp", "--idp-layers", str(record["layers"][0]))
+    assert plain["metrics"]["routing"] is None
+    chosen = calibrated["metrics"]["prompt_shares"]
+    assert max(plain["metrics"]["prompt_shares"]) > max(chosen)
+    assert max(chosen) < 0.95
+
+
+def test_what_is_wrong_with_a_vote_is_told_before_any_work(llmrepair: CommandLine, tmp_path: Path) -> None:
+    answer = llmrepair("eval", "--runs", tmp_path, "--recovery", "idp", "--idp-calibrate", "zscore", "--idp-per", "token")
+    assert answer.code == 2
+    assert "votes of single tokens cannot" in answer.err
+    answer = llmrepair("eval", "--runs", tmp_path, "--recovery", "idp", "--idp-layers", "best")
+    assert answer.code == 2
+    assert "give --idp-layers first, all, tuned, or a list such as 0,2" in answer.err
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_ensemble_averages_what_its_prompts_give(llmrepair: CommandLine, runs: Path) -> None:
     singles = [selected(llmrepair, runs, f"fixed:{prompt}") for prompt in range(3)]
     ours = selected(llmrepair, runs, "ensemble")
@@ -200,6 +230,7 @@ recoveries = [
     "none", "hard", "icl", "prompt", "idp",
     { recovery = "prompt", select = "fixed:1" }, { recovery = "prompt", select = "oracle" },
     { recovery = "prompt", select = "ensemble" }, { recovery = "hard", hard_prompt = "Oslo." },
+    { recovery = "idp", idp_calibrate = "centre", idp_layers = "tuned" },
     { recovery = "lora", rank = 2 }, { recovery = "lora", rank = 2, lora_merged = true },
 ]
 """
@@ -218,7 +249,7 @@ def test_a_plan_with_all_of_them_and_its_report(llmrepair: CommandLine, runs: Pa
     assert len(names) == len(set(names))
     labels = {label for label, _ in names}
     assert {"none", "text prompt", "in-context examples", "one prompt", "prompt 1", "oracle prompt", "IDP"} <= labels
-    assert {"prompt ensemble", "LoRA", "LoRA, merged"} <= labels
+    assert {"prompt ensemble", "LoRA", "LoRA, merged", "IDP, centre"} <= labels
     assert any(label == "text prompt" and "hard_prompt Oslo." in detail for label, detail in names)
     assert next(row for row in rows if row["recovery"] == "LoRA, merged")["bits_per_weight"] == 32
 

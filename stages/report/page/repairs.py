@@ -8,7 +8,7 @@ from html import escape
 from statistics import median
 from typing import Any
 
-from llmrepair.stages.drawing.html import bar, cell, folded, grid, head, table
+from llmrepair.stages.drawing.html import cell, folded, grid, head, table
 from llmrepair.stages.drawing.numbers import count_text, difference_text, repair_text
 from llmrepair.stages.drawing.svg import Look
 from llmrepair.stages.report.figure import Point, cost_panel, flow, look
@@ -117,18 +117,3 @@ def _part_cell(rates: Mapping[str, float] | None, among: str, name: str) -> str:
         return cell("0" if rates is not None else "")
     share = rates[name] / rates[among]
     return cell(f"{rates[among]}, {round(rates[name], 1):g} <small>({share:.0%})</small>", share)
-
-
-def selection(document: Mapping[str, Any]) -> str:
-    """How often each prompt of a pool was chosen, by seed: the prompts of one seed are not those of another."""
-    lines = []
-    for row in document["rows"]:
-        for evaluation in row["evaluations"]:
-            shares = evaluation["prompt_shares"]
-            if shares is not None and (document["kinds"][row["kind"]]["chooses"] or max(shares) < 1):
-                parts = bar([(f"prompt {number}", f"part{number % 6}", share, "") for number, share in enumerate(shares)])
-                lines.append(f"<tr>{head(row)}<td>{evaluation['seed']}</td><td class=shares>{parts}</td></tr>")
-    if not lines:
-        return ""
-    content = table("How often each prompt was chosen", ["compression", "repair", "seed", "prompts"], [], lines)
-    return f"<h2>How often each prompt was chosen</h2>{content}"

@@ -246,10 +246,12 @@ def test_a_task_that_can_not_be_judged_is_named(tmp_path: Path) -> None:
 
 
 def test_the_same_test_is_made_again_from_its_options(tmp_path: Path) -> None:
-    stage = conjecture_stage({**VALUES, "lengths": "4,6", "rank": "4", "limit": "7", "idp_layers": "0,1", "lora_merged": True})
+    given = {"lengths": "4,6", "rank": "4", "limit": "7", "idp_layers": "0,1", "idp_calibrate": "zscore", "lora_merged": True}
+    stage = conjecture_stage({**VALUES, **given})
     again = MAKERS["conjecture"](json.loads(json.dumps(stage.options())))
     assert isinstance(again, Conjecture)
     assert list(again.evaluations) == list(stage.evaluations)
+    assert {role.arm for role, each in stage.evaluations.items() if "measured" in each.inputs()} == {"idp"}
     graph = Graph([stage, again], DigestCache(tmp_path / "digests"))
     assert graph.targets[0] == graph.targets[1]
 
