@@ -14,7 +14,7 @@ _ALIKE = 0.01
 """Nats a token: what a perfect choice gains at most among prompts that are all good for the same."""
 _TITLE = "How often each prompt was chosen, and what that gains"
 _NOTE = (
-    "Entropy is 0 where one prompt got all inputs. Held-out: by how many nats a token the choice, where it was tried there, and "
+    "Entropy is 0 where one prompt got all inputs. Held-out: by how many nats a token the choice, where it was tried, and "
     "a perfect one for each row lower the loss of the best single prompt on held-out tuning rows. Prompts are alike where a "
     f"perfect choice gains less than {_ALIKE}: then no way to choose gains much. Against: the score minus that of the best "
     "single prompt, or of the oracle, of the same pool, where these were evaluated."
