@@ -115,8 +115,8 @@ def tiny_folder(folder: Path, model_type: str) -> Path:
     return folder
 
 
-_FEW = "--samples 8 --seq-len 32 --tasks lab_qa,lab_mc --limit 2 --batch-size 2 --device cpu"
-_SHORT = "--method none --tuning-samples 20 --tuning-seq-len 32 --budget 1024 --learning-rates 0.01"
+_FEW = "--calibration lab --samples 8 --seq-len 32 --tasks lab_qa,lab_mc --limit 2 --batch-size 2 --device cpu"
+_SHORT = "--method none --tuning-data lab --tuning-samples 20 --tuning-seq-len 32 --budget 1024 --learning-rates 0.01"
 ASKED = {
     "rtn": f"--method rtn --bits 8 {_FEW}",
     "gptq": f"--method gptq --bits 8 --format dense {_FEW}",
