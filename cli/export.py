@@ -30,9 +30,9 @@ def export(
         str | None,
         typer.Option(
             "--format",
-            metavar="compressed-tensors|gptq|dense",
+            metavar="compressed-tensors|gptq|dense|gguf",
             help="of quantised weights: packed ones can be turned into gptq (needs the extra \\[gptq]) or dense ones, the "
-            "dequantised values  \\[default: as they are stored]",
+            "dequantised values; gguf is one file for llama.cpp  \\[default: as they are stored]",
         ),
     ] = None,
     runs: RUNS_OPTION = DEFAULT_RUNS,
@@ -43,7 +43,7 @@ def export(
     runner = make_runner({}, runs)
     parts = find_parts(runner, key)
     problems = [merge_problem(parts)] if merge else []
-    problems += [format_problem(parts, file_format)] if file_format else []
+    problems += [format_problem(parts, file_format, merge)] if file_format else []
     if wrong := [problem for problem in problems if problem is not None]:
         raise RequestError(*wrong)
     files = write_export(runner, parts, place, merge, file_format)

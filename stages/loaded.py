@@ -139,6 +139,9 @@ def in_export(folder: Path) -> Stored:
         if not isinstance(_fact(facts, path), kind):
             message = f"`{folder / FACTS_FILE}` has no `{path}`, or not as it was written"
             raise RequestError(Problem(message, EXPORT_AGAIN))
+    if "gguf" in facts:
+        message = f"`{folder}` holds a GGUF file, which is no folder of a model"
+        raise RequestError(Problem(message, f"load the key that it was exported from, `{facts['exported']}`"))
     dtype, tuned, form = facts["compression"]["settings"]["dtype"], facts["repair"], facts["recovery"]
     repair = repair_of_form(form)
     if facts["merged"] or not repair.files.is_loadable:

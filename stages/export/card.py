@@ -10,6 +10,7 @@ import yaml
 from llmrepair.pipeline.units import bytes_text
 from llmrepair.stages.drawing.markdown import bullets, code, plain, table
 from llmrepair.stages.drawing.numbers import COMPARISON_HEADS, comparison_cells, count_text, repair_text, score_text
+from llmrepair.stages.export.convert import gguf_text
 from llmrepair.stages.export.loading import loading_sections
 from llmrepair.stages.repairs import repair_of_form
 from llmrepair.stages.repairs.files import RepairFiles
@@ -93,6 +94,8 @@ def _properties(facts: Facts) -> Iterable[tuple[str, str]]:
     yield "bits per weight", f"{facts['bits_per_weight']:.2f} in these layers as stored, scales and zero points counted"
     ratio = metrics.get("compression_ratio")
     base = f" (base model: {bytes_text(round(ratio * metrics['size_bytes']))})" if ratio is not None else ""
+    if "gguf" in facts:
+        yield f"`{facts['gguf']['file']}`", gguf_text(facts["gguf"])
     yield "size of the weights", f"{bytes_text(facts['weights_bytes'])}{base}"
     if facts["repair"] is not None:
         yield "extra parameters", count_text(files_of(facts).extra_parameters(facts)) + (" (merged)" if facts["merged"] else "")
@@ -188,7 +191,9 @@ def _limits_of_measurement(facts: Facts) -> Iterable[str]:
 def _limits_of_compression(facts: Facts) -> Iterable[str]:
     compression = facts["compression"]
     is_compressed = _method(facts) != "none"
-    if compression["quantization"] is not None:
+    if "gguf" in facts:
+        yield "llama.cpp computes with the weights as they are in the file; for transformers they become a dense model's."
+    elif compression["quantization"] is not None:
         yield "transformers unpacks the weights when it uses them: the file is small, the memory is a dense model's."
     elif is_compressed:
         what = "zeros are" if compression["pruned"] else "quantised values are"

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from llmrepair.models.weight_files import weight_files
 from llmrepair.pipeline.artifact import files_below, write_json
@@ -16,7 +17,7 @@ from llmrepair.pipeline.progress import Bar, Reporter
 from llmrepair.pipeline.runner import Runner
 from llmrepair.pipeline.store import Store
 from llmrepair.stages.export.card import render_card
-from llmrepair.stages.export.convert import stored_format, write_converted
+from llmrepair.stages.export.convert import GGUF, GGUF_BITS, GGUF_FILE, stored_format, write_converted, write_gguf
 from llmrepair.stages.export.facts import collect_facts, quantization
 from llmrepair.stages.export.merge import merged_bits, write_merged
 from llmrepair.stages.export.parts import Parts
@@ -54,9 +55,10 @@ def write_export(runner: Runner, parts: Parts, place: Path, merge: bool, file_fo
     """
     facts = collect_facts(runner, parts, merge)
     with _appearing(place) as folder:
-        facts["bits_per_weight"] = write_checkpoint_files(parts, folder, merge, file_format, runner.reporter)
-        facts["compression"]["quantization"] = quantization(json.loads((folder / "config.json").read_text(encoding="utf-8")))
-        facts["weights_bytes"] = sum(path.stat().st_size for path in weight_files(folder))
+        if file_format == GGUF:
+            _write_gguf(parts, folder, merge, facts, runner.reporter)
+        else:
+            _write_checkpoint(parts, folder, merge, file_format, facts, runner.reporter)
         if not merge:
             for name, adapter in parts.adapters.items():
                 _write_adapter(adapter, folder / name)
@@ -68,6 +70,27 @@ def write_export(runner: Runner, parts: Parts, place: Path, merge: bool, file_fo
         write_json(folder / FACTS_FILE, facts)
         (folder / "README.md").write_text(render_card(facts), encoding="utf-8")
     return files_below(place)
+
+
+def _write_gguf(parts: Parts, folder: Path, merge: bool, facts: dict[str, Any], reporter: Reporter) -> None:
+    """Puts a GGUF file into `folder`, and what is known of it into `facts`."""
+    base = facts["base_model"]
+    named = {"name": base["name"], "license": base.get("license")}
+    about = {f"general.{name}": value for name, value in named.items() if value is not None}
+    facts["gguf"] = write_gguf(parts, folder, merge, about, reporter)
+    facts["bits_per_weight"] = facts["gguf"]["bits_per_weight"]
+    bits = [bits for kind, bits in GGUF_BITS.items() if kind in facts["gguf"]["tensors"]]
+    facts["compression"]["quantization"] = {"method": GGUF, "bits": bits[0] if len(bits) == 1 else None}
+    facts["weights_bytes"] = (folder / GGUF_FILE).stat().st_size
+
+
+def _write_checkpoint(
+    parts: Parts, folder: Path, merge: bool, file_format: str | None, facts: dict[str, Any], reporter: Reporter
+) -> None:
+    """Puts a checkpoint into `folder`, and what is known of it into `facts`."""
+    facts["bits_per_weight"] = write_checkpoint_files(parts, folder, merge, file_format, reporter)
+    facts["compression"]["quantization"] = quantization(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    facts["weights_bytes"] = sum(path.stat().st_size for path in weight_files(folder))
 
 
 def write_checkpoint_files(parts: Parts, folder: Path, merge: bool, file_format: str | None, reporter: Reporter) -> float:

@@ -12,10 +12,17 @@ Facts = Mapping[str, Any]
 _PACKAGES = {"compressed-tensors": "compressed-tensors", "gptq": "optimum gptqmodel"}
 _SERVED_BITS = (4, 8)
 _TEXT = '"The capital of France is"'
+_SPOKEN = (
+    f'inputs = tokenizer({_TEXT}, return_tensors="pt", return_token_type_ids=False)',
+    "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=40)[0]))",
+)
 
 
 def loading_sections(facts: Facts) -> Iterable[str]:
-    """For transformers with peft where there is an adapter, and for vLLM where it can."""
+    """For transformers with peft where there is an adapter, and for vLLM where it can; a GGUF file for who reads those."""
+    if "gguf" in facts:
+        yield from _gguf_sections(facts["gguf"]["file"])
+        return
     yield "### transformers" if adapter(facts) is None else "### transformers and peft"
     quantization = facts["compression"]["quantization"] or {}
     if quantization.get("method") in _PACKAGES:
@@ -30,6 +37,27 @@ def loading_sections(facts: Facts) -> Iterable[str]:
         yield f"vLLM has no kernels for packed weights of {quantization['bits']} bits (it has for 4 and 8)."
     else:
         yield _code(_vllm(facts))
+
+
+def _gguf_sections(file: str) -> Iterable[str]:
+    yield "### llama.cpp"
+    yield _code([f"llama-cli -m {file} -p {_TEXT} -n 40 --temp 0"], "sh")
+    yield "### llmrepair"
+    yield _code([f"llmrepair eval --model {file} --method none"], "sh")
+    yield "### transformers"
+    yield "Of some SentencePiece vocabularies in such files it makes tokenizers that split words into characters: look first."
+    loading = f'from_pretrained(folder, gguf_file="{file}")'
+    yield _code(
+        [
+            "from transformers import AutoModelForCausalLM, AutoTokenizer",
+            "",
+            'folder = "."  # this folder, or the name of its repository on the Hub',
+            f"tokenizer = AutoTokenizer.{loading}",
+            f"model = AutoModelForCausalLM.{loading}",
+            "",
+            *_SPOKEN,
+        ]
+    )
 
 
 def adapter(facts: Facts) -> str | None:
@@ -60,8 +88,7 @@ def _transformers(facts: Facts) -> Iterable[str]:
     if folder is not None:
         yield f'model = PeftModel.from_pretrained(model, folder, subfolder="{folder}")'
     yield ""
-    yield f'inputs = tokenizer({_TEXT}, return_tensors="pt", return_token_type_ids=False)'
-    yield "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=40)[0]))"
+    yield from _SPOKEN
 
 
 def _vllm(facts: Facts) -> Iterable[str]:
@@ -79,5 +106,5 @@ def _vllm(facts: Facts) -> Iterable[str]:
     yield f"print(model.generate({_TEXT}, sampling{request})[0].outputs[0].text)"
 
 
-def _code(lines: Iterable[str]) -> str:
-    return "\n".join(["```python", *lines, "```"])
+def _code(lines: Iterable[str], language: str = "python") -> str:
+    return "\n".join([f"```{language}", *lines, "```"])

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from llmrepair.pipeline.errors import Problem
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from llmrepair.stages.export.parts import Parts
 
 
@@ -34,10 +36,15 @@ def merged_bits(parts: Parts) -> int:
 
 
 def write_merged(parts: Parts, folder: Path) -> None:
-    """Writes the dense model with the adapter added to its weights, in the precision that the model is computed in.
+    """Writes the dense model with the adapter added to its weights, rounded once to the precision that it is computed in."""
+    import torch
 
-    The sum is taken in float32 and rounded once.
-    """
+    dtype = getattr(torch, parts.compressed.key_document["config"]["dtype"])
+    merged_model(parts).to(dtype).save_pretrained(folder)
+
+
+def merged_model(parts: Parts) -> PreTrainedModel:
+    """The dense model with the adapter added to its weights, in float32."""
     import torch
 
     from llmrepair.models.loading import load_model
@@ -46,5 +53,4 @@ def write_merged(parts: Parts, folder: Path) -> None:
     config = parts.compressed.key_document["config"]
     location = parts.checkpoint["config.json"].parent
     model = load_model(str(location), None, "float32", torch.device("cpu"), config["trust_remote_code"])
-    merged = with_merged_adapter(model, *parts.adapters.values())
-    merged.to(getattr(torch, config["dtype"])).save_pretrained(folder)
+    return with_merged_adapter(model, *parts.adapters.values())

@@ -324,6 +324,20 @@ def test_merging_is_refused_where_it_destroys(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("what", "repair"), [("evaluate gptq idp", "IDP"), ("tune-ptune gptq", "virtual tokens"), ("tune-lora gptq", "LoRA")]
+)
+def test_a_repair_beside_the_weights_is_refused_in_a_gguf_file(
+    what: str, repair: str, places: Path, found: dict[str, Artifact], llmrepair: CommandLine, tmp_path: Path
+) -> None:
+    exported = found[what]
+    answer = llmrepair("export", exported.name, "--to", tmp_path / "new", "--format", "gguf", "--runs", places / "runs")
+    assert answer.code == 2
+    assert f"a GGUF file has no place for the {repair} of `{exported.name}`" in answer.err
+    assert f"hint: export it without its repair: `llmrepair export {found['compress gptq'].name}`" in answer.err
+    assert not list(tmp_path.iterdir())
+
+
 def test_merging_is_refused_for_quantised_values_that_are_stored_dense(found: dict[str, Artifact], tmp_path: Path) -> None:
     compressed, lora = found["compress magnitude"], found["tune-lora magnitude"]
     folder = shutil.copytree(compressed.path, tmp_path / compressed.key)

@@ -61,7 +61,9 @@ def test_packed_weights_in_the_gptq_format(llmrepair: CommandLine, tmp_path: Pat
     [
         (["--method", "wanda"], "gptq", "is stored in the format dense, which is not turned into gptq"),
         (["--method", "rtn", "--format", "dense"], "compressed-tensors", "is stored in the format dense"),
-        (["--method", "rtn"], "gguf", "`gguf` is no format"),
+        (["--method", "rtn"], "ghost", "`ghost` is no format"),
+        (["--method", "rtn"], "gguf", "its tokenizer is WordLevel"),
+        (["--model", "lab-opt", "--method", "none"], "gguf", "its family is `opt`, and llama, qwen2, "),
     ],
 )
 def test_what_is_refused(llmrepair: CommandLine, tmp_path: Path, options: list[str], file_format: str, message: str) -> None:

@@ -1,0 +1,1 @@
+"""A model as one GGUF file, which llama.cpp and its kin run: weights, settings, tokenizer and chat template."""
