@@ -38,6 +38,10 @@ class StageConfig(BaseModel):
         """Fields that change nothing beside the others' values, such as `bits` where nothing is quantised."""
         return frozenset()
 
+    def at_default(self) -> frozenset[str]:
+        """Fields that came later and are as all was before: they are in no key, which would be another one."""
+        return frozenset()
+
     @property
     def given(self) -> Set[str]:
         """Fields that were set by who made the request."""
@@ -45,7 +49,7 @@ class StageConfig(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """The fields that change the result, as JSON values. What has no effect is left out: a new option makes no new key."""
-        return self.model_dump(mode="json", exclude={*self.references, *self.without_effect()})
+        return self.model_dump(mode="json", exclude={*self.references, *self.without_effect(), *self.at_default()})
 
 
 class Runtime(BaseModel):

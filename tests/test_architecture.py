@@ -81,7 +81,7 @@ def test_every_field_has_exactly_one_role(config: type[StageConfig]) -> None:
     assert config.references <= fields
     assert not fields & set(Runtime.model_fields)
     identity = set(config().identity())
-    assert identity == fields - config.references - config().without_effect()
+    assert identity == fields - config.references - config().without_effect() - config().at_default()
 
 
 @pytest.mark.parametrize("config", [*CONFIGS, Runtime])

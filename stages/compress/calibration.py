@@ -48,12 +48,14 @@ def calibrate(
     batch_size: int,
     device: torch.device,
     visit: Visit,
+    dense_inputs: bool = False,
 ) -> None:
     """Visits all `layers`, in the order in which the model uses them.
 
     Args:
         model: on the CPU, or on `device` as a whole.
         rows: token ids [N, T], of which `batch_size` rows pass a block at a time.
+        dense_inputs: a block is shown what the blocks before it let through as they were before their visits.
     """
     batches = [{"input_ids": batch.to(device)} for batch in rows.split(batch_size)]
     attention = "sdpa" if model.config._attn_implementation == "sdpa" else "eager"  # both take the mask that is made for eager
@@ -71,7 +73,7 @@ def calibrate(
                 attend = patch_attr(model.config, "_attn_implementation", "eager" if is_first else attention)
                 with disable_offloading(), attend:  # of this part, until it is through
                     part = _Part(model, traced, held, rows.numel())
-                    part.compress(names, visit, passes_on=traced is not parts[-1])
+                    part.compress(names, visit, traced is not parts[-1], dense_inputs)
     remove_dispatch(model)
 
 
@@ -117,11 +119,13 @@ class _Part:
         self._outputs_of: dict[torch.nn.Module, list[torch.Tensor | None]] = {}
         self._batch = 0
 
-    def compress(self, names: Mapping[torch.nn.Module, str], visit: Visit, passes_on: bool) -> None:
-        """Shows layers their inputs, and has later parts see the outputs of this one if there are any."""
+    def compress(self, names: Mapping[torch.nn.Module, str], visit: Visit, passes_on: bool, as_it_was: bool) -> None:
+        """Shows layers their inputs, and has later parts, if there are any, see the outputs of this one, as it was before."""
         layers = [layer for layer in self._part.submodules(self._model) if layer in names]
         groups, never_twice = self._groups(layers)
         keeps = never_twice and self._has_room_for_outputs(layers)
+        if passes_on and as_it_was:
+            self._pass_on(is_through=False)
         with ExitStack() as stack:
             for group in groups:
                 each = self._each(partial(self._shown, group[0]))
@@ -130,8 +134,11 @@ class _Part:
                 for layer in group if keeps else ():
                     self._outputs_of[layer] = [None if inputs is None else layer(inputs) for inputs in seen]
                     stack.enter_context(patch_attr(layer, "forward", partial(self._kept, layer)))
-            if passes_on:
-                self._pass_on()
+            if passes_on and not as_it_was:
+                self._pass_on(is_through=True)
+        if passes_on and as_it_was:
+            for batch in range(len(self._held)):
+                self._let_go(batch)
 
     def _has_room_for_outputs(self, layers: Sequence[torch.nn.Module]) -> bool:
         weights = [weight_matrix(layer) for layer in layers]
@@ -173,11 +180,15 @@ class _Part:
         """A compressed layer's outputs."""
         return self._outputs_of[layer][self._batch]
 
-    def _pass_on(self) -> None:
-        """Has later parts see the outputs of this one, and lets go of what only this one saw."""
+    def _pass_on(self, is_through: bool) -> None:
+        """Has later parts see the outputs of this one, and lets go of what only this one saw if it is through."""
         for batch, outputs in enumerate(self._each(self._outputs)):
             self._held.update(batch, outputs)
-            self._held.delete(batch, list(self._part.consumed_names))
+            if is_through:
+                self._let_go(batch)
+
+    def _let_go(self, batch: int) -> None:
+        self._held.delete(batch, list(self._part.consumed_names))
 
     def _each(self, compute: Callable[[int], _Result]) -> Iterator[_Result]:
         """What is computed from each batch; of the first also without attention, to see whether it needs any."""

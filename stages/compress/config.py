@@ -38,6 +38,10 @@ class CompressConfig(ModelConfig):
     )
     sparsity: float = Field(0.5, ge=0.0, le=0.95, description="share of weights that pruning sets to zero, up to 0.95")
     pattern: Literal["unstructured", "2:4", "4:8"] = Field("unstructured", description="where a pruned layer's zeros may be")
+    propagate: Literal["compressed", "dense"] = Field(
+        "compressed",
+        description="what the blocks before a block are while it is shown its inputs: compressed, or dense as they were",
+    )
     calibration: TextSource = Field(
         "lab",
         description="text that shows the layers' inputs: lab, c4, wikitext2, a .txt or .jsonl file, a Hub data set; "
@@ -78,8 +82,11 @@ class CompressConfig(ModelConfig):
         if method.pruner is None:
             names |= {"sparsity", "pattern"}
         if not method.parts:
-            names |= {"calibration", "samples", "seq_len"}
+            names |= {"calibration", "samples", "seq_len", "propagate"}
         return frozenset(names)
+
+    def at_default(self) -> frozenset[str]:
+        return frozenset({"propagate"} if self.propagate == "compressed" else ())
 
 
 def method_label(identity: dict[str, Any]) -> str:
@@ -96,4 +103,5 @@ def method_label(identity: dict[str, Any]) -> str:
         words.append(f"{identity['bits']} bits" + (" asymmetric" if identity["asymmetric"] else ""))
         words[-1] += "" if identity["group_size"] == -1 else f", group {identity['group_size']}"
         words[-1] += ", left to right" if identity.get("column_order") == "left-to-right" else ""
+    words[-1] += ", dense inputs" if identity.get("propagate") == "dense" else ""
     return " ".join(words)

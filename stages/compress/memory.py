@@ -103,6 +103,8 @@ def estimate(source: ModelSource, config: CompressConfig, method: Method, runtim
     logits = COMPARED_ROWS * COMPARED_TOKENS * model.config.get_text_config().vocab_size * _FLOAT
 
     passed_on = run.passed_on * -(-config.samples // rows)  # between blocks, of all rows
+    if config.propagate == "dense":  # a block's inputs and outputs together
+        passed_on += config.samples * config.seq_len * model.config.get_text_config().hidden_size * _itemsize(config)
     blocks = ([layers[name] for group in block for name in group] for block in run.groups)
     numbers = max(kept_numbers([(layer.rows, layer.columns) for layer in block]) for block in blocks)
     outputs = config.samples * config.seq_len * numbers * _itemsize(config)

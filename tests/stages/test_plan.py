@@ -210,6 +210,7 @@ CHOICES: dict[str, list[Any]] = {
     "asymmetric": [False, True],
     "damping": [0.01, 0.05],
     "column_order": ["activation", "left-to-right"],
+    "propagate": ["compressed", "dense"],
     "format": ["compressed-tensors", "gptq", "dense"],
     "samples": [16, 17],
     "seq_len": [32, 33],

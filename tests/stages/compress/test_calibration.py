@@ -61,6 +61,37 @@ def test_each_layer_sees_what_the_changed_layers_before_it_let_through(family: s
     assert [name.split(".")[2] for name in visited] == sorted(name.split(".")[2] for name in visited)
 
 
+@pytest.mark.parametrize("has_room", [False, True])
+@pytest.mark.parametrize("family", ["llama", "gemma3", "opt"])
+@torch.no_grad()
+def test_with_dense_inputs_only_changes_in_its_own_block_are_seen(
+    family: str, has_room: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibration, "are_few", lambda size, device: has_room)
+    name, sizes = FAMILIES[family]
+    model = random_model(name, **sizes)
+    dense, layers = deepcopy(model), compressible_layers(model)
+    visited: list[str] = []
+
+    def visit(names: list[str], inputs: Inputs) -> None:
+        expected = deepcopy(dense)
+        expected_layers = compressible_layers(expected)
+        in_block = [name for name in visited if block_of(name) == block_of(names[0])]
+        for name in in_block:
+            change(expected_layers[name])
+        for name in names:
+            torch.testing.assert_close(inputs.hessian, hessian_by_plain_passes(expected, expected_layers[name]))
+            change(layers[name])
+        visited.extend(names)
+
+    calibrate(model, layers, ROWS, 2, CPU, visit, dense_inputs=True)
+    assert sorted(visited) == sorted(layers)
+
+
+def block_of(name: str) -> str:
+    return next(part for part in name.split(".") if part.isdigit())
+
+
 def test_a_layer_that_nothing_calls_is_visited_without_inputs() -> None:
     model = tiny_model("llama")
     model.get_submodule("model.layers.0.mlp").spare = torch.nn.Linear(8, 4, bias=False)

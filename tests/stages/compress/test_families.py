@@ -17,7 +17,7 @@ from llmrepair.pipeline.stage import Context, Runtime
 from llmrepair.stages.checkpoints.measure import measure
 from llmrepair.stages.checkpoints.save import save_checkpoint
 from llmrepair.stages.compress.compressor import Compressor
-from llmrepair.stages.compress.config import CompressConfig
+from llmrepair.stages.compress.config import CompressConfig, method_label
 from llmrepair.stages.compress.methods import METHODS
 from llmrepair.stages.compress.run import compress_layers_of
 from tests.conftest import CommandLine, picture_model
@@ -111,6 +111,16 @@ def test_every_method_on_every_family(tmp_path: Path, rows: torch.Tensor, family
     for name, layer in compressible_layers(model).items():
         assert not torch.equal(weight_matrix(layer), before[name])
     assert (METHODS[method].quantiser is not None) == bool(compressed.quantised)
+
+
+def test_blocks_for_dense_inputs_are_others_behind_the_first(tmp_path: Path, rows: torch.Tensor) -> None:
+    name, sizes = FAMILIES["llama"]
+    given: list[dict[str, Any]] = [{"method": "gptq", "bits": 2}, {"method": "gptq", "bits": 2, "propagate": "dense"}]
+    default, dense = (small(tmp_path, rows, random_model(name, **sizes), **options).quantised for options in given)
+    differ = {name for name, layer in default.items() if not torch.equal(layer.codes, dense[name].codes)}
+    assert differ and all(".1." in name for name in differ)
+    labels = [method_label(CompressConfig(**options).identity()) for options in given]
+    assert labels == ["gptq 2 bits", "gptq 2 bits, dense inputs"]
 
 
 @pytest.mark.parametrize(
