@@ -149,7 +149,7 @@ def _length_problems(stage: Compress, config: PretrainedConfig) -> list[Problem]
 def _text_problems(stage: Compress) -> list[Problem]:
     assert stage.calibration is not None  # there is something to calibrate
     data, tokens = stage.config.calibration, stage.config.seq_len
-    return row_problems(data, stage.calibration, stage, 1, tokens, CALIBRATION_TEXT)
+    return row_problems(data, stage.calibration, stage, 1, tokens, stage.config.bos, CALIBRATION_TEXT)
 
 
 def _listed(values: Iterable[object]) -> str:

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
+from llmrepair.models.text import Bos
 from llmrepair.pipeline.errors import Problem
 from llmrepair.stages.checkpoints.formats import BITS, FormatName
 from llmrepair.stages.compress.methods import METHODS
-from llmrepair.stages.sources.fields import ModelConfig, TextSource, invalid
+from llmrepair.stages.sources.fields import BOS, ModelConfig, TextSource, invalid
 
 if TYPE_CHECKING:
     MethodName = str
@@ -56,6 +57,8 @@ class CompressConfig(ModelConfig):
         128, ge=2, description="tokens of a row of calibration text; for your own model 512, or all its positions"
     )
 
+    bos: Bos = BOS
+
     @field_validator("bits")
     @classmethod
     def _bits_are_known(cls, bits: int) -> int:
@@ -82,11 +85,11 @@ class CompressConfig(ModelConfig):
         if method.pruner is None:
             names |= {"sparsity", "pattern"}
         if not method.parts:
-            names |= {"calibration", "samples", "seq_len", "propagate"}
+            names |= {"calibration", "samples", "seq_len", "bos", "propagate"}
         return frozenset(names)
 
     def at_default(self) -> frozenset[str]:
-        return frozenset({"propagate"} if self.propagate == "compressed" else ())
+        return frozenset(name for name in ("propagate", "bos") if getattr(self, name) == type(self).model_fields[name].default)
 
 
 def method_label(identity: dict[str, Any]) -> str:

@@ -98,7 +98,8 @@ def calibration_rows(stage: Compress, tokenizer: PreTrainedTokenizerBase) -> tor
     """Rows [N, seq_len] of calibration text."""
     config = stage.config
     assert stage.calibration is not None  # only the dense model has none
-    rows = pack_rows(load_texts(config.calibration, stage.calibration), tokenizer, config.samples, config.seq_len)
+    texts = load_texts(config.calibration, stage.calibration)
+    rows = pack_rows(texts, tokenizer, config.samples, config.seq_len, config.bos)
     if not len(rows):
         raise WorkError(too_few_rows(config.calibration, 0, 1, config.seq_len, CALIBRATION_TEXT))
     return rows

@@ -107,12 +107,9 @@ def gguf_text(written: Mapping[str, Any]) -> str:
     """What became of the weights in a GGUF file."""
     coded = {kind: count for kind, count in written["tensors"].items() if kind in GGUF_BITS}
     layers = " and ".join(f"{count} layers in {kind}" for kind, count in coded.items())
-    text = (
-        f"{layers} code by code, scales rounded to float16 by up to {written['scale_rounding']:.2g} of them; " if coded else ""
-    )
-    difference, largest = written["logit_difference"], written["largest_logit"]
+    text = f"{layers} code by code, scales rounded to float16 by up to {written['scale_rounding']:.2%}; " if coded else ""
     numbers = f"{written['tensors'].get('F16', 0)} matrices in float16"
-    return f"{text}{numbers}; logits differ by up to {difference:.2g} (the largest is {largest:.2g})"
+    return f"{text}{numbers}; logits differ by {written['logit_difference']:.2%} (root mean square)"
 
 
 def write_converted(parts: Parts, folder: Path, file_format: str, reporter: Reporter) -> float:

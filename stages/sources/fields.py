@@ -40,6 +40,13 @@ PositiveNumbers = Annotated[tuple[Annotated[float, Field(gt=0)], ...], CommaSepa
 Names = Annotated[tuple[str, ...], CommaSeparated, Field(min_length=1)]
 
 
+BOS: Any = Field(
+    "auto",
+    description="whether rows of text begin with the token that begins texts: auto (where the tokenizer puts it in front of "
+    "texts), always, never",
+)
+
+
 class ModelConfig(StageConfig):
     """Which model, and in which precision it is computed and saved."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from llmrepair.models.text import pack_rows
+from llmrepair.models.text import Bos, pack_rows
 from llmrepair.pipeline.errors import Problem
 from llmrepair.stages.sources.texts import load_texts
 
@@ -18,16 +18,20 @@ TUNING_TEXT = ("tuning_data", "tuning_seq_len")
 
 
 def row_problems(
-    data: str, identity: Mapping[str, Any], weights: Weights, fewest: int, seq_len: int, options: tuple[str, str]
+    data: str, identity: Mapping[str, Any], weights: Weights, fewest: int, seq_len: int, bos: Bos, options: tuple[str, str]
 ) -> list[Problem]:
-    """Says so if a file gives fewer rows than are needed; other sources are asked when they are read.
+    """Says so if rows cannot begin as they should, or a file gives fewer than are needed; other sources are asked when they
+    are read.
 
     Args:
         options: `CALIBRATION_TEXT` or `TUNING_TEXT`.
     """
+    if bos == "always" and weights.tokenizer().bos_token_id is None:
+        message = f"the tokenizer of `{weights.config.model}` has no token that begins texts"
+        return [Problem(message, "leave --bos out", "bos")]
     if "file" not in identity:
         return []
-    found = len(pack_rows(load_texts(data, identity), weights.tokenizer(), fewest, seq_len))
+    found = len(pack_rows(load_texts(data, identity), weights.tokenizer(), fewest, seq_len, bos))
     return [too_few_rows(data, found, fewest, seq_len, options)] if found < fewest else []
 
 

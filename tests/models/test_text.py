@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from llmrepair.lab.tokenizer import make_tokenizer
-from llmrepair.models.text import pack_rows
+from llmrepair.models.text import Bos, pack_rows
+from tests.models.byte_tokenizer import BOS, EOS, byte_tokenizer
 
 TOKENIZER = make_tokenizer(64)
 
@@ -25,3 +27,24 @@ def test_a_long_document_fills_several_rows() -> None:
     rows = pack_rows(["Oslo " * 11, "Rome " * 3], TOKENIZER, 10, 4)
     assert len(rows) == 4
     assert TOKENIZER.decode(rows[-1]) == "Rome Rome Rome </s>"
+
+
+@pytest.mark.parametrize("adds, bos", [("<s> $A", "auto"), ("$A", "always"), ("<s> $A </s>", "always")])
+def test_each_row_begins_as_texts_do(adds: str, bos: Bos) -> None:
+    tokenizer = byte_tokenizer(adds)
+    rows = pack_rows(["ab", "cdefghijk", "lmn", "op"], tokenizer, 10, 5, bos).tolist()
+    text = {letter: tokenizer(letter, add_special_tokens=False).input_ids[0] for letter in "abcdefghijklmnop"}
+    spelled = ["".join({BOS: "<", EOS: ">"}.get(i, "") or next(t for t in text if text[t] == i) for i in row) for row in rows]
+    assert spelled == ["<ab><", "<cdef", "<ghij", "<lmn>"]
+
+
+@pytest.mark.parametrize("adds, bos", [("<s> $A", "never"), ("$A", "auto"), ("$A", "never")])
+def test_no_row_begins_otherwise_than_its_text(adds: str, bos: Bos) -> None:
+    rows = pack_rows(["ab", "cdefghijk", "lmn", "op"], byte_tokenizer(adds), 10, 5, bos)
+    assert BOS not in rows
+    assert [row.count(EOS) for row in rows.tolist()] == [1, 0, 1]
+
+
+def test_a_text_that_begins_itself_is_not_begun_twice() -> None:
+    for bos in ("auto", "always"):
+        assert pack_rows(["<s>abc"], byte_tokenizer("<s> $A"), 1, 4, bos)[0, :2].tolist().count(BOS) == 1

@@ -103,6 +103,7 @@ ON_THEIR_OWN = {
     "llmrepair.models.text": 3,
     "llmrepair.stages.controls.accuracy": 1,  # answers, which neither begin nor end
     "llmrepair.stages.diagnostics.probe.run": 1,  # words
+    "llmrepair.stages.export.gguf.vocabulary": 2,  # what it puts around a text is what is looked for
     "llmrepair.stages.export.loading": 1,  # an example in a card
     "llmrepair.lab.train": 1,  # its tokenizer adds nothing
     "llmrepair": 1,  # an example in a docstring

@@ -211,6 +211,7 @@ CHOICES: dict[str, list[Any]] = {
     "damping": [0.01, 0.05],
     "column_order": ["activation", "left-to-right"],
     "propagate": ["compressed", "dense"],
+    "bos": ["auto", "never"],
     "format": ["compressed-tensors", "gptq", "dense"],
     "samples": [16, 17],
     "seq_len": [32, 33],

@@ -6,8 +6,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
+from llmrepair.models.text import Bos
 from llmrepair.stages.repairs.options import SizedConfig
-from llmrepair.stages.sources.fields import CommaSeparated, PositiveNumbers, TextSource, without_repetitions
+from llmrepair.stages.sources.fields import BOS, CommaSeparated, PositiveNumbers, TextSource, without_repetitions
 
 ObjectiveName = Literal["lm", "distill", "mixed"]
 Initialisations = Annotated[
@@ -42,6 +43,7 @@ class TuningConfig(SizedConfig):
     tuning_seq_len: int = Field(
         64, ge=2, description="tokens of a row of tuning text; for your own model 256, or half its positions"
     )
+    bos: Bos = BOS
     objective: Annotated[tuple[ObjectiveName, ...], CommaSeparated, Field(min_length=1)] = Field(
         ("lm",),
         description="lm: next-token loss; distill: KL to the dense model's logits; mixed: half the sum of both; "
@@ -56,6 +58,9 @@ class TuningConfig(SizedConfig):
     examples_per_step: int = Field(16, ge=1, description="rows that a step learns from, however many fit at once")
     learning_rates: PositiveNumbers = Field((0.01,), description="tried one after the other; the best on held-out loss is kept")
     seed: int = Field(0, ge=0, description="of initial values and of the order of the data")
+
+    def at_default(self) -> frozenset[str]:
+        return frozenset({"bos"} if self.bos == "auto" else ())
 
     @property
     def trials(self) -> int:

@@ -101,7 +101,7 @@ def _split_rows(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows [N, tuning_seq_len] to learn from, and rows to choose by, from the end of the text."""
     texts = load_texts(config.tuning_data, identity)
-    rows = pack_rows(texts, tokenizer, config.tuning_samples, config.tuning_seq_len)
+    rows = pack_rows(texts, tokenizer, config.tuning_samples, config.tuning_seq_len, config.bos)
     held_out = int(len(rows) * _VALIDATION_SHARE)
     if not held_out:
         raise WorkError(too_few_rows(config.tuning_data, len(rows), FEWEST_ROWS, config.tuning_seq_len, TUNING_TEXT))

@@ -63,7 +63,7 @@ class Tune(Stage):
     def text_problems(self) -> list[Problem]:
         """Says so if a file of text is too short to tune on."""
         data, tokens = self.config.tuning_data, self.config.tuning_seq_len
-        return row_problems(data, self.tuning_data, self.compressed, FEWEST_ROWS, tokens, TUNING_TEXT)
+        return row_problems(data, self.tuning_data, self.compressed, FEWEST_ROWS, tokens, self.config.bos, TUNING_TEXT)
 
     def one_objective_problems(self) -> list[Problem]:
         """Says so if there are several objectives, and only a pool has several parts to give them to."""

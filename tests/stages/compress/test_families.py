@@ -130,6 +130,7 @@ def test_blocks_for_dense_inputs_are_others_behind_the_first(tmp_path: Path, row
         ("gpt2", ["--method", "awq"], "awq does not know which layers of GPT2LMHeadModel feed which others", "--method gptq"),
         ("phi", ["--method", "awq"], "awq does not know which layers of PhiForCausalLM", "--method gptq"),
         ("llama", ["--group-size", 48], "a group size of 48 does not divide layers with 32 and 64 columns", "--group-size 32"),
+        ("llama", ["--bos", "always"], "has no token that begins texts", "leave --bos out"),
         ("llama", ["--seq-len", 4096], "rows of 4096 tokens are longer than the model's 128 positions", "--seq-len 128"),
     ],
 )

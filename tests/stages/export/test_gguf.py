@@ -14,8 +14,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from llmrepair import load
 from llmrepair.models.loading import compressible_layers, load_model
-from llmrepair.pipeline.errors import RequestError
+from llmrepair.pipeline.errors import RequestError, WorkError
 from llmrepair.stages.checkpoints.grid import Grid, Quantised, round_to_nearest
+from llmrepair.stages.export.gguf import write
 from llmrepair.stages.export.gguf.blocks import in_blocks
 from llmrepair.stages.export.gguf.families import family_problem
 from llmrepair.stages.export.gguf.vocabulary import UnheldVocabularyError, vocabulary_fields
@@ -95,6 +96,12 @@ def test_a_family_is_read_back(family: str, tmp_path: Path) -> None:
     read = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file=path.name, dtype=torch.float32, pad_token_id=0)
     assert (read(IDS).logits - expected).abs().max() < 1e-3 * expected.abs().max()
     assert all(torch.equal(read.get_submodule(name).weight, values(layer)) for name, layer in layers.items())
+
+
+def test_a_file_that_computes_something_else_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(write, "arrangement", lambda config, name: lambda tensor: tensor)
+    with pytest.raises(WorkError, match="logits of the GGUF file differ by"):
+        write_file(tiny("llama"), {}, {}, tmp_path / "model.gguf")
 
 
 @pytest.mark.parametrize(
@@ -197,7 +204,7 @@ def test_a_checkpoint_through_the_command_line(llmrepair: CommandLine, folder: P
     options = ["--method", "rtn", "--bits", 4, "--group-size", 32, "--dtype", "bfloat16"]
     made = run(llmrepair, "compress", "--model", folder, *options, *runs, "--json").json
     told = run(llmrepair, "export", made["key"], "--to", to, "--format", "gguf", *runs).err
-    assert "14 layers in Q4_0 code by code, scales rounded to float16 by up to 0 of them; 2 matrices in float16" in told
+    assert "14 layers in Q4_0 code by code, scales rounded to float16 by up to 0.00%; 2 matrices in float16" in told
     assert {path.name for path in to.iterdir()} == {"README.md", "llmrepair.json", "model.gguf"}
     header = read_header(to / "model.gguf")
     assert (header.fields["general.name"], header.fields["general.file_type"]) == ("tiny", 2)
