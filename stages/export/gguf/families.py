@@ -60,6 +60,8 @@ def family_problem(config: PreTrainedConfig) -> str | None:
     for name, value in {**family.given, **_given_by_others(config, family)}.items():
         if getattr(config, name, value) != value:
             return f"its `{name}` is {getattr(config, name)}, for which the format has no field"
+    if config.model_type == "gemma2" and None in (getattr(config, name) for name in _UNCAPPED):
+        return "its logits are not capped, which the format does not hold of this family"
     ropes = _ropes(config)
     if any(rope["rope_type"] != "default" for rope in ropes.values()):
         return "its positions are scaled, which cannot be checked by reading the file back"

@@ -174,6 +174,7 @@ def test_a_tokenizer_that_cuts_in_its_own_way_is_refused() -> None:
     [
         ("llama", {"attention_bias": True}, "`attention_bias` is True"),
         ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}, "positions are scaled"),
+        ("gemma2", {"final_logit_softcapping": None}, "logits are not capped"),
         ("gemma2", {"query_pre_attn_scalar": 144}, "`query_pre_attn_scalar` is 144"),
         ("gemma3_text", {"sliding_window_pattern": 3}, "`layer_types` is"),
         ("qwen2", {"hidden_act": "gelu"}, "`hidden_act` is gelu"),
