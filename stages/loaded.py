@@ -118,7 +118,7 @@ def in_store(key: str, runs: Path) -> Stored:
     evaluated = parts.exported.key_document["config"].get("recovery")
     repair, tuned = REPAIRS[evaluated] if evaluated is not None else parts.repair, parts.tuned
     return Stored(
-        checkpoint=parts.checkpoint["config.json"].parent,
+        checkpoint=parts.location,
         dtype=parts.compressed.key_document["config"]["dtype"],
         repair=repair,
         tuned=repair.files.stored(tuned.path) if tuned is not None else None,

@@ -10,7 +10,7 @@ import yaml
 from llmrepair.pipeline.units import bytes_text
 from llmrepair.stages.drawing.markdown import bullets, code, plain, table
 from llmrepair.stages.drawing.numbers import COMPARISON_HEADS, comparison_cells, count_text, repair_text, score_text
-from llmrepair.stages.export.convert import gguf_text
+from llmrepair.stages.export.gguf.exported import gguf_text
 from llmrepair.stages.export.loading import loading_sections
 from llmrepair.stages.repairs import repair_of_form
 from llmrepair.stages.repairs.files import RepairFiles

@@ -17,8 +17,9 @@ from llmrepair.pipeline.progress import Bar, Reporter
 from llmrepair.pipeline.runner import Runner
 from llmrepair.pipeline.store import Store
 from llmrepair.stages.export.card import render_card
-from llmrepair.stages.export.convert import GGUF, GGUF_BITS, GGUF_FILE, stored_format, write_converted, write_gguf
+from llmrepair.stages.export.convert import write_converted
 from llmrepair.stages.export.facts import collect_facts, quantization
+from llmrepair.stages.export.gguf.exported import GGUF, GGUF_BITS, GGUF_FILE, write_gguf
 from llmrepair.stages.export.merge import merged_bits, write_merged
 from llmrepair.stages.export.parts import Parts
 
@@ -98,7 +99,7 @@ def write_checkpoint_files(parts: Parts, folder: Path, merge: bool, file_format:
 
     It is copied as it is, or written anew: with the adapter merged into it, or in another format.
     """
-    converted = file_format not in (None, stored_format(parts))
+    converted = file_format not in (None, parts.stored_format)
     names = [name for name in parts.checkpoint if not ((merge or converted) and _is_rewritten(name))]
     with reporter.bar("copying, MB", sum(parts.checkpoint[name].stat().st_size for name in names) / 1e6) as bar:
         for name in names:

@@ -51,6 +51,5 @@ def merged_model(parts: Parts) -> PreTrainedModel:
     from llmrepair.models.lora import with_merged_adapter
 
     config = parts.compressed.key_document["config"]
-    location = parts.checkpoint["config.json"].parent
-    model = load_model(str(location), None, "float32", torch.device("cpu"), config["trust_remote_code"])
+    model = load_model(str(parts.location), None, "float32", torch.device("cpu"), config["trust_remote_code"])
     return with_merged_adapter(model, *parts.adapters.values())

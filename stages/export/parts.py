@@ -93,6 +93,16 @@ class Parts:
         return config
 
     @property
+    def location(self) -> Path:
+        """The checkpoint's folder."""
+        return self.checkpoint["config.json"].parent
+
+    @property
+    def stored_format(self) -> str:
+        """compressed-tensors, gptq, or dense for a model whose weights are plain numbers."""
+        return str(self.config.get("quantization_config", {}).get("quant_method", "dense"))
+
+    @property
     def is_pruned(self) -> bool:
         """Whether zeros are there on purpose: quantisation rounds some weights to zero too."""
         if self.is_dense and "quantization_config" not in self.config:
