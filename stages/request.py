@@ -44,7 +44,8 @@ WEIGHTS: Panels = {**COMPRESSION, "Control": [ControlConfig]}
 
 def tuning_panels(tunings: Iterable[Tuning]) -> Panels:
     """What all tunings share, and the options of each."""
-    return {"Tuning": [TuningConfig], **{tuning.panel: [tuning.config()] for tuning in tunings}}
+    every = dict.fromkeys(each for tuning in tunings for each in (*tuning.others, tuning))
+    return {"Tuning": [TuningConfig], **{tuning.panel: [tuning.config()] for tuning in every}}
 
 
 def measuring_panels(repair: Repair) -> Panels:
@@ -94,8 +95,13 @@ def control_stage(values: Values) -> Control:
 
 
 def tuning_stage(tuning: Tuning, values: Values) -> Tune:
-    read = _read(values, {**tuning_panels([tuning]), **WEIGHTS})
-    return tuning.stage()(read(tuning.config()), _weights(read(CompressConfig), read(ControlConfig)))
+    return _tuned(tuning, _read(values, {**tuning_panels([tuning]), **WEIGHTS}))
+
+
+def _tuned(tuning: Tuning, read: Callable[[type[Any]], Any]) -> Tune:
+    compress: CompressConfig = read(CompressConfig)
+    made_for = _with_method(compress) if tuning.others else compress
+    return tuning.make(read, _weights(made_for, read(ControlConfig)), _dense(compress))
 
 
 def evaluate_stage(values: Values) -> Evaluate:
@@ -105,7 +111,7 @@ def evaluate_stage(values: Values) -> Evaluate:
     placing, weights = read(repair.options()), _weights(compress, control)
     if repair.tuning is None:
         return Evaluate(config, weights, repair, placing)
-    tuned = repair.tuning.stage()(read(repair.tuning.config()), weights)
+    tuned = _tuned(repair.tuning, read)
     if isinstance(placing, TunedOptions) and placing.on_dense:
         tuned.compressed = _weights(_with_method(compress), control)
         weights = _dense(compress)

@@ -40,12 +40,23 @@ class Tuning(ABC):
     """Heading of its own options in `--help`."""
     form: ClassVar[str]
     """What it leaves is called where nothing is said of how it is put in place: see `Repair.forms`."""
+    others: ClassVar[tuple[Tuning, ...]] = ()
+    """Tunings of which it takes what they leave; their options are its own too."""
 
     @abstractmethod
     def stage(self) -> type[Tune]: ...
 
     @abstractmethod
     def config(self) -> type[TuningConfig]: ...
+
+    def make(self, read: Callable[[type[Any]], Any], weights: Weights, dense: Weights) -> Tune:
+        """The stage that tunes for `weights`.
+
+        Args:
+            read: the class of a config -> what was given of it.
+            dense: what `weights` were made of.
+        """
+        return self.stage()(read(self.config()), weights)
 
 
 class Measuring(ABC):

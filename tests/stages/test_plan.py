@@ -215,7 +215,9 @@ CHOICES: dict[str, list[Any]] = {
     "format": ["compressed-tensors", "gptq", "dense"],
     "samples": [16, 17],
     "seq_len": [32, 33],
-    "recovery": ["none", "hard", "icl", "prompt", "idp", "ptune", "lora", "low-rank"],
+    "recovery": ["none", "hard", "icl", "prompt", "idp", "ptune", "lora", "low-rank", "placebo"],
+    "placebo_kind": ["words", "random", "shuffled", "dense", "rotated"],
+    "placebo_seed": [0, 1],
     "select": ["best-validation", "fixed:0", "fixed:1", "random", "loss", "ensemble", "oracle"],
     "hard_prompt": ["Answer:", "Think, and answer:"],
     "icl_examples": [2, 3],
@@ -300,6 +302,7 @@ def test_every_option_changes_some_key(tmp_path: Path, name: str) -> None:
     with_effect = {"pattern": "wanda", "sparsity": "wanda"}
     recoveries = {"rank": "lora", "lora_merged": "lora", "select": "prompt", "hard_prompt": "hard", "icl_examples": "icl"}
     recoveries |= {"kind": "ptune", "virtual_tokens": "ptune", "low_rank_kind": "low-rank", "rank_by_budget": "low-rank"}
+    recoveries |= {"placebo_kind": "placebo", "placebo_seed": "placebo"}
     controls = {"control_share": "mixture", "control_strength": "corrupted", "control_seed": "displaced"}
     controls |= {"control_matched": "displaced"}
     base = {"method": with_effect.get(name, "gptq"), "recovery": recoveries.get(name, "idp"), "bits": 2}

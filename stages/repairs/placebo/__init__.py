@@ -1,0 +1,67 @@
+"""A placebo: as strong a push as a tuned repair gives, which knows nothing. What it brings back was at the edge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmrepair.stages.repairs.base import Repair, Tuning
+from llmrepair.stages.repairs.files import RepairFiles
+from llmrepair.stages.repairs.lora import LoraTuning
+from llmrepair.stages.repairs.pool import PoolTuning
+
+if TYPE_CHECKING:
+    from llmrepair.stages.repairs.placebo.config import TunePlaceboConfig
+    from llmrepair.stages.repairs.placebo.stage import TunePlacebo
+    from llmrepair.stages.sources.weights import Weights
+
+PROMPTS, ADAPTERS = PoolTuning(), LoraTuning()
+
+
+class PlaceboTuning(Tuning):
+    name = "tune-placebo"
+    help = "Make a placebo of a tuned repair: as strong a push that knows nothing."
+    panel = "Placebo"
+    form = "placebo"
+    others = (PROMPTS, ADAPTERS)
+
+    def stage(self) -> type[TunePlacebo]:
+        from llmrepair.stages.repairs.placebo.stage import TunePlacebo
+
+        return TunePlacebo
+
+    def config(self) -> type[TunePlaceboConfig]:
+        from llmrepair.stages.repairs.placebo.config import TunePlaceboConfig
+
+        return TunePlaceboConfig
+
+    def make(self, read: Callable[[type[Any]], Any], weights: Weights, dense: Weights) -> TunePlacebo:
+        config: TunePlaceboConfig = read(self.config())
+        tuning = ADAPTERS if config.placebo_kind == "rotated" else PROMPTS
+        of_dense = tuning.make(read, dense, dense) if config.placebo_kind == "dense" else None
+        return self.stage()(config, weights, tuning.make(read, weights, dense), of_dense)
+
+
+class PlaceboFiles(RepairFiles):
+    """Nobody takes one along."""
+
+    is_loadable = False
+
+    def stored(self, artifact: Path) -> Path:
+        return artifact
+
+
+class Placebo(Repair):
+    name = "placebo"
+    title = "placebo"
+    help = "as strong a push as a tuned prompt or adapter gives, which knows nothing, see --placebo-kind"
+    colour = "grey"
+    shape = "cross"
+    placed_by = "llmrepair.stages.repairs.placebo.place"
+    libraries = ("peft",)
+    tuning = PlaceboTuning()
+    files = PlaceboFiles()
+
+
+PLACEBO = Placebo()
