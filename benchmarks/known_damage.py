@@ -113,9 +113,33 @@ class World:
 
 
 def simulated(kind: str, seed: int, items: int, wrong: int, phrasings: int, placebos: int, seeds: int = 1) -> Simulated:
-    generator = np.random.default_rng(seed)
-    world = World(items, wrong, phrasings, generator)
-    left, back = _facts(kind, world)
+    world, left, back = _world(kind, seed, items, wrong, phrasings)
+    answers, scores = _asked(kind, world, left, back, placebos, seeds)
+    classes, subjects = robust_classes(answers), Subjects([item // _ITEMS_OF_A_SUBJECT for item in range(items)])
+    lost = classes.lost.sum((0, 1))
+    return Simulated(
+        kind,
+        float((lost @ back) / (lost @ (world.known - left))),
+        _unregressed(scores, classes.lost, world),
+        fact_damage(scores, classes.lost, subjects),
+        flows(answers, subjects, 0.1),
+        recovery(answers, classes, subjects),
+    )
+
+
+def simulated_answers(
+    kind: str, seed: int, items: int, wrong: int, phrasings: int, placebos: int, seeds: int
+) -> tuple[Answers, Candidates]:
+    """Who answers what, and how likely each candidate is."""
+    return _asked(kind, *_world(kind, seed, items, wrong, phrasings), placebos, seeds)
+
+
+def _world(kind: str, seed: int, items: int, wrong: int, phrasings: int) -> tuple[World, Floats, Floats]:
+    world = World(items, wrong, phrasings, np.random.default_rng(seed))
+    return world, *_facts(kind, world)
+
+
+def _asked(kind: str, world: World, left: Floats, back: Floats, placebos: int, seeds: int) -> tuple[Answers, Candidates]:
     damaged = world.scores(left, 0.5)
 
     def repaired() -> Floats:
@@ -131,17 +155,8 @@ def simulated(kind: str, seed: int, items: int, wrong: int, phrasings: int, plac
         names=world.names,
         gold=world.gold,
     )
-    answers = Answers(*(each.argmax(-1) == world.gold for each in (scores.dense, damaged, scores.placebos, scores.repaired)))
-    classes, subjects = robust_classes(answers), Subjects([item // _ITEMS_OF_A_SUBJECT for item in range(items)])
-    lost = classes.lost.sum((0, 1))
-    return Simulated(
-        kind,
-        float((lost @ back) / (lost @ (world.known - left))),
-        _unregressed(scores, classes.lost, world),
-        fact_damage(scores, classes.lost, subjects),
-        flows(answers, subjects, 0.1),
-        recovery(answers, classes, subjects),
-    )
+    every = (scores.dense, damaged, scores.placebos, scores.repaired)
+    return Answers(*(each.argmax(-1) == world.gold for each in every)), scores
 
 
 def _unregressed(scores: Candidates, lost: NDArray[np.bool_], world: World) -> float:
@@ -160,6 +175,8 @@ def _facts(kind: str, world: World) -> tuple[Floats, Floats]:
         return world.to_the_edge(), nothing
     if kind in ("sharpening", "attenuated"):
         return world.generator.uniform(0.3, 0.6, len(world.known)) * world.known, nothing
+    if kind == "erased":
+        return nothing, nothing
     if kind == "displaced":
         return nothing, 0.9 * world.known
     return nothing, np.where(world.generator.random(len(world.known)) < 0.4, world.known, 0)

@@ -47,6 +47,8 @@ def print_conjecture(artifact: Artifact) -> None:
 
 def _print_answers(task: str, result: Mapping[str, Any]) -> None:
     print(f"\n{_items_text(task, result)}\n")
+    if "evidence" in result:
+        _print_evidence(result)
     print_table(_RATE_HEADS, _rate_rows(result), right=_RATE_HEADS[2:])
     if result["untuned"] is not None:
         print(f"\n{_untuned_text(result['untuned'])}")
@@ -54,6 +56,26 @@ def _print_answers(task: str, result: Mapping[str, Any]) -> None:
         print(f"\n{_readable_text(result['readable'])}")
     print()
     print_table(_TEST_HEADS, _test_rows(result), right=_TEST_HEADS[1:])
+
+
+_EVIDENCE_HEADS = ("model", "robustly lost", "prompt, right", "placebos, right", "beyond placebos", "Lambda")
+
+
+def _print_evidence(result: Mapping[str, Any]) -> None:
+    """What the second rule went by."""
+    for step in result["verdict"]["path"]:
+        print(f"{step['asks']} {step['finds']}{'; this decides' if step['decides'] else ''}")
+    print()
+    print_table(_EVIDENCE_HEADS, list(_evidence_rows(result["evidence"])), right=_EVIDENCE_HEADS[1:])
+    print()
+
+
+def _evidence_rows(found: Mapping[str, Any]) -> Iterator[list[str]]:
+    for model, recovery in found["recovery"].items():
+        if recovery is not None:
+            undone = (found["damage"].get(model) or {}).get("undone")
+            shares = (recovery["repair"], recovery["placebos"], recovery["corrected"], undone)
+            yield [model, f"{recovery['lost']:.0f}", *map(_percent, shares)]
 
 
 def _items_text(task: str, result: Mapping[str, Any]) -> str:

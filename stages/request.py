@@ -13,7 +13,7 @@ from llmrepair.pipeline.stage import Runtime, Stage, StageConfig
 from llmrepair.stages.compress.config import CompressConfig
 from llmrepair.stages.compress.stage import Compress
 from llmrepair.stages.conjecture.roles import DAMAGED, DENSE, Role
-from llmrepair.stages.conjecture.stage import Conjecture, ConjectureConfig, anchors, arms, controls_of
+from llmrepair.stages.conjecture.stage import Conjecture, ConjectureConfig, anchors, arms, controls_of, null_arms
 from llmrepair.stages.controls import CONTROLS
 from llmrepair.stages.controls.stage import Control, ControlConfig
 from llmrepair.stages.diagnostics import DIAGNOSTICS
@@ -160,7 +160,7 @@ def conjecture_stage(values: Values) -> Conjecture:
     if compress.method == "none" and _is_compressed(values):
         raise RequestError(Problem("there is nothing to test: no compression is asked for", "give --method", "method"))
     controls = config.controls if config.controls is not None else controls_of(compress.model, _is_compressed(values))
-    evaluations = _evaluations(values, controls, config.seeds)
+    evaluations = _evaluations(values, controls, config)
     requested = config.model_dump(mode="json", exclude_unset=True)
     for _, arm in arms():
         options = evaluations[Role(DAMAGED, arm.name, config.seeds[0])].options()
@@ -172,16 +172,19 @@ def conjecture_stage(values: Values) -> Conjecture:
     return Conjecture(config, evaluations, {arm.name: arm for _, arm in arms()}, probe, floor, requested)
 
 
-def _evaluations(values: Values, controls: Sequence[str], seeds: Sequence[int]) -> dict[Role, Evaluate]:
-    """Of the dense model, of the one under test behind every arm, and of its controls behind those that tell fates."""
+def _evaluations(values: Values, controls: Sequence[str], config: ConjectureConfig) -> dict[Role, Evaluate]:
+    """Of the dense model, of the one under test behind every arm, and of its controls behind those that tell fates; of all but
+    the dense one behind what knows nothing."""
     models = {DAMAGED: values, **{name: _beside(values, name) for name in controls}}
     evaluations = {Role(DENSE): evaluate_stage({**_without_control(values), "method": "none"})}
     for model, of_model in models.items():
         evaluations[Role(model)] = evaluate_stage(of_model)
         for repair, arm in arms():
-            for seed in seeds if model == DAMAGED or arm.role in _ARMS_OF_CONTROLS else ():
+            for seed in config.seeds if model == DAMAGED or arm.role in _ARMS_OF_CONTROLS else ():
                 repaired = {**of_model, "recovery": repair.name, **arm.options, "seed": seed}
                 evaluations[Role(model, arm.name, seed)] = evaluate_stage(repaired)
+        for repair, arm in null_arms(config):
+            evaluations[Role(model, arm.name)] = evaluate_stage({**of_model, "recovery": repair.name, **arm.options})
     return evaluations
 
 

@@ -21,6 +21,11 @@ class Role(NamedTuple):
     arm: str = "none"
     seed: int | None = None
 
+    @property
+    def is_null(self) -> bool:
+        """Whether something is put in place that knows nothing."""
+        return self.arm != "none" and self.seed is None
+
     def __str__(self) -> str:
         return " ".join(str(part) for part in self if part not in ("none", None))
 

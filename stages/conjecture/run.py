@@ -15,8 +15,11 @@ from llmrepair.pipeline.artifact import write_json
 from llmrepair.pipeline.errors import Problem, WorkError
 from llmrepair.pipeline.stage import Context
 from llmrepair.stages.conjecture.analysis import Found, Readings, Results, find, index_of, item_fates, readable, tests, untuned
+from llmrepair.stages.conjecture.answered import read_answered
+from llmrepair.stages.conjecture.evidence import Answered, Evidence, evidence
 from llmrepair.stages.conjecture.overlap import first_words, overlaps
 from llmrepair.stages.conjecture.roles import DAMAGED, DENSE, FLOOR, READINGS, RESULT_FILE, Arms, Role
+from llmrepair.stages.conjecture.rule import judge, second_sentence
 from llmrepair.stages.conjecture.samples import Item, answered_right, judged_samples, of_models, readings_of, tested
 from llmrepair.stages.conjecture.texts import Texts, read_texts, text_lines, texts_metrics, texts_result
 from llmrepair.stages.conjecture.verdict import overall, sentence, verdict
@@ -44,6 +47,8 @@ class JudgedTask:
     dense: Items
     models: dict[str, Results]
     readings: Readings | None
+    answered: Answered | None
+    """What the second rule goes by; None of the first."""
 
 
 def run(stage: Conjecture, context: Context) -> dict[str, Any]:
@@ -51,7 +56,7 @@ def run(stage: Conjecture, context: Context) -> dict[str, Any]:
     compressed = stage.damaged.compressed
     model = compressed.label()
     arms = Arms.of(stage.arms)
-    answers = {task.name: _of_task(task, model, arms, stage.anchors) for task in tasks}
+    answers = {task.name: _of_task(task, model, arms, stage) for task in tasks}
     _add_holm(answers)
     likelihoods = {each.name: texts_result(each, model, arms) for each in texts}
     results = answers | likelihoods
@@ -60,7 +65,13 @@ def run(stage: Conjecture, context: Context) -> dict[str, Any]:
         file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     word = overall(result["verdict"]["word"] for result in results.values())
     sentences = [result["sentence"] for result in results.values()] + [f"{name} is left out, {_NEITHER}" for name in others]
-    document = {"verdict": word, "sentences": sentences, "seeds": list(stage.config.seeds), "tasks": results}
+    document = {
+        "rule": stage.config.rule,
+        "verdict": word,
+        "sentences": sentences,
+        "seeds": list(stage.config.seeds),
+        "tasks": results,
+    }
     write_json(context.folder / RESULT_FILE, document)
     metrics = {name: _metrics(each) for name, each in answers.items()}
     metrics |= {name: texts_metrics(each) for name, each in likelihoods.items()}
@@ -90,8 +101,8 @@ def _read_tasks(stage: Conjecture, context: Context) -> tuple[list[JudgedTask], 
 
 def _read_task(stage: Conjecture, context: Context, name: str, samples: Mapping[Item, Mapping[str, Any]]) -> JudgedTask:
     items = list(samples)
-    asked = tested(list(samples.values()), world_of(stage.tuning.compressed.config.model))
-    found = overlaps(asked, _tuning_text(stage))
+    questions = tested(list(samples.values()), world_of(stage.tuning.compressed.config.model))
+    found = overlaps(questions, _tuning_text(stage))
     held = sum(reason is not None for reason in found)
     if held > _MOST_OVERLAP * len(items):
         message = (
@@ -103,11 +114,16 @@ def _read_task(stage: Conjecture, context: Context, name: str, samples: Mapping[
     def right(role: Role) -> Items:
         return answered_right(context.inputs[str(role)], name, items)[kept]
 
+    asked = [question for question, is_kept in zip(questions, kept, strict=True) if is_kept]
     readings = None
     if stage.probe is not None:
-        asked = [item for item, is_kept in zip(asked, kept, strict=True) if is_kept]
         readings = readings_of(context.inputs[READINGS], context.inputs.get(FLOOR), asked)
-    return JudgedTask(name, items, found, right(Role(DENSE)), of_models(stage, right), readings)
+    of_second_rule = None
+    if stage.config.rule == "second":
+        of_second_rule = read_answered(
+            stage, context, name, [item for item, is_kept in zip(items, kept, strict=True) if is_kept], asked
+        )
+    return JudgedTask(name, items, found, right(Role(DENSE)), of_models(stage, right), readings, of_second_rule)
 
 
 def _tuning_text(stage: Conjecture) -> Iterator[str]:
@@ -116,7 +132,36 @@ def _tuning_text(stage: Conjecture) -> Iterator[str]:
     return first_words(load_texts(config.tuning_data, identity), (2 * config.tuning_samples + 1) * config.tuning_seq_len)
 
 
-def _of_task(task: JudgedTask, model: str, arms: Arms, anchors: Mapping[str, str]) -> dict[str, Any]:
+def _of_task(task: JudgedTask, model: str, arms: Arms, stage: Conjecture) -> dict[str, Any]:
+    first = _by_first_rule(task, model, arms, stage.anchors)
+    return first if task.answered is None else first | _by_second_rule(task.name, task.answered, model, stage)
+
+
+def _by_second_rule(name: str, answered: Answered, model: str, stage: Conjecture) -> dict[str, Any]:
+    found = evidence(answered, stage.anchors, stage.latent_control)
+    judged = judge(found)
+    return {
+        "verdict": asdict(judged),
+        "sentence": second_sentence(model, name, found, judged),
+        "displacement": _corrected(found, stage.anchors),
+        "evidence": found.as_json(),
+    }
+
+
+def _corrected(found: Evidence, anchors: Mapping[str, str]) -> dict[str, Any] | None:
+    """The index, as the first rule's is told."""
+    if found.index is None:
+        return None
+    index, names = found.index.index, {DAMAGED: DAMAGED, "displaced": anchors["displaced"], "erased": anchors["forgotten"]}
+    of_models = {end: found.recovery.get(name) for end, name in names.items()}
+    return {
+        "index": asdict(index.estimate) if index is not None else None,
+        "separation": asdict(found.index.separation),
+        "net": {end: asdict(each.corrected) for end, each in of_models.items() if each is not None},
+    }
+
+
+def _by_first_rule(task: JudgedTask, model: str, arms: Arms, anchors: Mapping[str, str]) -> dict[str, Any]:
     resampling = Resampling(len(task.dense))
     found = {name: find(task.dense, answers, task.models[DAMAGED], arms, resampling) for name, answers in task.models.items()}
     index = index_of(task.dense, task.models, anchors, arms, resampling)

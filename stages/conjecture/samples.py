@@ -68,7 +68,7 @@ def of_models(stage: Conjecture, read: Callable[[Role], NDArray[Any]]) -> dict[s
             read(Role(model)),
             {
                 arm: np.stack([read(Role(model, arm, seed)) for seed in stage.config.seeds])
-                for arm in dict.fromkeys(role.arm for role in stage.evaluations if role.model == model)
+                for arm in dict.fromkeys(role.arm for role in stage.evaluations if role.model == model and not role.is_null)
                 if arm != "none"
             },
         )

@@ -46,11 +46,31 @@ class ConjectureConfig(StageConfig):
     seeds: Annotated[
         tuple[Annotated[int, Field(ge=0)], ...], CommaSeparated, Field(min_length=1), AfterValidator(without_repetitions)
     ] = Field((0, 1, 2), description="tuning seeds; every repair is tuned with each")
+    rule: Literal["second", "first"] = Field(
+        "second",
+        description="second: lost however it is asked, held against placebos; first: what one measurement calls lost, without "
+        "placebos, as it was until now; it goes with the next release",
+    )
+    placebos: int = Field(8, ge=2, description="pushes that know nothing, beside each model; of --rule second")
     controls: Annotated[tuple[ControlName, ...], CommaSeparated, AfterValidator(without_repetitions)] | None = Field(
         None,
         description="models whose truth is known, through which the same repairs go; empty: none  \\[default: "
         "displaced,overwritten, and erased of lab and lab-opt]",
     )
+
+    def without_effect(self) -> frozenset[str]:
+        return frozenset({"placebos"}) if self.rule == "first" else frozenset()
+
+
+def null_arms(config: ConjectureConfig) -> list[tuple[Repair, Arm]]:
+    """What knows nothing, for the repairs to be held against."""
+    count = config.placebos if config.rule == "second" else 0
+    return [(repair, arm) for repair in REPAIRS.values() for arm in repair.null_arms(count, config.seeds)]
+
+
+def latent_control() -> str:
+    """The control of which LoRA alone brings back what it took."""
+    return next(kind.name for kind in CONTROLS.values() if kind.expected == "latent")
 
 
 def anchors() -> dict[str, str]:
@@ -84,6 +104,10 @@ class Conjecture(Stage):
     @property
     def anchors(self) -> dict[str, str]:
         return anchors()
+
+    @property
+    def latent_control(self) -> str:
+        return latent_control()
 
     @property
     def damaged(self) -> Evaluate:

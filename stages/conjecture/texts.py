@@ -46,7 +46,7 @@ def read_texts(stage: Conjecture, context: Context, name: str) -> Texts | None:
         return np.array([found[role][item] for item in items])
 
     scores: dict[str, dict[str, dict[str, float]]] = {}
-    for model, arm in dict.fromkeys((role.model, role.arm) for role in stage.evaluations):
+    for model, arm in dict.fromkeys((role.model, role.arm) for role in stage.evaluations if not role.is_null):
         of_seeds = [role for role in stage.evaluations if (role.model, role.arm) == (model, arm)]
         metrics = [context.inputs[str(role)].metrics["tasks"][name] for role in of_seeds]
         means = {metric: float(np.mean([each[metric]["value"] for each in metrics])) for metric in metrics[0]}

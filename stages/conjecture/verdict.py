@@ -1,4 +1,4 @@
-"""The rule that gives the verdict, written down before any result.
+"""The first rule that gives the verdict, kept until the next release: see `rule`.
 
 Of one task:
 
@@ -28,7 +28,7 @@ from llmrepair.stages.statistics.damage import Damage
 from llmrepair.stages.statistics.index import FEWEST_NEVER_KNOWN, Index
 from llmrepair.stages.statistics.resampling import Estimate
 
-Word = Literal["displaced", "forgotten", "mixed", "undetermined"]
+Word = Literal["edge", "displaced", "forgotten", "mixed", "undetermined"]
 
 FORGOTTEN_BELOW = 0.25
 DISPLACED_ABOVE = 0.75

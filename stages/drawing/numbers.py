@@ -31,6 +31,12 @@ def difference_text(difference: Mapping[str, Any]) -> str:
     return f"{value:+.1f} points [{low:+.1f}, {high:+.1f}]"
 
 
+def interval_text(estimate: Mapping[str, float], digits: int, unit: int = 1) -> str:
+    """`0.43 [0.31, 0.55]`."""
+    value, low, high = (unit * estimate[name] for name in ("value", "low", "high"))
+    return f"{value:z.{digits}f} [{low:z.{digits}f}, {high:z.{digits}f}]"
+
+
 def repair_text(row: Mapping[str, Any]) -> str:
     """A row's repair, with the settings that tell it from others of its kind, and how many seeds it has if several."""
     seeds = f"{len(row['seeds'])} seeds" if len(row["seeds"]) > 1 else ""

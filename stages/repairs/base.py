@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -85,13 +85,13 @@ class Arm:
         words: in a sentence: "undone by `words`".
         options: that make it, besides the repair's own defaults.
         role: what it says of a lost item that it brings back. displaced, latent: those fates; edge: it was at the edge, for
-            nothing was tuned; bound: nothing, for the arm has seen the answers.
+            nothing was tuned; null: the same, for it knows nothing; bound: nothing, for the arm has seen the answers.
     """
 
     name: str
     words: str
     options: Options = field(default_factory=dict)
-    role: Literal["displaced", "latent", "edge", "bound"] | None = None
+    role: Literal["displaced", "latent", "edge", "null", "bound"] | None = None
 
 
 class Repair(ABC):
@@ -131,6 +131,10 @@ class Repair(ABC):
         from llmrepair.stages.repairs.options import NoOptions
 
         return NoOptions
+
+    def null_arms(self, count: int, seeds: Sequence[int]) -> list[Arm]:
+        """So many arms that know nothing, each as strong as what was tuned with one of the seeds."""
+        return []
 
     def label(self, options: Options) -> str:
         """What it is called where it is put in place with such options."""

@@ -12,7 +12,9 @@ import pytest
 from llmrepair.cli.main import run
 from tests.conftest import CommandLine
 
-SMALL = "--method magnitude --sparsity 0.8 --seeds 3 --limit 40 --lengths 4 --tuning-samples 60 --budget 8192".split()
+SMALL = (
+    "--method magnitude --sparsity 0.8 --seeds 3 --limit 40 --lengths 4 --tuning-samples 60 --budget 8192 --placebos 2".split()
+)
 ASKED = ["conjecture", *SMALL, "--controls", "", "--tasks", "lab_qa,lab_text"]
 PLAN = """
 [defaults]
@@ -26,6 +28,7 @@ tasks = ["lab_qa", "lab_text"]
 method = "magnitude"
 sparsity = 0.8
 seeds = [3]
+placebos = 2
 controls = []
 """
 
@@ -46,13 +49,14 @@ def folder(finished: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_it_makes_all_that_it_needs(finished: Path) -> None:
     made = Counter(path.parent.name for path in (finished / "runs").glob("*/????????????????"))
-    # dense and compressed, each alone; the compressed one behind the prompt, untuned and tuned, IDP, oracle and LoRA
-    assert made == {"compress": 2, "tune-prompts": 2, "tune-lora": 1, "evaluate": 2 + 5, "probe": 1, "conjecture": 1}
+    # dense and compressed, each alone; the compressed one behind the prompt, untuned and tuned, IDP, oracle, LoRA and placebos
+    tuned = {"tune-prompts": 2, "tune-lora": 1, "tune-placebo": 2}
+    assert made == {"compress": 2, **tuned, "evaluate": 2 + 5 + 2, "probe": 1, "conjecture": 1}
 
 
 def test_a_plan_asks_for_the_same(folder: Path, llmrepair: CommandLine) -> None:
     answer = llmrepair("plan", "study.toml", "--json").json
-    assert (len(answer["stages"]), answer["to_do"]) == (14, 0)
+    assert (len(answer["stages"]), answer["to_do"]) == (18, 0)
 
 
 def test_what_was_just_computed_is_not_called_cached(finished: Path, tmp_path: Path, llmrepair: CommandLine) -> None:
@@ -117,7 +121,8 @@ def test_what_is_printed_begins_with_the_verdict(folder: Path, llmrepair: Comman
     lines = llmrepair(*ASKED).out.splitlines()
     assert lines[0] == "undetermined"
     assert lines[2].startswith("Of the ")
-    assert "with LoRA tuned on other facts" in lines[2]
+    assert "are at the edge: behind a placebo they are right. " in lines[2]
+    assert any(line.startswith("are fewer than 30 items robustly lost? ") for line in lines)
     heads = next(line for line in lines if line.startswith("model  repair"))
     rows = lines[lines.index(heads) + 1 :][:5]
     assert [row.split()[1] for row in rows] == ["untuned", "prompt", "idp", "oracle", "lora"]

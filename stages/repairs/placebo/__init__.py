@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmrepair.stages.repairs.base import Repair, Tuning
+from llmrepair.stages.repairs.base import Arm, Repair, Tuning
 from llmrepair.stages.repairs.files import RepairFiles
 from llmrepair.stages.repairs.lora import LoraTuning
 from llmrepair.stages.repairs.pool import PoolTuning
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from llmrepair.stages.sources.weights import Weights
 
 PROMPTS, ADAPTERS = PoolTuning(), LoraTuning()
+_IN_FRONT = ("words", "shuffled", "dense", "random")
 
 
 class PlaceboTuning(Tuning):
@@ -62,6 +63,16 @@ class Placebo(Repair):
     libraries = ("peft",)
     tuning = PlaceboTuning()
     files = PlaceboFiles()
+    set_by_arms = frozenset({"placebo_kind", "placebo_seed"})
+
+    def null_arms(self, count: int, seeds: Sequence[int]) -> list[Arm]:
+        """In front of the inputs, where the prompt stands that they are held against."""
+        return [self._arm(number, seeds[number % len(seeds)]) for number in range(count)]
+
+    def _arm(self, number: int, seed: int) -> Arm:
+        again, kind = divmod(number, len(_IN_FRONT))
+        options = {"placebo_kind": _IN_FRONT[kind], "placebo_seed": again, "seed": seed}
+        return Arm(f"{self.name} {number}", f"{self.name} {number}", options, role="null")
 
 
 PLACEBO = Placebo()

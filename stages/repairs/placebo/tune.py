@@ -46,6 +46,7 @@ def run(stage: TunePlacebo, context: Context) -> dict[str, Any]:
         "push": record,
         "extra_parameters": parameters,
         "tokens": 0,
+        "training_rows": len(setup.training),
         "validation_rows": len(setup.validation),
         "tested_people_in_tuning_text": setup.tested_people,
     }

@@ -11,7 +11,8 @@ from typing import Any
 
 from llmrepair.stages.conjecture.roles import DAMAGED
 from llmrepair.stages.drawing.html import bar, cell, folded, grid, link, share_cell, table
-from llmrepair.stages.drawing.numbers import CHANGES_NOTE, difference_text
+from llmrepair.stages.drawing.numbers import CHANGES_NOTE, difference_text, interval_text
+from llmrepair.stages.report.page.evidence import evidence_card, evidence_table
 from llmrepair.stages.report.verdict_figure import FATES, fates_panel, index_panel, judged
 
 _QUESTION = (
@@ -47,9 +48,20 @@ def _verdict(verdict: Mapping[str, Any], store: str) -> str:
 def _on_task(task: Mapping[str, Any]) -> str:
     model = task.get("models", {}).get(DAMAGED, {})
     sentence = f"<p class=sentence>{escape(task['sentence'])}</p>"
-    tables = "".join([_items(task), _fates(task), _rates(task), _undone(task), _tests(task)])
+    tables = "".join([_items(task), evidence_table(task), _fates(task), _rates(task), _undone(task), _tests(task)])
     numbers = folded(f"{task['title']}: repairs, controls and tests", tables) if tables else ""
-    return "".join([sentence, _shares(model), _index(task), _untuned(task), _agreement(model), _readable(task), numbers])
+    return "".join(
+        [
+            sentence,
+            evidence_card(task),
+            _shares(model),
+            _index(task),
+            _untuned(task),
+            _agreement(model),
+            _readable(task),
+            numbers,
+        ]
+    )
 
 
 def _shares(model: Mapping[str, Any]) -> str:
@@ -63,7 +75,7 @@ def _index(task: Mapping[str, Any]) -> str:
     if displacement is None or displacement["index"] is None:
         return ""
     nets = {
-        words: _interval(displacement["net"][name], 100, 0)
+        words: interval_text(displacement["net"][name], 0, 100)
         for name, words in (
             ("model", "of what this model lost"),
             ("erased", "of the model that was never told"),
@@ -71,20 +83,16 @@ def _index(task: Mapping[str, Any]) -> str:
         )
         if name in displacement["net"]
     }
+    beyond = "placebos" if "evidence" in task else "luck"
     said = ", ".join(f"{net} % {words}" for words, net in nets.items())
-    index = _interval(displacement["index"], 1, 2)
-    return f"<p>Displacement index <strong>{index}</strong>: beyond luck, a prompt brings back {said}.</p>"
-
-
-def _interval(estimate: Mapping[str, float], unit: int, digits: int) -> str:
-    value, low, high = (unit * estimate[name] for name in ("value", "low", "high"))
-    return f"{value:z.{digits}f} [{low:z.{digits}f}, {high:z.{digits}f}]"
+    index = interval_text(displacement["index"], 2)
+    return f"<p>Displacement index <strong>{index}</strong>: beyond {beyond}, a prompt brings back {said}.</p>"
 
 
 def _untuned(task: Mapping[str, Any]) -> str:
     if (found := task.get("untuned")) is None:
         return ""
-    recovery, added = (_interval(found[name], 100, 0) for name in ("recovery", "tuning_adds"))
+    recovery, added = (interval_text(found[name], 0, 100) for name in ("recovery", "tuning_adds"))
     return (
         f"<p>The prompt brings back {recovery} % of the lost items before it is tuned: they were at the edge, and any change "
         f"may tip them over. Tuning adds {added} points.</p>"
@@ -103,7 +111,7 @@ def _agreement(model: Mapping[str, Any]) -> str:
 def _readable(task: Mapping[str, Any]) -> str:
     if "floor" not in (found := task.get("readable") or {}):  # none, or held against random labels, as once it was
         return ""
-    probe, floor = (_interval(found[name], 100, 0) for name in ("probe", "floor"))
+    probe, floor = (interval_text(found[name], 0, 100) for name in ("probe", "floor"))
     return (
         f"<p>A linear probe reads {probe} % of the lost items off the hidden states that the prompt does not bring back; of "
         f"a model that was never told of them it is {floor} %.</p>"

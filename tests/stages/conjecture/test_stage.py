@@ -28,7 +28,8 @@ from llmrepair.stages.evaluate.files import samples_file
 from llmrepair.stages.request import MAKERS, conjecture_stage
 from tests.conftest import tiny_model
 
-VALUES = {"method": "rtn", "seeds": "0,1,2", "tasks": "lab_qa", "controls": "erased,displaced,overwritten"}
+SECOND = {"method": "rtn", "seeds": "0,1,2", "tasks": "lab_qa", "controls": "erased,displaced,overwritten"}
+VALUES = {**SECOND, "rule": "first"}
 QUESTIONS = [question for person in make_world().held_out for question in person.questions()]
 TRUTHS = {  # of what a model lost, the share that comes back with prompt and LoRA
     "erased": (0.02, 0.03),
@@ -37,6 +38,8 @@ TRUTHS = {  # of what a model lost, the share that comes back with prompt and Lo
     "mixture": (0.5, 0.5),
 }
 UNTUNED = 0.05
+JITTER = 0.01
+"""Share of what a model lost that any push tips over."""
 Answer = Callable[[Role], NDArray[Any]]
 
 
@@ -51,6 +54,8 @@ def answers_of(truth: str) -> Answer:
             return known
         lost = np.arange(640) < (400 if role.model == "model" else 640)
         prompt, lora = TRUTHS[truth if role.model == "model" else role.model]
+        if role.is_null:
+            return known & (~lost | (generator.random(640) < JITTER))
         share = {"none": 0.0, "untuned": UNTUNED, "prompt": prompt, "idp": prompt, "oracle": prompt, "lora": lora}[role.arm]
         flipped = generator.random(640) < 0.02
         return known & (~lost | ((reached < share) ^ (flipped & (share > 0) & (share < 1)))) & (known | ~lost)
@@ -136,6 +141,28 @@ def test_a_known_truth_gets_its_word(tmp_path: Path, truth: str, word: str) -> N
     assert test["p_value"] == test["p_holm"]
     assert (test["p_value"] < 1e-9) == (prompt >= 0.5)
     assert test["noise_floor"]["significant"] <= 0.05
+
+
+@pytest.mark.parametrize(
+    ("truth", "word"),
+    [("erased", "forgotten"), ("displaced", "displaced"), ("overwritten", "forgotten"), ("mixture", "mixed")],
+)
+def test_the_second_rule_gives_known_truths_their_word(tmp_path: Path, truth: str, word: str) -> None:
+    metrics, folder = run(tmp_path, answers_of(truth), SECOND)
+    found = json.loads((folder / "conjecture.json").read_text())["tasks"]["lab_qa"]
+    assert (metrics["verdict"], found["verdict"]["word"]) == (word, word)
+    assert [step["decides"] for step in found["verdict"]["path"]] == [False, False, False, True]
+    evidence = found["evidence"]
+    assert (evidence["phrasings"], evidence["placebos"], evidence["subjects"]) == (1, 8, 160)
+    assert evidence["called_lost"] == 390 and 340 < evidence["lost"] < 390
+    assert evidence["edge"]["value"] == pytest.approx(1 - evidence["lost"] / 390, abs=1e-5)
+    prompt, _ = TRUTHS[truth]
+    index = found["displacement"]["index"]
+    assert index["low"] <= (prompt - 0.02) / 0.95 <= index["high"]
+    assert evidence["damage"] == {} and "lab_qa has no candidates to choose from" in found["sentence"]
+    assert evidence["recovery"]["model"]["placebos"]["value"] == pytest.approx(JITTER, abs=0.01)
+    if truth == "overwritten":
+        assert evidence["fates"]["latent"]["value"] == pytest.approx(1, abs=0.05)
 
 
 def test_every_item_has_its_class_and_what_brought_it_back(tmp_path: Path) -> None:
@@ -259,6 +286,11 @@ def test_the_same_test_is_made_again_from_its_options(tmp_path: Path) -> None:
 def test_it_is_made_of_each_repair_with_each_seed() -> None:
     stage = conjecture_stage({**VALUES, "controls": "erased,displaced"})
     assert len(stage.inputs()) == 1 + (1 + 5 * 3) + 2 * (1 + 2 * 3) + 2
+    with_placebos = conjecture_stage({**SECOND, "controls": "erased,displaced", "placebos": 5})
+    assert len(with_placebos.inputs()) == len(stage.inputs()) + 3 * 5
+    (placebo,) = [each for role, each in with_placebos.evaluations.items() if role == Role("displaced", "placebo 4")]
+    assert (placebo.tuned.config.placebo_kind, placebo.tuned.config.placebo_seed) == ("words", 1)  # type: ignore[union-attr]
+    assert placebo.tuned.tuned.config.seed == 1  # type: ignore[union-attr]
     oracle = stage.evaluations[Role("model", "oracle", 2)]
     assert (oracle.repair.name, oracle.placing.model_dump()["select"]) == ("prompt", "oracle")
     prompt = stage.evaluations[Role("model", "prompt", 2)]
@@ -287,7 +319,9 @@ def test_its_controls_lose_what_the_model_under_test_lost() -> None:
 
 
 def test_beside_a_control_under_test_controls_take_all_facts() -> None:
-    stage = conjecture_stage({"control": "displaced", "control_seed": 1, "control_share": 0.9, "tasks": "lab_qa"})
+    stage = conjecture_stage(
+        {"rule": "first", "control": "displaced", "control_seed": 1, "control_share": 0.9, "tasks": "lab_qa"}
+    )
     tested, beside = stage.damaged.compressed, stage.evaluations[Role("displaced")].compressed
     assert isinstance(tested, Control)
     assert isinstance(beside, Control)

@@ -166,6 +166,31 @@ def task(name: str, word: str, index: dict[str, Any] | None) -> dict[str, Any]:
     }
 
 
+def by_second_rule(of_task: dict[str, Any]) -> dict[str, Any]:
+    """The same task as the second rule judges it."""
+    flow = {"regained": 21.0, "broken": 17.0, "gained": 1.0, "net": estimate(0.07)}
+    of_model = {"lost": 24.0, "repair": estimate(0.12), "placebos": estimate(0.02), "corrected": estimate(0.1)}
+    evidence = {
+        "phrasings": 1,
+        "subjects": 50,
+        "placebos": 8,
+        "called_lost": 55.0,
+        "lost": 24.0,
+        "edge": estimate(0.56),
+        "flows": {"lost": 55.0, "repair": flow, "placebos": flow, "difference": estimate(0.0), "equivalence_p": 0.03},
+        "shape": None,
+        "recovery": {"model": of_model, "erased": None, "displaced": of_model},
+        "damage": {"model": {"undone": estimate(0.08), "damage": estimate(3.2), "sharpening": 1.0}},
+        "fates": {"latent": estimate(0.5), "erased": None},
+    }
+    path = [
+        {"asks": "are fewer than 30 items robustly lost?", "finds": "40 are", "decides": False},
+        {"asks": "is half or more at the edge <i>?", "finds": "56% is", "decides": True},
+    ]
+    judged = {"word": "edge", "why": "half or more is right when it is asked another way", "path": path}
+    return {**of_task, "verdict": judged, "evidence": evidence}
+
+
 def unjudged(name: str) -> dict[str, Any]:
     """A task without right and wrong answers."""
     return {

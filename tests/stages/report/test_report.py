@@ -28,7 +28,16 @@ from llmrepair.stages.report.long_form import COLUMNS, csv_text
 from llmrepair.stages.report.paper import latex, latex_text, markdown
 from llmrepair.stages.report.verdict_figure import fates_panel, index_panel, judged, verdict_figure
 from llmrepair.stages.results.table import add_holm
-from tests.stages.report.report_document import ODD, document, estimate, examined_document, task, unjudged, verdict
+from tests.stages.report.report_document import (
+    ODD,
+    by_second_rule,
+    document,
+    estimate,
+    examined_document,
+    task,
+    unjudged,
+    verdict,
+)
 
 
 def rendered(document: Any, store: str) -> str:
@@ -196,6 +205,17 @@ def words_of(page: str) -> str:
     tags.feed(page)
     assert tags.open == []
     return " ".join(" ".join(tags.words).split())
+
+
+def test_the_second_rules_card_has_lambda_flows_and_the_path() -> None:
+    of_task = by_second_rule(task("qa", "mixed", estimate(0.43, 0.12)))
+    page = rendered(document() | {"verdicts": [verdict("gptq 3 bits", "edge", of_task)]}, store="runs")
+    assert "Lambda <strong>0.08 [0.03, 0.13]</strong>: the share of the damage to the 24 robustly lost" in page
+    assert "<li>is half or more at the edge &lt;i&gt;? 56% is <strong>This decides.</strong></li>" in page
+    assert "beyond placebos, a prompt brings back" in page
+    assert "the tuned prompt: 21 regained, 17 broken, net 7% of the lost" in page
+    assert "qa, first 200: robustly lost, and back" in page
+    assert "<svg" in page and 'aria-label="Flows, qa, first 200.' in page
 
 
 def test_a_verdict_stands_first_with_all_that_was_found() -> None:
