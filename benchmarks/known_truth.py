@@ -50,8 +50,7 @@ def tried(runner: Runner, truth: str, values: Mapping[str, Any], seeds: int) -> 
     """A test of each seed, and one of all."""
     every = [[seed] for seed in range(seeds)] + [list(range(seeds))]
     stages = [
-        conjecture_stage({**values, "rule": "first", "seeds": of_test, "controls": "erased,displaced", "tasks": TASK})
-        for of_test in every
+        conjecture_stage({**values, "seeds": of_test, "controls": "erased,displaced", "tasks": TASK}) for of_test in every
     ]
     *single, together = [
         each.artifact.read_json(RESULT_FILE)["tasks"][TASK] for each in pull_all(runner, stages, local_executor)

@@ -47,9 +47,9 @@ class ConjectureConfig(StageConfig):
         tuple[Annotated[int, Field(ge=0)], ...], CommaSeparated, Field(min_length=1), AfterValidator(without_repetitions)
     ] = Field((0, 1, 2), description="tuning seeds; every repair is tuned with each")
     rule: Literal["second", "first"] = Field(
-        "second",
-        description="second: lost however it is asked, held against placebos; first: what one measurement calls lost, without "
-        "placebos, as it was until now; it goes with the next release",
+        "first",
+        description="first: what one measurement calls lost, without placebos; it goes with the next release. second: lost "
+        "however it is asked, held against placebos",
     )
     placebos: int = Field(8, ge=2, description="pushes that know nothing, beside each model; of --rule second")
     controls: Annotated[tuple[ControlName, ...], CommaSeparated, AfterValidator(without_repetitions)] | None = Field(

@@ -12,9 +12,8 @@ import pytest
 from llmrepair.cli.main import run
 from tests.conftest import CommandLine
 
-SMALL = (
-    "--method magnitude --sparsity 0.8 --seeds 3 --limit 40 --lengths 4 --tuning-samples 60 --budget 8192 --placebos 2".split()
-)
+SMALL = "--method magnitude --sparsity 0.8 --seeds 3 --limit 40 --lengths 4 --tuning-samples 60 --budget 8192".split()
+SMALL += ["--rule", "second", "--placebos", "2"]
 ASKED = ["conjecture", *SMALL, "--controls", "", "--tasks", "lab_qa,lab_text"]
 PLAN = """
 [defaults]
@@ -28,6 +27,7 @@ tasks = ["lab_qa", "lab_text"]
 method = "magnitude"
 sparsity = 0.8
 seeds = [3]
+rule = "second"
 placebos = 2
 controls = []
 """

@@ -360,7 +360,7 @@ def test_a_plan_tests_each_compression_of_its_grid(path: Path) -> None:
     assert found == [(label, tasks) for label in compressed for tasks in (("lab_qa",), ("lab_mc", "lab_qa"))]
     first = plan.conjectures[0]
     assert (first.config.seeds, first.models) == ((0, 5), ["model", "erased"])
-    repairs = {r.arm: evaluation.tuned for r, evaluation in first.evaluations.items() if evaluation.tuned and not r.is_null}
+    repairs = {role.arm: evaluation.tuned for role, evaluation in first.evaluations.items() if evaluation.tuned}
     budgets = {name: repair.config.budget for name, repair in repairs.items()}
     assert budgets == {"untuned": 0, "prompt": 300_000, "idp": 300_000, "oracle": 300_000, "lora": 300_000}
     repair = first.evaluations[Role("model", "lora", 5)].tuned

@@ -28,8 +28,8 @@ from llmrepair.stages.evaluate.files import samples_file
 from llmrepair.stages.request import MAKERS, conjecture_stage
 from tests.conftest import tiny_model
 
-SECOND = {"method": "rtn", "seeds": "0,1,2", "tasks": "lab_qa", "controls": "erased,displaced,overwritten"}
-VALUES = {**SECOND, "rule": "first"}
+VALUES = {"method": "rtn", "seeds": "0,1,2", "tasks": "lab_qa", "controls": "erased,displaced,overwritten"}
+SECOND = {**VALUES, "rule": "second"}
 QUESTIONS = [question for person in make_world().held_out for question in person.questions()]
 TRUTHS = {  # of what a model lost, the share that comes back with prompt and LoRA
     "erased": (0.02, 0.03),
@@ -319,9 +319,7 @@ def test_its_controls_lose_what_the_model_under_test_lost() -> None:
 
 
 def test_beside_a_control_under_test_controls_take_all_facts() -> None:
-    stage = conjecture_stage(
-        {"rule": "first", "control": "displaced", "control_seed": 1, "control_share": 0.9, "tasks": "lab_qa"}
-    )
+    stage = conjecture_stage({"control": "displaced", "control_seed": 1, "control_share": 0.9, "tasks": "lab_qa"})
     tested, beside = stage.damaged.compressed, stage.evaluations[Role("displaced")].compressed
     assert isinstance(tested, Control)
     assert isinstance(beside, Control)
