@@ -58,10 +58,8 @@ class PoolFiles(RepairFiles):
 
     def copies(self, kept: Kept) -> dict[str, Path]:
         """What was measured of the pool, beside its index."""
-        from llmrepair.models.votes import INDEX_FILE, TENSORS_FILE
-
-        measured = kept.measured
-        return {} if measured is None else {f"prompts/{name}": measured.path / name for name in (TENSORS_FILE, INDEX_FILE)}
+        files = kept.measured.path.glob("votes.*") if kept.measured is not None else ()
+        return {f"prompts/{path.name}": path for path in files}
 
     def prompts(self, kept: Kept) -> list[dict[str, Any]]:
         pool, rates = kept.tuned.read_json("pool.json"), kept.tuned.metrics["learning_rates"]
