@@ -13,6 +13,7 @@ from llmrepair.pipeline.keys import document_key
 from llmrepair.stages.evaluate.files import RESULTS_FILE, samples_file
 from llmrepair.stages.evaluate.headline import headline, higher_is_better
 from llmrepair.stages.results.evaluation import Evaluation, placing
+from llmrepair.stages.sources.models import model_name
 from llmrepair.stages.statistics.comparison import counts
 from llmrepair.stages.statistics.paired import paired_difference
 from llmrepair.stages.statistics.resampling import Part, Resampling
@@ -88,7 +89,8 @@ def compression_order(compressed: Artifact) -> tuple[bool, bool, str]:
 
 def compression_label(compressed: Artifact) -> str:
     """A compression in a few words: `gptq 3 bits, group 32`. As it was recorded, because settings change with versions."""
-    return str(compressed.record["label"].removeprefix(f"{compressed.record['tags']['model']} "))
+    label, model = str(compressed.record["label"]), compressed.record["tags"]["model"]
+    return label.removeprefix(f"{model} ").removeprefix(f"{model_name(model)} ")  # which it has been called since
 
 
 def _row_name(evaluation: Evaluation) -> str:
