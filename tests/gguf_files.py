@@ -52,7 +52,14 @@ def trained(kind: str) -> Tokenizer:
         tokenizer.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
         trainer = trainers.BpeTrainer(**shared) if kind == "llama" else trainers.UnigramTrainer(unk_token="<unk>", **shared)
     tokenizer.train_from_iterator(english().splitlines(), trainer)
-    return tokenizer
+    return _with_short_scores(tokenizer) if kind == "t5" else tokenizer
+
+
+def _with_short_scores(tokenizer: Tokenizer) -> Tokenizer:
+    """A long score may be read from JSON with another last digit, and then another way to cut a text is the likeliest."""
+    document = json.loads(tokenizer.to_str())
+    document["model"]["vocab"] = [[token, round(score, 4)] for token, score in document["model"]["vocab"]]
+    return Tokenizer.from_str(json.dumps(document))
 
 
 def fields_of(kind: str) -> dict[str, Any]:

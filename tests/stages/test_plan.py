@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from llmrepair.pipeline.errors import RequestError
 from llmrepair.pipeline.graph import Graph
 from llmrepair.pipeline.keys import DigestCache
+from llmrepair.pipeline.stage import Stage
 from llmrepair.stages.conjecture.stage import Role
 from llmrepair.stages.controls.stage import ControlConfig
 from llmrepair.stages.plan import Plan, read_plan
@@ -261,11 +263,13 @@ OPTIONS = st.fixed_dictionaries({name: st.sampled_from(values) for name, values 
 
 def effective(options: dict[str, Any]) -> list[Any]:
     """The identity of every stage that the evaluation is made of."""
-    stage = evaluate_stage(options)
-    tuned = [stage.tuned, stage.tuned.compressed] if stage.tuned is not None else []
-    weights = [stage.compressed, *tuned[1:]]
-    every = [stage, *tuned, *weights, *(upstream for each in weights for upstream in each.inputs().values())]
-    return [(each.name, each.identity()) for each in every]
+
+    def below(stage: Stage) -> Iterator[Any]:
+        yield stage.name, stage.identity()
+        for upstream in stage.inputs().values():
+            yield from below(upstream)
+
+    return list(below(evaluate_stage(options)))
 
 
 def is_possible(options: dict[str, Any]) -> bool:

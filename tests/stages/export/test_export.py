@@ -169,7 +169,7 @@ def test_lora_is_that_of_the_store_also_where_it_is_merged(
     plain = model(input_ids=IDS).logits
     adapted = with_adapter(model, found[f"tune-lora {method}"].path / ADAPTER_FOLDER)(input_ids=IDS).logits
     assert (adapted - plain).abs().max() > 0.1
-    torch.testing.assert_close(logits[name], adapted, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(logits[name], adapted, atol=1e-4, rtol=0)
 
 
 def test_prompts_are_those_of_the_store(
