@@ -21,7 +21,6 @@ def flows_panel(flows: Mapping[str, Any], title: str) -> Drawing:
     marks = [
         text(x(0) - 6, 14, "kept → wrong", "end", "soft"),
         text(x(0) + 6, 14, "lost → right", kind="soft"),
-        line(x(0), 4, x(0), bottom),
     ]
     for number, (name, who) in enumerate(_WHO.items()):
         marks += _row(flows[name], who, x, _TOP + _ROW * number)
@@ -33,6 +32,7 @@ def _row(flow: Mapping[str, Any], who: str, x: Scale, y: float) -> Iterator[str]
     yield text(_LEFT, y + 12, f"{who}: {_words(flow)}")
     yield rectangle(x(-flow["broken"]), y + 18, x(0) - x(-flow["broken"]), _BAR, f"part {BROKEN}", _words(flow))
     yield rectangle(x(0), y + 18, x(flow["regained"]) - x(0), _BAR, f"part {REGAINED}", _words(flow))
+    yield line(x(0), y + 15, x(0), y + 21 + _BAR)
 
 
 def _words(flow: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from llmrepair.stages.conjecture.roles import DAMAGED
-from llmrepair.stages.drawing.html import cell, share_cell, table
+from llmrepair.stages.drawing.html import cell, grid, share_cell, table
 from llmrepair.stages.drawing.numbers import interval_text
 from llmrepair.stages.report.flows_figure import flows_panel
 
@@ -16,7 +16,7 @@ def evidence_card(task: Mapping[str, Any]) -> str:
     """Empty of a task that the first rule judged."""
     if (found := task.get("evidence")) is None:
         return ""
-    flows = str(flows_panel(found["flows"], task["title"])) if found["flows"] is not None else ""
+    flows = grid([flows_panel(found["flows"], task["title"])], "grid wide") if found["flows"] is not None else ""
     return "".join([_undone(found), flows, _path(task["verdict"]["path"])])
 
 
