@@ -26,23 +26,24 @@ _MOST_SECONDS = 900.0
 _MORE_KILLS = 100  # at most, should all that is wanted not have been seen by then
 SEED = 0
 _DAMAGE = "--method rtn --bits 3".split()
-_TUNING = "--tuning-samples 60 --budget 8192 --lengths 4 --limit 10".split()
+_TUNING = "--tuning-samples 60 --budget 8192 --lengths 4".split()
+_EVALUATION = [*_TUNING, "--limit", "10"]
 _STORIES = (
     f"--model {SHARED}/models/stories260k --tuning-data {SHARED}/text/books.txt --tasks arc_easy --tasks-data {SHARED}/tasks"
 ).split()
 _LONGER_CHAINS = {
     "every other repair": [
-        ["eval", *_DAMAGE, *_TUNING, "--recovery", "lora"],
-        ["eval", *_DAMAGE, *_TUNING, "--recovery", "ptune"],
+        ["eval", *_DAMAGE, *_EVALUATION, "--recovery", "lora"],
+        ["eval", *_DAMAGE, *_EVALUATION, "--recovery", "ptune"],
         ["eval", *_DAMAGE, "--recovery", "low-rank", "--limit", "10"],
-        ["regimes", *_DAMAGE],
+        ["regimes", *_DAMAGE, *_TUNING],
     ],
     "a control and a conjecture test": [
         ["eval", "--control", "erased", "--limit", "10"],
-        ["conjecture", *_DAMAGE, *_TUNING, "--seeds", "3", "--controls", ""],
+        ["conjecture", *_DAMAGE, *_EVALUATION, "--seeds", "3", "--controls", ""],
     ],
     "the dense model on real text": [
-        ["eval", "--method", "none", *_STORIES, *_TUNING, *"--recovery prompt --select best-validation".split()],
+        ["eval", "--method", "none", *_STORIES, *_EVALUATION, *"--recovery prompt --select best-validation".split()],
     ],
 }
 """What is killed beside the small chain; together they have every stage."""
