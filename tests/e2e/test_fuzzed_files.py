@@ -26,6 +26,7 @@ from tests.gguf_files import write_gguf
 SECONDS = 20.0
 ODD: tuple[Any, ...] = (None, True, -1, 0, 3, 10**30, 1e308, -1e-300, float("nan"), "", "x", "../x", "\0", [], {}, [[]], [None])
 EXAMPLES, STRESS_EXAMPLES = 15, 200
+Good = tuple[Path, Path]
 
 
 def spoilt(content: bytes, draw: random.Random) -> bytes:
@@ -230,20 +231,21 @@ KINDS = {
 
 
 @pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """A kind's folder with a good file, each made once."""
-    made: dict[str, Path] = {}
+def good(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Good]:
+    """A kind's folder and the good file in it, each made once."""
+    made: dict[str, Good] = {}
 
-    def find(name: str) -> Path:
+    def find(name: str) -> Good:
         if name not in made:
-            made[name] = KINDS[name].make(tmp_path_factory.mktemp(name))
+            folder = tmp_path_factory.mktemp(name)
+            made[name] = folder, KINDS[name].make(folder)
         return made[name]
 
     return find
 
 
-def fuzz(name: str, file: Path, place: Path, examples: int, capfd: pytest.CaptureFixture[str]) -> None:
-    numbers = count()
+def fuzz(name: str, good: Good, place: Path, examples: int, capfd: pytest.CaptureFixture[str]) -> None:
+    (root, file), numbers = good, count()
 
     @settings(
         max_examples=examples,
@@ -255,8 +257,8 @@ def fuzz(name: str, file: Path, place: Path, examples: int, capfd: pytest.Captur
     )
     @given(st.integers(0, 2**32))
     def holds(seed: int) -> None:
-        folder = shutil.copytree(_root(file), place / f"{name}-{next(numbers)}")  # a model is remembered by its place
-        spoilt_file = folder / file.relative_to(_root(file))
+        folder = shutil.copytree(root, place / f"{name}-{next(numbers)}")  # a model is remembered by its place
+        spoilt_file = folder / file.relative_to(root)
         spoilt_file.write_bytes(spoilt(file.read_bytes(), random.Random(seed)))
         before = finished(folder)
         capfd.readouterr()
@@ -272,18 +274,13 @@ def fuzz(name: str, file: Path, place: Path, examples: int, capfd: pytest.Captur
     holds()
 
 
-def _root(file: Path) -> Path:
-    """The folder that its kind was made in: the one below pytest's, or below that of a worker of xdist."""
-    return next(parent for parent in file.parents if parent.parent.name.startswith(("pytest-", "popen-")))
-
-
 def finished(folder: Path) -> list[Path]:
     return sorted(folder.glob("runs/[a-z]*/[0-9a-f]*"))
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_a_file_that_was_spoilt(
-    name: str, good: Callable[[str], Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    name: str, good: Callable[[str], Good], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     fuzz(name, good(name), tmp_path, EXAMPLES, capfd)
 
@@ -292,7 +289,7 @@ def test_a_file_that_was_spoilt(
 @pytest.mark.parametrize("name", KINDS)
 def test_a_file_that_was_spoilt_often(
     name: str,
-    good: Callable[[str], Path],
+    good: Callable[[str], Good],
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
     record_property: Callable[[str, object], None],
