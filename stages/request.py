@@ -123,7 +123,7 @@ def evaluate_stage(values: Values) -> Evaluate:
 def measuring_stage(repair: Repair, values: Values) -> Stage:
     assert repair.measuring is not None and repair.tuning is not None
     read = _read(values, measuring_panels(repair))
-    tuned = repair.tuning.stage()(read(repair.tuning.config()), _weights(read(CompressConfig), read(ControlConfig)))
+    tuned = _tuned(repair.tuning, read)
     return repair.measuring.stage()(read(repair.options()), tuned)
 
 
