@@ -25,6 +25,7 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,6 +36,8 @@ from llmrepair.pipeline.errors import Problem, RequestError, WorkError, disk_is_
 from llmrepair.pipeline.keys import DigestCache, file_digest
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from filelock import LeaseCompromise, SoftFileLease
 
 NAMED = "named"
@@ -154,7 +157,8 @@ class Store:
                 owner = lease.owner
                 on_wait(f"process {owner.pid} on {owner.hostname.partition('?')[0]}" if owner else "another process")
         try:
-            yield
+            with _interruptible(taken_over):
+                yield
         except KeyboardInterrupt:
             if not taken_over.is_set():
                 raise
@@ -291,6 +295,25 @@ class Store:
         to.parent.mkdir(exist_ok=True)
         path.rename(to)
         _fsync(path.parent)
+
+
+@contextlib.contextmanager
+def _interruptible(taken_over: threading.Event) -> Iterator[None]:
+    """Lets `interrupt_main` end this process where SIGINT is ignored, as it is in what a shell script starts with `&`."""
+    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    if not ignored or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if taken_over.is_set():
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def is_stage_name(name: str) -> bool:

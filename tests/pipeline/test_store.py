@@ -14,8 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from llmrepair.pipeline import store as store_module
 from llmrepair.pipeline.artifact import Artifact
-from llmrepair.pipeline.errors import RequestError
+from llmrepair.pipeline.errors import RequestError, WorkError
 from llmrepair.pipeline.runner import Runner
 from llmrepair.pipeline.store import Store
 from tests.pipeline.toy import toy
@@ -114,6 +115,24 @@ def test_the_lock_of_a_killed_process_is_taken_over_at_once(tmp_path: Path) -> N
     started = time.monotonic()
     with Store(tmp_path).lock("toy/abc", lambda owner: None):
         assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN], ids=["in a terminal", "in a script, with &"])
+def test_who_lost_the_lock_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, handler: signal.Handlers) -> None:
+    monkeypatch.setattr(store_module, "_LEASE_SECONDS", 0.3)
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        with (
+            pytest.raises(WorkError, match="taken over by another process"),
+            Store(tmp_path).lock("toy/abc", lambda owner: None),
+        ):
+            (tmp_path / ".locks" / "toy-abc").unlink()
+            with Store(tmp_path).lock_if_free("toy/abc") as free:
+                assert free
+                time.sleep(5)
+        assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_the_lock_needs_no_fcntl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from tests.stages.compress.test_memory import check_estimate, measured
 
 pytestmark = pytest.mark.stress
 VOCABULARY = 32_000
+_ROWS = ["--calibration", "lab", "--samples", 32, "--seq-len", 128]
 
 
 @pytest.fixture(scope="module")
@@ -29,5 +30,5 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("method", ["gptq", "wanda"])
 def test_the_estimate_is_within_a_quarter(llama: Path, tmp_path: Path, method: str, dtype: str) -> None:
-    options = ["--model", llama, "--method", method, "--dtype", dtype, "--samples", 32]
+    options = ["--model", llama, "--method", method, "--dtype", dtype, *_ROWS]
     check_estimate(*measured(tmp_path, *options), vocabulary=VOCABULARY)
