@@ -98,9 +98,14 @@ def routers_of(model: torch.nn.Module) -> set[str]:
     }
 
 
+def expert_tensors(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """The tensors of a matrix for each expert, by name."""
+    return {f"{n}.{name}": each for n, module in experts_of(model).items() for name, each in _tensors(module).items()}
+
+
 def expert_weights(model: torch.nn.Module) -> int:
     """How many weights there are in the matrices of experts."""
-    return sum(matrices.numel() for module in experts_of(model).values() for matrices in _tensors(module).values())
+    return sum(matrices.numel() for matrices in expert_tensors(model).values())
 
 
 def _tensors(module: torch.nn.Module) -> dict[str, torch.nn.Parameter]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -14,8 +16,16 @@ from llmrepair.models.gptq import import_gptqmodel, unpack_layers
 from llmrepair.models.postponed import postponed
 
 with postponed():
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
+    from transformers import (
+        AutoConfig,
+        AutoModelForCausalLM,
+        AutoTokenizer,
+        GenerationConfig,
+        PreTrainedModel,
+        PreTrainedTokenizerFast,
+    )
     from transformers.pytorch_utils import Conv1D
+    from transformers.utils.hub import cached_file
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -23,6 +33,7 @@ if TYPE_CHECKING:
 
 _SAMPLING = ("temperature", "top_p", "min_p", "top_h", "typical_p", "top_k", "epsilon_cutoff", "eta_cutoff")
 """Settings of generation that have an effect on sampling alone."""
+_KIND = re.compile(r'"model":\s*\{\s*"type":\s*"(\w+)"')
 _SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
@@ -115,7 +126,18 @@ def forget_quantisation(model: PreTrainedModel) -> None:
 
 
 def load_tokenizer(location: str, revision: str | None, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    return AutoTokenizer.from_pretrained(location, revision=revision, trust_remote_code=trust_remote_code)
+    """A model's tokenizer, of the kind that its tokenizer.json is of.
+
+    transformers takes that of Qwen2 for every model of that family: of words it made byte pairs without a merge.
+    """
+    options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    tokenizer = AutoTokenizer.from_pretrained(location, **options)
+    file = cached_file(location, "tokenizer.json", revision=revision, _raise_exceptions_for_missing_entries=False)
+    kind = _KIND.search(Path(file).read_text(encoding="utf-8")) if file else None
+    made = getattr(tokenizer, "backend_tokenizer", None)
+    if kind is None or made is None or type(made.model).__name__ == kind[1]:
+        return tokenizer
+    return PreTrainedTokenizerFast.from_pretrained(location, **options)
 
 
 @lru_cache(maxsize=8)

@@ -68,6 +68,11 @@ class Quantised:
         codes, scale, zero_point = (tensor.to(device) for tensor in (self.codes, self.scale, self.zero_point))
         return replace(self, codes=codes, scale=scale, zero_point=zero_point)
 
+    def split(self, parts: int) -> list[Quantised]:
+        """Its rows in parts of one size."""
+        chunks = zip(self.codes.chunk(parts), self.scale.chunk(parts), self.zero_point.chunk(parts), strict=True)
+        return [replace(self, codes=codes, scale=scale, zero_point=zero_point) for codes, scale, zero_point in chunks]
+
     def dequantise(self) -> torch.Tensor:
         """The weight [rows, columns], in the scale's dtype."""
         groups, dtype = self.scale.shape[1], self.scale.dtype

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,8 @@ from llmrepair.models.loading import compressible_layers, share_of_zeros
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+_PACKED = ".weight_packed"
 
 
 def tensor_bytes(files: Iterable[Path]) -> dict[str, int]:
@@ -45,13 +47,16 @@ def measure(files: list[Path], model: PreTrainedModel) -> dict[str, Any]:
         `size_bytes` of the weight files; `bits_per_weight` of the layers that compression touches as they are stored, scales
         and zero points counted; `sparsity`, the share of zeros among their weights; `compressed_weights`, how many there are.
     """
-    stored = _bytes_of_experts(files, expert_weights(model))
+    experts = expert_weights(model)
     with experts_as_layers(model):
         layers, zeros = compressible_layers(model), share_of_zeros(model)
     weights = sum(layer.weight.numel() for layer in layers.values())
     names = {_without_prefix(layer, model) for layer in layers}
     sizes = {_without_prefix(name, model): size for name, size in tensor_bytes(files).items()}
-    stored += sum(size for name, size in sizes.items() if name.rpartition(".")[0] in names and not name.endswith(".bias"))
+    stored = _bytes_of(names, sizes)
+    if experts:  # in files each family names them in its own way
+        packed = {name.removesuffix(_PACKED) for name in sizes if name.endswith(_PACKED)} - names
+        stored += _bytes_of(packed, sizes) if packed else _bytes_in_one_tensor(files, experts)
     return {
         "size_bytes": sum(path.stat().st_size for path in files),
         "bits_per_weight": round(8 * stored / weights, 4),
@@ -60,11 +65,12 @@ def measure(files: list[Path], model: PreTrainedModel) -> dict[str, Any]:
     }
 
 
-def _bytes_of_experts(files: list[Path], weights: int) -> int:
-    """No format packs them, and each family names them in its own way in files: their numbers are those of the largest
-    tensor there."""
-    if not weights:
-        return 0
+def _bytes_of(layers: Collection[str], sizes: Mapping[str, int]) -> int:
+    return sum(size for name, size in sizes.items() if name.rpartition(".")[0] in layers and not name.endswith(".bias"))
+
+
+def _bytes_in_one_tensor(files: list[Path], weights: int) -> int:
+    """As many numbers of the kind that the largest tensor there is made of."""
     largest = max(_entries(files).values(), key=_size)
     return weights * _size(largest) // math.prod(largest["shape"])
 

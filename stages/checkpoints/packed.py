@@ -12,6 +12,7 @@ from compressed_tensors.compressors.pack_quantized.helpers import pack_to_int32,
 from compressed_tensors.quantization import QuantizationArgs, QuantizationConfig, QuantizationScheme
 from safetensors.torch import load_file
 
+from llmrepair.models.expert_files import matrices_in_files, routers_in_files
 from llmrepair.models.weight_files import weight_files
 from llmrepair.stages.checkpoints.grid import Quantised, shared_group_size
 
@@ -23,14 +24,19 @@ def save_packed(model: PreTrainedModel, layers: dict[str, Quantised], folder: Pa
     """Saves a model with some of its linear layers as packed codes, and the rest as it is.
 
     Args:
-        layers: name of a module -> its weight as codes, with scales in the model's dtype.
+        layers: name of a module, or of a tensor of experts and an expert's number -> its weight as codes, with scales in the
+            model's dtype.
     """
-    state = model.state_dict()
+    state, in_files = model.state_dict(), matrices_in_files(model)
     for name, quantised in layers.items():
-        packed = pack(quantised.to(state.pop(f"{name}.weight").device))
-        state |= {f"{name}.{part}": tensor.cpu() for part, tensor in packed.items()}
+        owner, _, expert = name.rpartition(".")
+        parts = [part.replace("*", expert) for part in in_files.get(owner, [])] or [name]
+        state.pop(owner if owner in in_files else f"{name}.weight", None)  # all experts of a tensor are in `layers`
+        for part, rows in zip(parts, quantised.split(len(parts)), strict=True):
+            state |= {f"{part}.{key}": tensor.cpu() for key, tensor in pack(rows.to(model.device)).items()}
     linear = (name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear))
-    config = _quantization_config(layers.values(), [name for name in linear if name not in layers])
+    dense = [*(name for name in linear if name not in layers), *routers_in_files(model)]
+    config = _quantization_config(layers.values(), dense)
     model.config.quantization_config = config
     model.save_pretrained(folder, state_dict=state)
     del model.config.quantization_config

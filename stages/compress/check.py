@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from transformers.pytorch_utils import Conv1D
 
 from llmrepair.models.dry_run import NeedsNumbers, dry_run
+from llmrepair.models.expert_files import matrices_in_files
 from llmrepair.models.experts import experts_as_layers, experts_of
 from llmrepair.models.loading import compressible_layers, layer_shapes
+from llmrepair.models.packing_trial import packing_obstacle
 from llmrepair.pipeline.errors import Problem
 from llmrepair.pipeline.reading import reading
 from llmrepair.stages.checkpoints.gptq import format_problems, packages_problem, reading_problems
@@ -39,11 +41,11 @@ def problems_with_model(stage: Compress) -> list[Problem]:
         hint = "give the dense model with --model, or keep this one as it is with --method none"
         return [Problem(f"`{config.model}` is quantised already", hint, "model")]
     model = stage.architecture()
-    experts = {type(module).__name__ for module in experts_of(model).values()}
+    in_files = _expert_problems(stage, model) if experts_of(model) else _format_problems(stage, model)
     with experts_as_layers(model):
         problems = [
             *_family_problems(stage, model),
-            *(_expert_problems(stage, experts) if experts else _format_problems(stage, model)),
+            *in_files,
             *_shape_problems(stage, model),
             *_length_problems(stage, model.config),
             *_text_problems(stage),
@@ -66,7 +68,7 @@ def _problems_with_quantised(model: str, settings: dict[str, Any]) -> list[Probl
 
 def _family_problems(stage: Compress, model: PreTrainedModel) -> list[Problem]:
     """What this family cannot do, by name."""
-    config, name, problems = stage.config, type(model).__name__, []
+    config, problems = stage.config, []
     layers = compressible_layers(model).values()
     if layers and (left := _left_dense(model)) and max(left.values()) > _MOST_LEFT:
         kind = max(left, key=lambda name: left[name])
@@ -77,9 +79,6 @@ def _family_problems(stage: Compress, model: PreTrainedModel) -> list[Problem]:
     if not layers:
         hint = "give a model such as Llama, OPT or GPT-2, or --method none"
         problems.append(Problem(f"`{config.model}` has no linear layers that could be compressed", hint, "model"))
-    if config.identity().get("format") == "compressed-tensors" and any(isinstance(layer, Conv1D) for layer in layers):
-        message = f"the compressed-tensors format cannot hold the Conv1D layers of {name}"
-        problems.append(Problem(message, "give --format gptq, or --format dense", "format"))
     return problems + (stage.method.quantiser.problems(model) if stage.method.quantiser else [])
 
 
@@ -93,21 +92,35 @@ def _left_dense(model: PreTrainedModel) -> dict[str, float]:
     return {kind: count / numbers.total() for kind, count in numbers.items() if kind}
 
 
-def _expert_problems(stage: Compress, experts: Iterable[str]) -> list[Problem]:
-    """Experts are compressed as linear layers, and saved in the tensors that their family has for them."""
-    file_format = stage.config.identity().get("format", "dense")
-    if file_format == "dense":
-        return []
-    message = f"the {file_format} format cannot hold the experts of `{stage.config.model}` ({_listed(experts)})"
-    return [Problem(message, "give --format dense", "format")]
+def _expert_problems(stage: Compress, model: PreTrainedModel) -> list[Problem]:
+    """Experts are compressed as linear layers. Some families have tensors in their files that hold all experts' matrices."""
+    identity, kinds = stage.config.identity(), _listed(sorted({type(module).__name__ for module in experts_of(model).values()}))
+    file_format, hint = identity.get("format", "dense"), "give --format dense"
+    if file_format == "gptq" or (file_format != "dense" and not all(matrices_in_files(model).values())):
+        message = f"the {file_format} format cannot hold the experts of `{stage.config.model}` ({kinds})"
+        return [Problem(message, hint, "format")]
+    if file_format != "dense" and identity["asymmetric"]:
+        message = f"transformers reads no zero points of experts ({kinds}) in the {file_format} format"
+        return [Problem(message, f"leave out --asymmetric, or {hint}", "asymmetric")]
+    return [] if file_format == "dense" else _packing_problems(model)
 
 
 def _format_problems(stage: Compress, model: PreTrainedModel) -> list[Problem]:
     identity = stage.config.identity()
+    if identity.get("format") == "compressed-tensors":
+        return _packing_problems(model)
     if identity.get("format") != "gptq":
         return []
     packages = packages_problem()
     return format_problems(layer_shapes(model), identity["group_size"]) + ([packages] if packages else [])
+
+
+def _packing_problems(model: PreTrainedModel) -> list[Problem]:
+    if (what := packing_obstacle(model)) is None:
+        return []
+    others = any(isinstance(layer, Conv1D) for layer in compressible_layers(model).values())
+    hint = "give --format gptq, or --format dense" if others else "give --format dense"
+    return [Problem(f"the compressed-tensors format cannot hold {what}", hint, "format")]
 
 
 def _shape_problems(stage: Compress, model: PreTrainedModel) -> list[Problem]:

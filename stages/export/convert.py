@@ -34,6 +34,7 @@ def format_problem(parts: Parts, file_format: str, merge: bool) -> Problem | Non
 
 
 def _gptq_problem(parts: Parts) -> Problem | None:
+    from llmrepair.models.experts import experts_of
     from llmrepair.models.loading import layer_shapes, meta_model
     from llmrepair.stages.checkpoints.gptq import format_problems, packages_problem
 
@@ -41,6 +42,8 @@ def _gptq_problem(parts: Parts) -> Problem | None:
         return packages
     config = parts.compressed.key_document["config"]
     model = meta_model(str(parts.location), None, config["trust_remote_code"])
+    if experts_of(model):
+        return Problem(f"the gptq format cannot hold the experts of `{parts.compressed.name}`", "give --format dense")
     return next(iter(format_problems(layer_shapes(model), config["group_size"])), None)
 
 

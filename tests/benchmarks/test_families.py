@@ -15,12 +15,13 @@ A_FEW = [
     ("deepseek_v3", "gptq", "works"),
     ("falcon_h1", "prompt", "refused"),
     ("gpt_oss", "gptq", "works"),
+    ("granitemoe", "rtn", "refused"),
     ("lfm2", "gptq", "works"),
     ("llama4_text", "lora", "works"),
     ("mamba", "lora", "works"),
     ("mixtral", "prompt", "works"),
     ("qwen2_moe", "lora", "works"),
-    ("qwen3_moe", "rtn", "refused"),
+    ("qwen3_moe", "rtn", "works"),
     ("stablelm", "idp", "refused"),
 ]
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from llmrepair.models.loading import compressible_layers, load_model
+from llmrepair.lab.tokenizer import make_tokenizer
+from llmrepair.models.loading import compressible_layers, load_model, load_tokenizer
 from llmrepair.stages.checkpoints.grid import Grid, round_to_nearest
 from llmrepair.stages.checkpoints.packed import save_packed
 from tests.conftest import tiny_model
@@ -63,3 +64,11 @@ def test_all_of_an_unpacked_model_goes_to_the_device_that_is_asked_for(tmp_path:
     assert {type(module._parameters) for module in loaded.modules()} == {dict}
     if device == "cpu":
         assert all(torch.equal(loaded.get_submodule(name).weight, layer.dequantise()) for name, layer in layers.items())
+
+
+def test_a_tokenizer_is_what_its_file_says(tmp_path: Path) -> None:
+    """Transformers makes byte pairs of whatever stands beside a Qwen2."""
+    tiny_model("qwen2").save_pretrained(tmp_path)
+    make_tokenizer(64).save_pretrained(tmp_path)
+    text = "Thoma works in Ghent."
+    assert load_tokenizer(str(tmp_path), None)(text)["input_ids"] == make_tokenizer(64)(text)["input_ids"]

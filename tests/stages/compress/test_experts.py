@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from llmrepair.models.experts import experts_as_layers, experts_of
 from llmrepair.models.loading import compressible_layers
 from llmrepair.pipeline.errors import WorkError
+from llmrepair.stages.checkpoints.packed import read_packed
 from llmrepair.stages.compress.calibration import Inputs, calibrate
 from llmrepair.stages.compress.experts import experts_followed
 from llmrepair.stages.compress.methods import METHODS
@@ -73,7 +75,7 @@ def test_experts_that_cannot_be_followed_are_refused() -> None:
 
 
 def test_experts_that_saw_few_tokens_are_named(llmrepair: CommandLine, tmp_path: Path) -> None:
-    folder = tiny_folder(tmp_path / "model", "qwen3_moe")
+    folder = tiny_folder(tmp_path / "model", "granitemoe")
     options = ["--model", folder, "--runs", tmp_path / "runs", "--samples", 2, "--seq-len", 16, "--json"]
     refused = llmrepair("compress", *options)
     assert refused.code == 2
@@ -87,7 +89,7 @@ def test_experts_that_saw_few_tokens_are_named(llmrepair: CommandLine, tmp_path:
     assert "have more columns than the calibration text has tokens" in answer.err
     assert answer.json["metrics"]["bits_per_weight"] == 32.0
     assert answer.json["metrics"]["compressed_weights"] == sum(
-        layer.weight.numel() for layer in _all_layers("qwen3_moe").values()
+        layer.weight.numel() for layer in _all_layers("granitemoe").values()
     )
 
 
@@ -95,3 +97,35 @@ def _all_layers(family: str) -> dict[str, torch.nn.Linear]:
     model = tiny_model(family, 96)
     with experts_as_layers(model):
         return compressible_layers(model)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("family", ["mixtral", "qwen3_moe"])
+def test_packed_experts_are_read_back_by_transformers(llmrepair: CommandLine, tmp_path: Path, family: str) -> None:
+    """Under the names that vLLM reads too: each expert's matrices are linear layers, and the router is none to quantise."""
+    folder = tiny_folder(tmp_path / "model", family)
+    options = ["--runs", tmp_path / "runs", "--samples", 2, "--seq-len", 16, "--bits", 4, "--group-size", 32, "--json"]
+    done = llmrepair("compress", "--model", folder, *options)
+    assert done.code == 0, done.err
+    checkpoint, measures = Path(done.json["path"]) / "checkpoint", done.json["metrics"]
+    shapes = 8 * 16 * len(read_packed(checkpoint)) / measures["compressed_weights"]
+    assert measures["bits_per_weight"] == pytest.approx(4 + 32 / 32 + shapes, abs=0.01)  # codes, scales, shapes
+    assert measures["reload_difference"] < 1e-4
+    model, codes = AutoModelForCausalLM.from_pretrained(checkpoint), read_packed(checkpoint)
+    experts = model.model.layers[1].mlp.experts
+    inside, *parts = {"mixtral": ("block_sparse_moe", "w1", "w3", "w2")}.get(
+        family, ("mlp", "gate_proj", "up_proj", "down_proj")
+    )
+    for expert in range(4):
+        gate, up, down = (codes[f"model.layers.1.{inside}.experts.{expert}.{part}"].dequantise() for part in parts)
+        assert torch.equal(experts.gate_up_proj[expert], torch.cat([gate, up]))
+        assert torch.equal(experts.down_proj[expert], down)
+    ignored = model.config.quantization_config.quantization_config.ignore
+    assert {"lm_head", f"model.layers.1.{inside}.gate"} <= set(ignored)
+    refused = llmrepair(
+        "export", done.json["path"].split("/")[-1], "--runs", tmp_path / "runs", "--to", tmp_path / "x", "--format", "gptq"
+    )
+    assert refused.code == 2
+    assert "the gptq format cannot hold the experts" in refused.err
+    asymmetric = llmrepair("compress", "--model", folder, *options, "--asymmetric")
+    assert asymmetric.code == 2
+    assert "transformers reads no zero points of experts" in asymmetric.err
