@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from llmrepair.models.prompt_cache import build_prompt_cache, forward_with_prompt
-from llmrepair.models.training import LogitsOf, predicting
+from llmrepair.models.training import LogitsOf, of_next_tokens, predicting
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -23,6 +23,7 @@ def prompt_logits(model: PreTrainedModel, prompt: torch.Tensor, start: int) -> L
     def logits_of(rows: torch.Tensor) -> torch.Tensor:
         cache = build_prompt_cache(model, [prompt.to(model.dtype)], start)
         choice = torch.zeros(len(rows), dtype=torch.long, device=rows.device)
-        return forward_with_prompt(model, cache, choice, rows, torch.ones_like(rows), logits_to_keep=predicting(rows))
+        logits = forward_with_prompt(model, cache, choice, rows, torch.ones_like(rows), logits_to_keep=predicting(rows))
+        return of_next_tokens(logits, rows)
 
     return logits_of

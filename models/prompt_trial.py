@@ -1,4 +1,4 @@
-"""Whether prompts can stand in front of a model's inputs, tried out on its shapes: no weights are needed."""
+"""Whether prompts can stand in front of a model: tried out on its shapes, and on its weights where code looks at them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from transformers.cache_utils import LinearAttentionCacheLayerMixin
 
 from llmrepair.models.dry_run import attending, showing_experts_all
+from llmrepair.models.embedded import embedded
 from llmrepair.models.experts import experts_as_layers
 from llmrepair.models.prompt_cache import PromptCache, build_prompt_cache, forward_with_prompt
 from llmrepair.models.routing import Router
@@ -16,14 +17,14 @@ from llmrepair.models.routing import Router
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_TOKENS = 4
+_ROWS, _TOKENS, _LENGTH = 3, 5, 4  # each another, so that no shape fits by chance
 _FAILURES = (AttributeError, AssertionError, IndexError, NotImplementedError, RuntimeError, TypeError, ValueError)
 _NO_NUMBERS = "meta"
 """What torch speaks of where code looks at numbers, so that the trial tells nothing."""
 
 
 def prompt_obstacle(model: PreTrainedModel) -> str | None:
-    """What keeps a cached prompt from standing in front of a model on the meta device; None if nothing does."""
+    """What keeps a cached prompt from standing in front of a model; None if nothing does. Shapes alone may not tell."""
     return _obstacle(model, lambda: _behind_prompt(model))
 
 
@@ -49,8 +50,10 @@ def _behind_prompt(model: PreTrainedModel) -> str | None:
         return "it has layers that keep more than keys and values of what came before, or none" + (
             f" ({without[0]})" if without else ""
         )
-    ids = torch.zeros(1, _TOKENS, dtype=torch.long, device="meta")
-    forward_with_prompt(model, _pool(model), torch.zeros(1, dtype=torch.long), ids, torch.ones_like(ids))
+    ids = _ids(model)
+    forward_with_prompt(model, _pool(model), torch.zeros(_ROWS, dtype=torch.long), ids, torch.ones_like(ids))
+    if model.device.type != _NO_NUMBERS:
+        embedded(model, ids[0])
     return None
 
 
@@ -59,9 +62,13 @@ def _is_of_attention(layer: object) -> bool:
 
 
 def _vote(model: PreTrainedModel) -> str | None:
-    ids = torch.zeros(1, _TOKENS, dtype=torch.long, device="meta")
+    ids = _ids(model)
     votes = Router(model, _pool(model)).votes(ids, torch.ones_like(ids))
-    return None if votes.shape == (1, 2) else "its first layer has no attention that transformers lets others replace"
+    return None if votes.shape == (_ROWS, 2) else "its first layer has no attention that transformers lets others replace"
+
+
+def _ids(model: PreTrainedModel) -> torch.Tensor:
+    return torch.zeros(_ROWS, _TOKENS, dtype=torch.long, device=model.device)
 
 
 def _pool(model: PreTrainedModel) -> PromptCache:
@@ -70,4 +77,4 @@ def _pool(model: PreTrainedModel) -> PromptCache:
 
 def _prompt(model: PreTrainedModel) -> torch.Tensor:
     embeddings: Any = model.get_input_embeddings()
-    return torch.zeros(_TOKENS, embeddings.weight.shape[-1], dtype=model.dtype, device="meta")
+    return torch.ones(_LENGTH, embeddings.weight.shape[-1], dtype=model.dtype, device=model.device)

@@ -14,7 +14,7 @@ from peft import PeftConfig, PeftModel, PeftType, PrefixTuningConfig, PromptEnco
 from safetensors.torch import load_file
 
 from llmrepair.models.prompt_cache import PromptCache, build_prompt_cache
-from llmrepair.models.training import LogitsOf, predicting
+from llmrepair.models.training import LogitsOf, of_next_tokens, predicting
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -37,7 +37,7 @@ def ptune_logits(adapted: PeftModel) -> LogitsOf:
 
     def logits_of(rows: torch.Tensor) -> torch.Tensor:
         keep = predicting(rows, offset)
-        return adapted(input_ids=rows, attention_mask=torch.ones_like(rows), logits_to_keep=keep).logits
+        return of_next_tokens(adapted(input_ids=rows, attention_mask=torch.ones_like(rows), logits_to_keep=keep).logits, rows)
 
     return logits_of
 

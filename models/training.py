@@ -404,7 +404,13 @@ def mean_loss(loss_sum: LossSum, rows: torch.Tensor, micro_batch: int) -> float:
 
 def plain_logits(model: torch.nn.Module) -> LogitsOf:
     """Logits of rows with nothing in front of them."""
-    return lambda rows: model(input_ids=rows, use_cache=False, logits_to_keep=predicting(rows)).logits
+    return lambda rows: of_next_tokens(model(input_ids=rows, use_cache=False, logits_to_keep=predicting(rows)).logits, rows)
+
+
+def of_next_tokens(logits: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Logits [N, L - 1, V] at what `predicting` names, which some families (Whisper) do not know how to keep to."""
+    count = rows.shape[1]
+    return logits if logits.shape[1] == count - 1 else logits[:, -count:-1]
 
 
 def predicting(rows: torch.Tensor, offset: int = 0) -> torch.Tensor:

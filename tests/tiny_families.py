@@ -66,6 +66,17 @@ _OF_FAMILIES: dict[str, dict[str, Any]] = {
         name: {"layer_types": ["linear_attention", "full_attention"]}
         for name in "qwen3_5 qwen3_5_moe qwen3_5_moe_text qwen3_5_text qwen3_next".split()
     },
+    **{
+        name: {
+            "layer_types": ["linear_attention", "qwen_sparse_attention"],
+            "indexer_n_heads": 2,
+            "indexer_kv_heads": 1,
+            "indexer_head_dim": 16,
+            "indexer_budget": 32,
+            "indexer_compress_ratio": 8,
+        }
+        for name in ("qwen4_exp", "qwen4_exp_text")
+    },
 }
 """What the sizes above do not make of a family."""
 

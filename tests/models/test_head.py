@@ -9,6 +9,7 @@ from llmrepair.models.head import loss_in_parts
 from llmrepair.models.prompt_training import prompt_logits
 from llmrepair.models.soft_prompt import vocabulary_prompt
 from llmrepair.models.training import LossSum, distillation_loss, next_token_loss, plain_logits, predicting
+from tests.tiny_families import tiny_model as tiny_model_of
 
 ROWS = torch.arange(3, 63).reshape(5, 12)
 
@@ -64,3 +65,9 @@ def test_a_model_has_its_head_back_afterwards(model: PreTrainedModel) -> None:
     loss_in_parts(model, plain_logits(model), next_token_loss)(ROWS)
     assert torch.equal(model(ROWS).logits, before)
     assert "forward" not in vars(module)
+
+
+def test_a_family_that_gives_all_logits_is_cut_to_those_of_next_tokens() -> None:
+    model = tiny_model_of("whisper", 96)
+    logits = plain_logits(model)(ROWS[:, :7])
+    assert torch.equal(logits, model(input_ids=ROWS[:, :7], use_cache=False).logits[:, :6])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from llmrepair.models.prompt_trial import prompt_obstacle, vote_obstacle
-from tests.tiny_families import tiny_config
+from tests.conftest import CommandLine
+from tests.tiny_families import ASKED, tiny_config, tiny_folder, tiny_model
 
 
 def obstacles(family: str) -> tuple[str | None, str | None]:
@@ -34,3 +37,27 @@ def test_attention_that_cannot_be_replaced_is_told(family: str) -> None:
     of_prompts, of_votes = obstacles(family)
     assert of_prompts is None
     assert of_votes is not None
+
+
+@pytest.mark.parametrize(
+    ("family", "of_prompts", "of_votes"),
+    [
+        ("llama", None, None),
+        ("gemma4_text", "you tried to call `forward` from `inputs_embeds` without", None),
+        ("roberta", "makes something else of tokens than of their embeddings", None),
+        ("jetmoe", None, "Sizes of tensors must match"),
+    ],
+)
+def test_numbers_tell_what_shapes_alone_do_not(family: str, of_prompts: str | None, of_votes: str | None) -> None:
+    assert obstacles(family) == (None, None)
+    model = tiny_model(family, 96)
+    for found, wanted in ((prompt_obstacle(model), of_prompts), (vote_obstacle(model), of_votes)):
+        assert found is None if wanted is None else wanted in str(found)
+
+
+def test_what_numbers_tell_is_told_in_a_sentence(llmrepair: CommandLine, tmp_path: Path) -> None:
+    folder = tiny_folder(tmp_path / "model", "roberta")
+    answer = llmrepair("eval", "--model", folder, "--runs", tmp_path / "runs", *ASKED["prompt"].split())
+    assert answer.code == 2
+    assert "no prompt can be cached in front of `RobertaForCausalLM`: this family makes something else" in answer.err
+    assert not list((tmp_path / "runs").glob("tune-prompts/*"))

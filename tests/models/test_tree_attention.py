@@ -13,6 +13,7 @@ from llmrepair.models.prompt_cache import build_prompt_cache
 from llmrepair.models.tree_attention import attention_window, logits_of_trees, takes_trees
 from llmrepair.models.trees import Text, Tree, grow_trees, side_by_side
 from tests.conftest import FAMILIES, tiny_model
+from tests.tiny_families import tiny_model as tiny_model_of
 
 SIZES: dict[str, Any] = {
     "vocab_size": 96,
@@ -99,3 +100,8 @@ def test_families_that_do_not(family: str, sizes: dict[str, Any]) -> None:
 def test_the_shortest_window_counts() -> None:
     assert attention_window(random_model("Mistral", **LLAMA_LIKE, sliding_window=7)) == 7
     assert attention_window(random_model("Llama", **LLAMA_LIKE)) is None
+
+
+@pytest.mark.parametrize("family", ["openai-gpt", "xlm"])
+def test_a_family_that_refuses_the_mask_takes_no_trees(family: str) -> None:
+    assert not takes_trees(tiny_model_of(family, 96))

@@ -8,13 +8,16 @@ from llmrepair.models.routing import Router, see_pool_by_token, voting_layers
 from llmrepair.models.selection import RoutedSelector, TokenSelector
 from llmrepair.models.votes import Votes, load_votes
 from llmrepair.stages.repairs.placed import Placed, Placing
+from llmrepair.stages.repairs.pool.obstacles import refuse_votes
 from llmrepair.stages.repairs.pool.place import cached_pool
 
 _ROUTED_AT_ONCE = {"cpu": 32, "cuda": 128}  # a GPU would be done with fewer before the next are there
 
 
 def place(placing: Placing) -> Placed:
-    model, options, pool = placing.model, placing.options, cached_pool(placing)
+    model, options = placing.model, placing.options
+    refuse_votes(model)
+    pool = cached_pool(placing)
     votes = load_votes(placing.measured) if options.is_measured and placing.measured is not None else None
     layers = _layers(options, votes, model.config.num_hidden_layers)
     scales = votes.scales(options.idp_calibrate) if votes is not None else {}
