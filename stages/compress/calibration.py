@@ -8,7 +8,7 @@ projection behind the attention is compressed for what the compressed queries, k
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -26,9 +26,10 @@ from torch.fx import _symbolic_trace
 from torch.utils._pytree import tree_leaves
 
 from llmrepair.models.dry_run import NO_ATTENTION
+from llmrepair.models.experts import tensors_of_layers
 from llmrepair.models.loading import weight_matrix
 from llmrepair.models.second_moment import Inputs
-from llmrepair.stages.compress.rows import are_few, kept_numbers
+from llmrepair.stages.compress.rows import are_few, hessians_at_once, kept_numbers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -109,9 +110,9 @@ class _Stop(BaseException):
 class _Part:
     """A part of a model, and what the parts before it pass on to it and to later ones.
 
-    Groups of layers are shown their inputs one after the other, each in passes that begin where the part does. Where memory
-    allows, compressed layers give their outputs at once and keep them, and attention is left out where these are all that it
-    would lead to: so each is computed once.
+    Groups of layers are shown their inputs one after the other, each in passes that begin where the part does; experts share
+    passes. Where memory allows, compressed layers give their outputs at once and keep them, and attention is left out where
+    these are all that it would lead to: so each is computed once.
     """
 
     def __init__(self, model: PreTrainedModel, part: Subgraph, held: IntermediatesCache, tokens: int):
@@ -127,13 +128,16 @@ class _Part:
         if passes_on and as_it_was:
             self._pass_on(is_through=False)
         with ExitStack() as stack:
-            for group in groups:
-                each = self._each(partial(self._shown, group[0]))
-                seen = list(each) if keeps else each
-                visit([names[layer] for layer in group], _summed(group[0], seen))
-                for layer in group if keeps else ():
-                    self._outputs_of[layer] = [None if inputs is None else layer(inputs) for inputs in seen]
-                    stack.enter_context(patch_attr(layer, "forward", partial(self._kept, layer)))
+            for wave in self._waves(groups, names):
+                firsts = [group[0] for group in wave]
+                each = self._each(partial(self._shown, firsts))
+                shown = list(each) if keeps else each
+                for place, (group, inputs) in enumerate(zip(wave, _summed(firsts, shown), strict=True)):
+                    visit([names[layer] for layer in group], inputs)
+                    for layer in group if keeps else ():
+                        seen = [given[place] for given in shown]
+                        self._outputs_of[layer] = [None if inputs is None else layer(inputs) for inputs in seen]
+                        stack.enter_context(patch_attr(layer, "forward", partial(self._kept, layer)))
             if passes_on and not as_it_was:
                 self._pass_on(is_through=True)
         if passes_on and as_it_was:
@@ -164,17 +168,31 @@ class _Part:
         called = Counter(layer for group in groups for layer in group)
         return groups + [[layer] for layer in layers if layer not in called], all(called[layer] <= 1 for layer in layers)
 
-    def _shown(self, layer: torch.nn.Module, batch: int) -> torch.Tensor | None:
-        """What a layer is called with; None if it is not."""
-        seen: list[torch.Tensor] = []
+    def _waves(
+        self, groups: Sequence[list[torch.nn.Module]], names: Mapping[torch.nn.Module, str]
+    ) -> Iterator[list[list[torch.nn.Module]]]:
+        """Groups that are shown their inputs in the same passes, for none sees what another puts out: those of experts whose
+        matrices are in one tensor, as many as there is room for Hessians."""
+        tensors, waves = tensors_of_layers(self._model), defaultdict(list)
+        for group in groups:
+            name = names[group[0]]
+            waves[tensors.get(name, name)].append(group)
+        for wave in waves.values():
+            at_once = hessians_at_once(weight_matrix(wave[0][0]).shape[1])
+            yield from (wave[start : start + at_once] for start in range(0, len(wave), at_once))
+
+    def _shown(self, layers: Sequence[torch.nn.Module], batch: int) -> list[torch.Tensor | None]:
+        """What each layer is called with; None if it is not."""
+        seen: dict[torch.nn.Module, torch.Tensor] = {}
 
         def see(layer: torch.nn.Module, arguments: Sequence[torch.Tensor]) -> None:
-            seen.append(arguments[0])
-            raise _Stop
+            seen.setdefault(layer, arguments[0])
+            if len(seen) == len(layers):
+                raise _Stop
 
-        with _hooks([layer], see), suppress(_Stop):
+        with _hooks(layers, see), suppress(_Stop):
             self._outputs(batch)
-        return seen[0] if seen else None
+        return [seen.get(layer) for layer in layers]
 
     def _kept(self, layer: torch.nn.Module, inputs: torch.Tensor) -> torch.Tensor | None:
         """A compressed layer's outputs."""
@@ -209,12 +227,13 @@ class _Part:
         return self._part.forward(self._model, **self._held.fetch(batch, list(self._part.input_names)))
 
 
-def _summed(layer: torch.nn.Module, seen: Iterable[torch.Tensor | None]) -> Inputs:
-    weight = weight_matrix(layer)
-    inputs = Inputs(weight.shape[1], weight.device)
-    for each in seen:
-        if each is not None:
-            inputs.add(each)
+def _summed(layers: Sequence[torch.nn.Module], shown: Iterable[Sequence[torch.Tensor | None]]) -> list[Inputs]:
+    weights = [weight_matrix(layer) for layer in layers]
+    inputs = [Inputs(weight.shape[1], weight.device) for weight in weights]
+    for given in shown:
+        for own, seen in zip(inputs, given, strict=True):
+            if seen is not None:
+                own.add(seen)
     return inputs
 
 

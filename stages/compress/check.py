@@ -125,6 +125,9 @@ def _packing_problems(model: PreTrainedModel) -> list[Problem]:
 
 def _shape_problems(stage: Compress, model: PreTrainedModel) -> list[Problem]:
     problems = []
+    if stage.config.asymmetric and stage.config.signed_scale:
+        message = "a range that is fitted on either side of zero needs no signed scale"
+        problems.append(Problem(message, "leave out --asymmetric, or --signed-scale", "signed_scale"))
     columns = sorted({columns for _, columns in layer_shapes(model).values()})
     identity = stage.config.identity()
     group_size, pattern = identity.get("group_size", -1), identity.get("pattern", "unstructured")

@@ -31,6 +31,11 @@ class CompressConfig(ModelConfig):
         "all rows",
     )
     asymmetric: bool = Field(False, description="fit each group's zero point too, instead of a range around zero")
+    signed_scale: bool = Field(
+        False,
+        description="the weight of a group furthest from zero becomes the last value of its range, with a negative scale where "
+        "it is positive, as llama.cpp has it",
+    )
     column_order: Literal["activation", "left-to-right"] = Field(
         "activation", description="in which gptq and wanda+gptq round columns; activation: those with the largest inputs first"
     )
@@ -77,7 +82,7 @@ class CompressConfig(ModelConfig):
         method = METHODS[self.method]
         names: set[str] = set()
         if method.quantiser is None:
-            names |= {"bits", "group_size", "asymmetric", "format"}
+            names |= {"bits", "group_size", "asymmetric", "signed_scale", "format"}
         if not method.orders_columns:
             names |= {"column_order"}
         if not method.compensates:
@@ -89,7 +94,11 @@ class CompressConfig(ModelConfig):
         return frozenset(names)
 
     def at_default(self) -> frozenset[str]:
-        return frozenset(name for name in ("propagate", "bos") if getattr(self, name) == type(self).model_fields[name].default)
+        return frozenset(
+            name
+            for name in ("propagate", "bos", "signed_scale")
+            if getattr(self, name) == type(self).model_fields[name].default
+        )
 
 
 def method_label(identity: dict[str, Any]) -> str:
@@ -104,6 +113,7 @@ def method_label(identity: dict[str, Any]) -> str:
         )
     if method.quantiser:
         words.append(f"{identity['bits']} bits" + (" asymmetric" if identity["asymmetric"] else ""))
+        words[-1] += " signed" if identity.get("signed_scale") else ""
         words[-1] += "" if identity["group_size"] == -1 else f", group {identity['group_size']}"
         words[-1] += ", left to right" if identity.get("column_order") == "left-to-right" else ""
     words[-1] += ", dense inputs" if identity.get("propagate") == "dense" else ""

@@ -5,6 +5,7 @@ Sizes of tensors follow from shapes; what the libraries take is read off this pr
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from llmrepair.models.dry_run import DryRun, blocks_of, dry_run
-from llmrepair.models.experts import experts_as_layers
+from llmrepair.models.experts import experts_as_layers, tensors_of_layers
 from llmrepair.models.loading import layer_shapes, meta_model, pick_device
 from llmrepair.pipeline.machine import private_memory, resident_memory
 from llmrepair.pipeline.stage import Needs, Runtime
 from llmrepair.stages.checkpoints.formats import COMPARED_ROWS, COMPARED_TOKENS
-from llmrepair.stages.compress.rows import are_few, holding_device, kept_numbers, rows_at_once
+from llmrepair.stages.compress.rows import are_few, hessians_at_once, holding_device, kept_numbers, rows_at_once
 from llmrepair.stages.sources.models import weights_on_disk
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def estimate(source: ModelSource, config: CompressConfig, method: Method, runtim
     model = meta_model(source.location, source.revision, config.trust_remote_code)
     with experts_as_layers(model):
         layers = {name: Layer(*shape) for name, shape in layer_shapes(model).items()}
+        experts = Counter(tensors_of_layers(model).values())
     weights, on_disk = weights_in_memory(source, config), weights_on_disk(source)
     # Weights in the dtype of their file are the file's own pages, others are copies of them.
     same_dtype = abs(on_disk - weights) < _SAME * weights
@@ -115,7 +117,7 @@ def estimate(source: ModelSource, config: CompressConfig, method: Method, runtim
         "codes": _codes(layers.values(), method),
         "activations": passed_on,
     }
-    computing = dict(_computing(run, layers, config, method))
+    computing = dict(_computing(run, layers, experts, config, method))
     host = {"loading": loading, "calibrating": own}
     on_device: dict[str, Parts] = {}
     if device.type == "cuda":
@@ -150,13 +152,23 @@ def _dry_run(
     return dry_run(model.to(getattr(torch, dtype)), rows, tokens, is_fused)
 
 
-def _computing(run: DryRun, layers: Mapping[str, Layer], config: CompressConfig, method: Method) -> Iterator[tuple[str, Parts]]:
-    """What a block's calibration and its layers' compression take where they are computed, besides the weights."""
+def _computing(
+    run: DryRun, layers: Mapping[str, Layer], experts: Mapping[str, int], config: CompressConfig, method: Method
+) -> Iterator[tuple[str, Parts]]:
+    """What a block's calibration and its layers' compression take where they are computed, besides the weights.
+
+    Args:
+        experts: name of a tensor -> experts whose matrices are in it.
+    """
     groups = [[layers[name] for name in group] for block in run.groups for group in block]
-    # Layers see float copies of their inputs; one group's Hessian is there at a time.
+    # Layers see float copies of their inputs; one group's Hessian is there at a time, or those of some experts.
     widest = max(group[0].columns for group in groups)
     copies = 0 if _itemsize(config) == _FLOAT else run.tokens * widest * _FLOAT
-    yield "calibrating", {"working": run.working + copies, "Hessian": _hessian(widest)}
+    hessians = (
+        min(experts.get(name.rpartition(".")[0], 1), hessians_at_once(layer.columns)) * _hessian(layer.columns)
+        for name, layer in layers.items()
+    )
+    yield "calibrating", {"working": run.working + copies, "Hessian": max(hessians)}
     solving = ({"Hessian": _hessian(group[0].columns), "solving": _solving(group, config, method)} for group in groups)
     yield "solving", max(solving, key=lambda parts: sum(parts.values()))
 

@@ -17,11 +17,19 @@ if TYPE_CHECKING:
 TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 16384}
 """Where no --batch-size is given, by the device."""
 
+HESSIAN_BYTES = 2**29
+"""Of the layers that see their inputs in the same passes, which experts do. One layer's may be more."""
+
 
 def rows_at_once(config: CompressConfig, runtime: Runtime) -> int:
     """Rows of calibration text that pass a block together."""
     tokens = TOKENS_AT_ONCE.get(pick_device(runtime.device).type, TOKENS_AT_ONCE["cpu"])
     return min(config.samples, runtime.sequences or max(1, tokens // config.seq_len))
+
+
+def hessians_at_once(columns: int) -> int:
+    """How many Hessians of layers with so many columns are summed in the same passes."""
+    return max(1, HESSIAN_BYTES // (torch.float32.itemsize * columns**2))
 
 
 def holding_device(weights: int, device: torch.device) -> torch.device:

@@ -140,7 +140,7 @@ def recipe_of(config: CompressConfig, method: Method) -> LayerRecipe:
 
 def grid_of(config: CompressConfig) -> Grid:
     scales = torch.float16 if config.format == "gptq" else getattr(torch, config.dtype)  # the GPTQ format knows no other
-    return Grid(config.bits, config.group_size, not config.asymmetric, scales)
+    return Grid(config.bits, config.group_size, not config.asymmetric, scales, config.signed_scale)
 
 
 def _files_of(source: ModelSource) -> list[Path]:

@@ -210,6 +210,7 @@ CHOICES: dict[str, list[Any]] = {
     "sparsity": [0.5, 0.6],
     "pattern": ["unstructured", "2:4"],
     "asymmetric": [False, True],
+    "signed_scale": [False, True],
     "damping": [0.01, 0.05],
     "column_order": ["activation", "left-to-right"],
     "propagate": ["compressed", "dense"],

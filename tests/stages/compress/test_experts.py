@@ -15,6 +15,7 @@ from llmrepair.stages.checkpoints.packed import read_packed
 from llmrepair.stages.compress.calibration import Inputs, calibrate
 from llmrepair.stages.compress.experts import experts_followed
 from llmrepair.stages.compress.methods import METHODS
+from llmrepair.stages.compress.rows import HESSIAN_BYTES
 from tests.conftest import CommandLine
 from tests.stages.compress.test_families import small
 from tests.tiny_families import tiny_folder, tiny_model
@@ -46,6 +47,22 @@ def test_an_expert_is_shown_the_tokens_that_the_router_sends_to_it(family: str) 
             inputs = seen[f"{name}.gate_up_proj.{expert}"]
             assert inputs.tokens == seen[f"{name}.down_proj.{expert}"].tokens == len(mine) > 0
             assert torch.allclose(inputs.hessian.double(), mine.T @ mine / len(mine), atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["mixtral", "gpt_oss"])
+def test_experts_that_share_passes_are_compressed_as_each_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str
+) -> None:
+    weights = []
+    for bytes_at_once in (HESSIAN_BYTES, 2 * 4 * 64**2, 1):  # of all, of two that see hidden states, of one
+        monkeypatch.setattr("llmrepair.stages.compress.rows.HESSIAN_BYTES", bytes_at_once)
+        model = tiny_model(family, 96)
+        with experts_followed(model, ROWS):
+            compressed = small(tmp_path, ROWS, model, method="gptq", bits=2)
+        weights.append(model.state_dict())
+    assert len(compressed.told) == 2 * (4 + 2 * 4)
+    for others in weights[1:]:
+        assert all(torch.equal(tensor, others[name]) for name, tensor in weights[0].items())
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name not in ("none", "awq")])
