@@ -60,6 +60,7 @@ COMMANDS = {
     "evaluate": _stage("evaluate", _EVAL_HELP, hidden=True),
     "conjecture": Entry("conjecture", "conjecture", "Test whether what compression took was forgotten, or only displaced."),
     **{diagnostic.name: _stage(diagnostic.name, diagnostic.help) for diagnostic in DIAGNOSTICS.values()},
+    "ask": Entry("ask", "ask", "Ask a compressed or repaired model a question, and see how sure it is of each token."),
     "report": Entry("report", "report", "Print a table of all finished evaluations of a model, and write it as HTML."),
     "export": Entry("export", "export", "Write a model with its repair for transformers, peft and vLLM, and a model card."),
     "run": Entry("plan_commands", "run", "Compute a plan: a grid of models, compressions, recoveries, tasks and seeds."),

@@ -135,7 +135,7 @@ class Runner:
             problems = self._problems(nodes, run_here)
         if problems:
             raise RequestError(*dict.fromkeys(problems))
-        with _told_failures(nodes[0].stage):
+        with told_failures(f"stage {nodes[0].stage.name}"):
             self.store.need_room()
         for note in dict.fromkeys(note for node in nodes for note in node.stage.notes()):
             self.reporter.note(note)
@@ -159,7 +159,7 @@ class Runner:
     def compute(self, node: Node) -> Outcome:
         """Computes one stage whose inputs are there, unless another process does so first."""
         stage = node.stage
-        with _told_failures(stage), _Waiting(self, node) as waiting, self.store.lock(node.name, waiting.tell):
+        with told_failures(f"stage {stage.name}"), _Waiting(self, node) as waiting, self.store.lock(node.name, waiting.tell):
             waiting.end()
             work = self.store.work_folder(node.name)
             artifact = self.store.find(node.name)
@@ -240,16 +240,16 @@ def _checking(nodes: list[Node]) -> str:
 
 
 @contextmanager
-def _told_failures(stage: Stage) -> Iterator[None]:
-    """Turns the failures that a user can mend into a `WorkError`; a bug keeps its traceback."""
+def told_failures(what: str) -> Iterator[None]:
+    """Turns the failures of `what` that a user can mend into a `WorkError`; a bug keeps its traceback."""
     try:
         yield
     except Exception as error:
         if says_disk_is_full(error):
-            raise WorkError(disk_is_full(f"stage {stage.name}")) from error
+            raise WorkError(disk_is_full(what)) from error
         if is_out_of_memory(error):
             hint = "lower --batch-size or --seq-len, or choose a smaller --dtype"
-            raise WorkError(Problem(f"memory ran out in stage {stage.name}", hint)) from error
+            raise WorkError(Problem(f"memory ran out in {what}", hint)) from error
         if hasattr(error, "hint"):  # what `models` raises, which knows nothing of stages
             kind = RequestError if getattr(error, "is_of_request", False) else WorkError
             raise kind(Problem(str(error), error.hint)) from error

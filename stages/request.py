@@ -19,7 +19,7 @@ from llmrepair.stages.controls.stage import Control, ControlConfig
 from llmrepair.stages.diagnostics import DIAGNOSTICS
 from llmrepair.stages.diagnostics.base import Diagnostic, Made
 from llmrepair.stages.diagnostics.probe import PROBE
-from llmrepair.stages.evaluate.stage import Evaluate, EvaluateConfig
+from llmrepair.stages.evaluate.stage import Evaluate, EvaluateConfig, RecoveryConfig
 from llmrepair.stages.repairs import MEASURED, REPAIRS, TUNINGS
 from llmrepair.stages.repairs.base import Repair, Tuning
 from llmrepair.stages.repairs.options import TunedOptions
@@ -74,6 +74,7 @@ def configs_of(panels: Panels) -> list[type[BaseModel]]:
     return list(dict.fromkeys(config for configs in panels.values() for config in configs))
 
 
+REPAIRED: Panels = {"Repair": [RecoveryConfig], **repair_panels(), **WEIGHTS}
 EVALUATION: Panels = {"Evaluation": [EvaluateConfig], **repair_panels(), **WEIGHTS}
 TEST: Panels = {"Test": [ConjectureConfig], **EVALUATION}
 
@@ -118,6 +119,20 @@ def evaluate_stage(values: Values) -> Evaluate:
     measuring = repair.measuring
     measured = measuring.stage()(placing, tuned) if measuring is not None and measuring.is_needed(placing) else None
     return Evaluate(config, weights, repair, placing, tuned, measured)
+
+
+def compared_evaluations(values: Values) -> dict[str, Evaluate]:
+    """The evaluation that is asked for, and in front of it those without its repair and of the dense model, as far as they are
+    other ones."""
+    asked = evaluate_stage(values)
+    unrepaired = {name: value for name, value in values.items() if name != "recovery"}
+    plain = evaluate_stage(unrepaired)
+    found = {"dense": evaluate_stage({**_without_control(unrepaired), "method": "none"})}
+    if isinstance(plain.compressed, Control):
+        found["control"] = plain
+    elif plain.compressed.config.identity() != found["dense"].compressed.config.identity():
+        found["compressed"] = plain
+    return found if asked.repair.name == plain.repair.name else {**found, "repaired": asked}
 
 
 def measuring_stage(repair: Repair, values: Values) -> Stage:

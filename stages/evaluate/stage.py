@@ -11,6 +11,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from llmrepair.pipeline.errors import Problem, RequestError
 from llmrepair.pipeline.keys import DigestCache
 from llmrepair.pipeline.stage import Needs, Runtime, Stage, StageConfig
+from llmrepair.stages.evaluate.question import chat_problem
 from llmrepair.stages.evaluate.tasks.asked import expand, task_identities
 from llmrepair.stages.evaluate.tasks.own_tasks import GROUPS, OWN_TASKS
 from llmrepair.stages.evaluate.tasks.web_questions import WEBQS_GENERATE
@@ -28,14 +29,19 @@ else:
     RecoveryName = Literal[tuple(REPAIRS)]
 
 
-class EvaluateConfig(StageConfig):
-    """What a model is asked, and with which repair in place."""
-
-    references: ClassVar[frozenset[str]] = frozenset({"include_path", "tasks_data"})
+class RecoveryConfig(StageConfig):
+    """Which repair is in place."""
 
     recovery: RecoveryName = Field(
         "none", description="; ".join(f"{repair.name}: {repair.help}" for repair in REPAIRS.values())
     )
+
+
+class EvaluateConfig(RecoveryConfig):
+    """What a model is asked, and with which repair in place."""
+
+    references: ClassVar[frozenset[str]] = frozenset({"include_path", "tasks_data"})
+
     # stands before `tasks`, whose names it helps to understand
     include_path: Path | None = Field(None, description="folder with YAML files of further tasks and groups, and their code")
     tasks: Names = Field(
@@ -127,11 +133,8 @@ class Evaluate(Stage):
     def _chat_problems(self) -> list[Problem]:
         if not self.config.apply_chat_template:
             return []
-        template = self.compressed.tokenizer().chat_template
-        if template and (isinstance(template, str) or "default" in template):
-            return []
-        hint = "leave --apply-chat-template out, or give an instruction-tuned model"
-        return [Problem(f"`{self.compressed.config.model}` has no chat template", hint, "apply_chat_template")]
+        problem = chat_problem(self.compressed.tokenizer(), self.compressed.config.model, "apply_chat_template")
+        return [problem] if problem is not None else []
 
     def label(self) -> str:
         untuned = ", untuned" if self.tuned is not None and not self.tuned.config.budget else ""

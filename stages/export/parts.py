@@ -21,7 +21,7 @@ from llmrepair.stages.repairs.base import Repair
 from llmrepair.stages.repairs.files import Kept
 from llmrepair.stages.results.evaluation import placing
 from llmrepair.stages.results.table import UNREPAIRED
-from llmrepair.stages.sources.models import hub_snapshot, model_files, model_folder
+from llmrepair.stages.sources.models import CONFIG_FILE, hub_snapshot, model_files, model_folder
 from llmrepair.stages.sources.weights import CHECKPOINT_FOLDER
 
 _ROLES = {
@@ -98,6 +98,17 @@ class Parts:
         return self.checkpoint["config.json"].parent
 
     @property
+    def dense_folder(self) -> Path:
+        """The model that was compressed.
+
+        Raises:
+            RequestError: it is not where it was, or has changed.
+        """
+        if self.imported is not None:
+            return self.imported.path / CHECKPOINT_FOLDER
+        return next(path.parent for path in dense_files(self.compressed) if path.name == CONFIG_FILE)
+
+    @property
     def stored_format(self) -> str:
         """compressed-tensors, gptq, or dense for a model whose weights are plain numbers."""
         return str(self.config.get("quantization_config", {}).get("quant_method", "dense"))
@@ -133,18 +144,22 @@ def find_parts(runner: Runner, key: str) -> Parts:
         raise RequestError(Problem(f"`{exported.name}` is no model and no repair", hint))
     runner.reporter.say(f"checking `{exported.name}` and what it was made from ...")
     names = {**exported.inputs, _ROLES[exported.stage]: exported.name}
-    found = {role: _intact(runner, name) for role, name in names.items()}
+    found = {role: intact(runner, name) for role, name in names.items()}
     imported = found["compressed"].inputs.get("imported")
     return Parts(
         exported,
         found["compressed"],
         found.get("repair"),
         found.get("measured"),
-        _intact(runner, imported) if imported is not None else None,
+        intact(runner, imported) if imported is not None else None,
     )
 
 
-def _intact(runner: Runner, name: str) -> Artifact:
+def intact(runner: Runner, name: str) -> Artifact:
+    """
+    Raises:
+        WorkError: it is not there, or damaged.
+    """
     artifact = runner.find_intact(name, is_read=True)
     if artifact is None:
         raise WorkError(Problem(f"`{name}` is damaged or was removed", "make it again with the command that made it"))

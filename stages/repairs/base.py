@@ -144,6 +144,10 @@ class Repair(ABC):
         """The same in an evaluation's label."""
         return self.label(options)
 
+    def needs_answers(self, options: Any) -> bool:
+        """Whether it chooses by the answers of a task, and so cannot do without one."""
+        return False
+
     def problems(self, options: Any, weights: Weights, tuned: Tune | None) -> list[Problem]:
         """What keeps it from being put in place, as far as a look at the model's config and tokenizer tells."""
         return []

@@ -73,6 +73,9 @@ class OnePrompt(Repair):
         kind, _, number = options["select"].partition(":")
         return f"prompt {number}" if kind == "fixed" else _TITLES.get(kind, self.title)
 
+    def needs_answers(self, options: Any) -> bool:
+        return bool(options.select == "oracle")
+
     def problems(self, options: Any, weights: Weights, tuned: Tune | None) -> list[Problem]:
         from llmrepair.stages.repairs.prompt.options import selection_problems
 
