@@ -12,7 +12,7 @@ from llmrepair.pipeline.errors import WorkError
 from llmrepair.stages.checkpoints.reload import reload_in_fresh_process, some_logits
 from tests.conftest import tiny_model
 
-pytestmark = pytest.mark.usefixtures("fresh_process")
+FRESH = pytest.mark.usefixtures("fresh_process")
 ROWS, CPU = torch.arange(5, 37)[None], torch.device("cpu")
 
 
@@ -23,6 +23,7 @@ def saved(folder: Path) -> torch.Tensor:
     return some_logits(model, ROWS)
 
 
+@FRESH
 def test_a_checkpoint_comes_back(tmp_path: Path) -> None:
     reloaded = reload_in_fresh_process(tmp_path / "model", "float32", CPU, False, ROWS, saved(tmp_path / "model"), tmp_path)
     assert reloaded.difference == 0.0
@@ -34,6 +35,7 @@ def test_other_logits_fail(tmp_path: Path) -> None:
         reload_in_fresh_process(tmp_path / "model", "float32", CPU, False, ROWS, saved(tmp_path / "model") + 1, tmp_path)
 
 
+@FRESH
 def test_a_broken_file_fails_with_its_reason(tmp_path: Path) -> None:
     expected = saved(tmp_path / "model")
     (tmp_path / "model" / "model.safetensors").write_bytes(b"no tensors")
