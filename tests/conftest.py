@@ -109,19 +109,24 @@ def shared_data() -> Path:
 
 SLOWEST = (
     "e2e/test_plans",
+    "e2e/test_conjecture",
     "e2e/test_chain",
     "stages/controls/test_controls",
-    "e2e/test_selectors",
-    "stages/compress/test_compress.py",
-    "e2e/test_tasks",
-    "stages/export/test_export",
-    "stages/checkpoints/test_gptq",
     "e2e/test_requests",
-    "e2e/test_conjecture",
-    "e2e/test_ray",
+    "stages/export/test_export",
+    "e2e/test_selectors",
+    "stages/compress/test_solver",
+    "stages/controls/test_imitate",
+    "stages/compress/test_compress.py",
+    "stages/checkpoints/test_gptq",
     "examples/test_extend",
-    "api/test_load",
+    "stages/conjecture/test_stage",
+    "stages/compress/test_families",
     "models/test_ensemble",
+    "e2e/test_tasks",
+    "docs/test_commands",
+    "e2e/test_start",
+    "models/test_equality",
 )
 """Files that take longest, the longest first."""
 
