@@ -169,9 +169,11 @@ def test_gc_says_what_could_go_from_a_full_disk(
     reference: Reference, disk: Path, tmp_path: Path, record_property: Record
 ) -> None:
     runs, output = disk / "runs", tmp_path / "output"
-    leave_room(disk, 10 * STEP_BYTES)
-    assert fail(runs, output, chain(runs)) == "compress"
+    child = start(output, chain(runs))
+    wait_until(lambda: list(runs.glob(".work/compress-*/*")))  # with less room from the start it would not begin
     fill(disk)
+    assert child.wait(_SECONDS_TO_END) == 1, child.err
+    assert failed_stage(child) == "compress"
     (name,) = collect_garbage(runs, output)
     assert name.startswith(".work/compress-")
     assert collect_garbage(runs, output, "--yes") == [name]

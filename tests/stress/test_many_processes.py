@@ -26,7 +26,7 @@ from tests.stress.conftest import (
 pytestmark = pytest.mark.stress
 
 PROCESSES = 16
-_BEGUN = re.compile(r"^(\S+) +.* \.\.\.$", re.MULTILINE)
+_BEGUN = re.compile(r"^(\S+) +(?!.*: checking ).* \.\.\.$", re.MULTILINE)
 _COMPUTED = re.compile(r"^(\S+) +.*: \d+\.\d s  [0-9a-f]{16}$", re.MULTILINE)
 _WAITED = re.compile(r"^(\S+) +.*: waiting for process \d+ on \S+, which is computing it$", re.MULTILINE)
 _CACHED = re.compile(r"^(\S+) +.*: cached  [0-9a-f]{16}$", re.MULTILINE)
