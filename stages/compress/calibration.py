@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,6 +29,7 @@ from llmrepair.models.dry_run import NO_ATTENTION
 from llmrepair.models.experts import tensors_of_layers
 from llmrepair.models.loading import weight_matrix
 from llmrepair.models.second_moment import Inputs
+from llmrepair.stages.compress.experts import showing_all_tokens
 from llmrepair.stages.compress.rows import are_few, hessians_at_once, kept_numbers
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def calibrate(
     device: torch.device,
     visit: Visit,
     dense_inputs: bool = False,
+    all_experts: bool = False,
 ) -> None:
     """Visits all `layers`, in the order in which the model uses them.
 
@@ -57,6 +59,7 @@ def calibrate(
         model: on the CPU, or on `device` as a whole.
         rows: token ids [N, T], of which `batch_size` rows pass a block at a time.
         dense_inputs: a block is shown what the blocks before it let through as they were before their visits.
+        all_experts: experts are shown all tokens, also those that the router sends to others.
     """
     batches = [{"input_ids": batch.to(device)} for batch in rows.split(batch_size)]
     attention = "sdpa" if model.config._attn_implementation == "sdpa" else "eager"  # both take the mask that is made for eager
@@ -73,7 +76,7 @@ def calibrate(
                 is_first = traced is parts[0]  # it makes the mask
                 attend = patch_attr(model.config, "_attn_implementation", "eager" if is_first else attention)
                 with disable_offloading(), attend:  # of this part, until it is through
-                    part = _Part(model, traced, held, rows.numel())
+                    part = _Part(model, traced, held, rows.numel(), all_experts)
                     part.compress(names, visit, traced is not parts[-1], dense_inputs)
     remove_dispatch(model)
 
@@ -115,8 +118,8 @@ class _Part:
     these are all that it would lead to: so each is computed once.
     """
 
-    def __init__(self, model: PreTrainedModel, part: Subgraph, held: IntermediatesCache, tokens: int):
-        self._model, self._part, self._held, self._tokens = model, part, held, tokens
+    def __init__(self, model: PreTrainedModel, part: Subgraph, held: IntermediatesCache, tokens: int, all_experts: bool):
+        self._model, self._part, self._held, self._tokens, self._all_experts = model, part, held, tokens, all_experts
         self._outputs_of: dict[torch.nn.Module, list[torch.Tensor | None]] = {}
         self._batch = 0
 
@@ -124,7 +127,7 @@ class _Part:
         """Shows layers their inputs, and has later parts, if there are any, see the outputs of this one, as it was before."""
         layers = [layer for layer in self._part.submodules(self._model) if layer in names]
         groups, never_twice = self._groups(layers)
-        keeps = never_twice and self._has_room_for_outputs(layers)
+        keeps = never_twice and not self._all_experts and self._has_room_for_outputs(layers)
         if passes_on and as_it_was:
             self._pass_on(is_through=False)
         with ExitStack() as stack:
@@ -190,7 +193,8 @@ class _Part:
             if len(seen) == len(layers):
                 raise _Stop
 
-        with _hooks(layers, see), suppress(_Stop):
+        routing = showing_all_tokens(self._model) if self._all_experts else nullcontext()
+        with _hooks(layers, see), suppress(_Stop), routing:
             self._outputs(batch)
         return [seen.get(layer) for layer in layers]
 

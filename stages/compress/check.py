@@ -17,6 +17,7 @@ from llmrepair.models.packing_trial import packing_obstacle
 from llmrepair.pipeline.errors import Problem
 from llmrepair.pipeline.reading import reading
 from llmrepair.stages.checkpoints.gptq import format_problems, packages_problem, reading_problems
+from llmrepair.stages.compress.experts import unfit_to_show_all
 from llmrepair.stages.sources.defaults import fitting_group_size
 from llmrepair.stages.sources.models import CONFIG_FILE, COPY_AGAIN, load_config
 from llmrepair.stages.sources.rows import CALIBRATION_TEXT, row_problems
@@ -42,10 +43,12 @@ def problems_with_model(stage: Compress) -> list[Problem]:
         return [Problem(f"`{config.model}` is quantised already", hint, "model")]
     model = stage.architecture()
     in_files = _expert_problems(stage, model) if experts_of(model) else _format_problems(stage, model)
+    calibrated = _calibration_problems(stage, model)
     with experts_as_layers(model):
         problems = [
             *_family_problems(stage, model),
             *in_files,
+            *calibrated,
             *_shape_problems(stage, model),
             *_length_problems(stage, model.config),
             *_text_problems(stage),
@@ -103,6 +106,18 @@ def _expert_problems(stage: Compress, model: PreTrainedModel) -> list[Problem]:
         message = f"transformers reads no zero points of experts ({kinds}) in the {file_format} format"
         return [Problem(message, f"leave out --asymmetric, or {hint}", "asymmetric")]
     return [] if file_format == "dense" else _packing_problems(model)
+
+
+def _calibration_problems(stage: Compress, model: PreTrainedModel) -> list[Problem]:
+    if stage.config.expert_calibration == "routed":
+        return []
+    hint = "leave out --expert-calibration"
+    if not experts_of(model):
+        return [Problem(f"`{stage.config.model}` has no experts", hint, "expert_calibration")]
+    if kinds := unfit_to_show_all(model):
+        message = f"{_listed(kinds)} cannot be shown tokens that the router did not send to them"
+        return [Problem(message, hint, "expert_calibration")]
+    return []
 
 
 def _format_problems(stage: Compress, model: PreTrainedModel) -> list[Problem]:

@@ -18,6 +18,10 @@ else:
     MethodName = Literal[tuple(METHODS)]
 
 
+_LEFT_OUT = ("propagate", "bos", "signed_scale", "expert_calibration")
+"""Of keys, where they are at their defaults: they came later."""
+
+
 class CompressConfig(ModelConfig):
     """How a model is compressed."""
 
@@ -47,6 +51,9 @@ class CompressConfig(ModelConfig):
     propagate: Literal["compressed", "dense"] = Field(
         "compressed",
         description="what the blocks before a block are while it is shown its inputs: compressed, or dense as they were",
+    )
+    expert_calibration: Literal["routed", "all"] = Field(
+        "routed", description="the tokens that an expert is calibrated for: those that the router sends to it, or all"
     )
     calibration: TextSource = Field(
         "lab",
@@ -90,15 +97,11 @@ class CompressConfig(ModelConfig):
         if method.pruner is None:
             names |= {"sparsity", "pattern"}
         if not method.parts:
-            names |= {"calibration", "samples", "seq_len", "bos", "propagate"}
+            names |= {"calibration", "samples", "seq_len", "bos", "propagate", "expert_calibration"}
         return frozenset(names)
 
     def at_default(self) -> frozenset[str]:
-        return frozenset(
-            name
-            for name in ("propagate", "bos", "signed_scale")
-            if getattr(self, name) == type(self).model_fields[name].default
-        )
+        return frozenset(name for name in _LEFT_OUT if getattr(self, name) == type(self).model_fields[name].default)
 
 
 def method_label(identity: dict[str, Any]) -> str:
@@ -116,5 +119,6 @@ def method_label(identity: dict[str, Any]) -> str:
         words[-1] += " signed" if identity.get("signed_scale") else ""
         words[-1] += "" if identity["group_size"] == -1 else f", group {identity['group_size']}"
         words[-1] += ", left to right" if identity.get("column_order") == "left-to-right" else ""
+    words[-1] += ", experts see all" if identity.get("expert_calibration") == "all" else ""
     words[-1] += ", dense inputs" if identity.get("propagate") == "dense" else ""
     return " ".join(words)

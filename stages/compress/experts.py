@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from inspect import signature
+from typing import TYPE_CHECKING, Any
 
 import torch
+from compressed_tensors.utils import patch_attr
 
-from llmrepair.models.experts import experts_as_layers, experts_of
+from llmrepair.models.experts import experts_as_layers, experts_of, layers_of_experts
 from llmrepair.pipeline.errors import Problem, WorkError
 
 if TYPE_CHECKING:
@@ -36,6 +39,29 @@ def experts_followed(model: PreTrainedModel, rows: torch.Tensor) -> Iterator[Non
             message = f"the code of {found[0]} cannot be followed: its experts as linear layers compute something else"
             raise WorkError(Problem(message, "use --method none, or report it"))
         yield
+
+
+@contextmanager
+def showing_all_tokens(model: PreTrainedModel) -> Iterator[None]:
+    """Before an expert layer computes what the router asks for, each of its experts is shown all tokens, until it is left."""
+    with ExitStack() as stack:
+        for module in layers_of_experts(model):
+            stack.enter_context(patch_attr(module, "forward", partial(_show_all, module.num_experts, module.forward)))
+        yield
+
+
+def _show_all(
+    count: Any, forward: Callable[..., Any], hidden: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor
+) -> Any:
+    everyone = torch.arange(int(count), device=chosen.device).expand(len(hidden), -1)
+    forward(hidden, everyone, weights.new_ones(everyone.shape))
+    return forward(hidden, chosen, weights)
+
+
+def unfit_to_show_all(model: PreTrainedModel) -> list[str]:
+    """Classes of experts that are not called with tokens, the experts of each, and their weights."""
+    kinds = {type(module) for module in experts_of(model).values()}
+    return sorted(kind.__name__ for kind in kinds if list(signature(kind.forward).parameters)[2:3] != ["top_k_index"])
 
 
 @torch.no_grad()

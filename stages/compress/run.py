@@ -118,7 +118,8 @@ def compress_layers_of(
     if method.quantiser is not None:
         method.quantiser.prepare(model, list(layers), rows, batch_size, device, grid_of(config))
     with compressor.showing():
-        calibrate(model, layers, rows, batch_size, device, compressor.visit, config.propagate == "dense")
+        ways = {"dense_inputs": config.propagate == "dense", "all_experts": config.expert_calibration == "all"}
+        calibrate(model, layers, rows, batch_size, device, compressor.visit, **ways)
     if missed := sorted(layers.keys() - {layer["name"] for layer in compressor.told}):
         message = f"{len(missed)} of {len(layers)} layers, such as `{missed[0]}`, were never come across in the model's blocks"
         raise WorkError(Problem(message, "the code of this family cannot be followed; use --method none, or report it"))

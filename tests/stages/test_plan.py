@@ -214,6 +214,7 @@ CHOICES: dict[str, list[Any]] = {
     "damping": [0.01, 0.05],
     "column_order": ["activation", "left-to-right"],
     "propagate": ["compressed", "dense"],
+    "expert_calibration": ["routed", "all"],
     "bos": ["auto", "never"],
     "format": ["compressed-tensors", "gptq", "dense"],
     "samples": [16, 17],

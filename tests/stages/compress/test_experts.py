@@ -13,7 +13,7 @@ from llmrepair.models.loading import compressible_layers
 from llmrepair.pipeline.errors import WorkError
 from llmrepair.stages.checkpoints.packed import read_packed
 from llmrepair.stages.compress.calibration import Inputs, calibrate
-from llmrepair.stages.compress.experts import experts_followed
+from llmrepair.stages.compress.experts import experts_followed, showing_all_tokens
 from llmrepair.stages.compress.methods import METHODS
 from llmrepair.stages.compress.rows import HESSIAN_BYTES
 from tests.conftest import CommandLine
@@ -81,6 +81,41 @@ def test_every_method_compresses_experts(tmp_path: Path, method: str) -> None:
     for name in experts_of(model):
         for part in ("gate_up_proj", "down_proj"):
             assert (model.get_parameter(f"{name}.{part}") != before[f"{name}.{part}"]).flatten(1).any(1).all()
+
+
+@torch.no_grad()
+def test_all_experts_can_be_shown_all_tokens() -> None:
+    model = tiny_model("mixtral", 96)
+    hidden: list[torch.Tensor] = []
+    hook = model.model.layers[0].mlp.experts.register_forward_pre_hook(lambda _, given: hidden.append(given[0]))
+    expected = model(ROWS).logits
+    hook.remove()
+    first = hidden[0].flatten(0, -2).double()
+    seen: dict[str, Inputs] = {}
+    with experts_as_layers(model):
+        layers = compressible_layers(model)
+        with showing_all_tokens(model):
+            torch.testing.assert_close(model(ROWS).logits, expected)
+        calibrate(
+            model, layers, ROWS, 2, CPU, lambda names, inputs: seen.update(dict.fromkeys(names, inputs)), all_experts=True
+        )
+        for expert in range(4):
+            inputs = seen[f"model.layers.0.mlp.experts.gate_up_proj.{expert}"]
+            torch.testing.assert_close(inputs.hessian.double(), first.T @ first / len(first), atol=1e-5, rtol=1e-4)
+            gate, up = layers[f"model.layers.0.mlp.experts.gate_up_proj.{expert}"](first.float()).chunk(2, dim=-1)
+            inside = (torch.nn.functional.silu(gate) * up).double()
+            inputs = seen[f"model.layers.0.mlp.experts.down_proj.{expert}"]
+            torch.testing.assert_close(inputs.hessian.double(), inside.T @ inside / len(first), atol=1e-5, rtol=1e-4)
+    assert {each.tokens for each in seen.values()} == {ROWS.numel()}
+
+
+@pytest.mark.parametrize(("family", "said"), [("llama", "has no experts"), ("llama4_text", "cannot be shown tokens")])
+def test_who_cannot_show_all_tokens_is_told(llmrepair: CommandLine, tmp_path: Path, family: str, said: str) -> None:
+    folder = tiny_folder(tmp_path / "model", family)
+    options = ["--runs", tmp_path / "runs", "--samples", 2, "--seq-len", 16, "--format", "dense", "--expert-calibration", "all"]
+    answer = llmrepair("compress", "--model", folder, *options)
+    assert answer.code == 2
+    assert said in answer.err
 
 
 def test_experts_that_cannot_be_followed_are_refused() -> None:
