@@ -306,7 +306,7 @@ def in_export(folder: Path) -> Stored:
         return Stored(folder, dtype, REPAIRS["none"], None, {}, 0)
     if tuned is None:
         return Stored(folder, dtype, repair, None, facts.get("placing", {}), 0)
-    where, seed = folder / repair.files.exported(form), tuned["settings"]["seed"]
+    where, seed = folder / repair.files.exported(form), tuned["settings"].get("seed", 0)  # low-rank terms draw nothing
     return Stored(folder, dtype, repair, where, repair.files.placing(facts), seed, measured=where)
 
 

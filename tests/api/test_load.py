@@ -31,7 +31,12 @@ PROMPTED = {
     "token": ["--recovery", "idp", "--idp-per", "token"],
     "ptune": ["--recovery", "ptune"],
 }
-PLAIN = {"none": ["--recovery", "none"], "lora": ["--recovery", "lora"], "merged": ["--recovery", "lora", "--lora-merged"]}
+PLAIN = {
+    "none": ["--recovery", "none"],
+    "lora": ["--recovery", "lora"],
+    "merged": ["--recovery", "lora", "--lora-merged"],
+    "low-rank": ["--recovery", "low-rank"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +72,7 @@ def test_a_loaded_model_answers_as_it_did_when_it_was_evaluated(llmrepair: Comma
         assert [[prompt] for prompt in model.choose(ids, mask).tolist()] == [sample["prompts"] for sample in samples]
 
 
-@pytest.mark.parametrize("name", ["none", "fixed", "idp", "calibrated", "ensemble", "ptune", "lora"])
+@pytest.mark.parametrize("name", ["none", "fixed", "idp", "calibrated", "ensemble", "ptune", "lora", "low-rank"])
 def test_an_export_is_loaded_as_what_it_was_made_from(llmrepair: CommandLine, runs: Path, tmp_path: Path, name: str) -> None:
     key = evaluated(llmrepair, runs, (PROMPTED | PLAIN)[name])["key"]
     assert llmrepair("export", key, "--to", tmp_path / "out", "--runs", runs).code == 0
