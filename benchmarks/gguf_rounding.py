@@ -51,7 +51,7 @@ def main() -> None:
         tell(name, scores)
     with tempfile.TemporaryDirectory() as work:
         theirs, file = Path(work) / "theirs", Path(work) / "gptq"
-        (imported,) = (RUNS / "import").iterdir()
+        imported = max((RUNS / "import").iterdir(), key=lambda folder: folder.stat().st_mtime)
         round_as_llama_cpp(imported / "checkpoint", theirs)
         tell("llama.cpp's rounding", answer("eval", "--model", theirs, *DENSE, *asked, *everywhere))
         answer("export", f"evaluate/{scores['key']}", "--to", file, "--format", "gguf", "--runs", RUNS)

@@ -230,3 +230,27 @@ def test_what_is_too_much_is_noted_and_what_is_tied_or_joined_is_not_missing(
     answer = llmrepair("compress", "--model", model, "--method", "none", "--runs", tmp_path / "runs")
     assert answer.code == 0, answer.err
     assert "holds tensors that the model does not have: `another.weight`" in answer.err
+
+
+def test_no_tag_of_a_task_makes_an_object(llmrepair: CommandLine, tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    (tmp_path / "task.yaml").write_text(f"task: quiz\ndataset_path: json\noutput: !!python/object/apply:os.mkdir ['{made}']\n")
+    options = ["--include-path", tmp_path, "--tasks", "quiz", "--runs", tmp_path / "runs"]
+    answer = llmrepair("eval", "--method", "none", *options)
+    assert answer.code == 2, answer.err
+    assert "task.yaml" in answer.err
+    assert "Traceback" not in answer.err
+    assert not made.exists()
+
+
+def test_what_a_link_leads_to_is_not_removed(llmrepair: CommandLine, tmp_path: Path) -> None:
+    """Such as an artifact that somebody has moved to a larger disk."""
+    runs, elsewhere = tmp_path / "runs", tmp_path / "elsewhere"
+    made = llmrepair("compress", "--method", "none", "--runs", runs, "--json").json
+    artifact = Path(made["path"]).rename(elsewhere)
+    (runs / "compress" / made["key"]).symlink_to(artifact)
+    held = sorted(path.name for path in elsewhere.iterdir())
+    answer = llmrepair("rm", made["key"], "--runs", runs)
+    assert answer.code == 0, answer.err
+    assert not (runs / "compress" / made["key"]).is_symlink()
+    assert sorted(path.name for path in elsewhere.iterdir()) == held
