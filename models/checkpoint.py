@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import safe_open
 
+from llmrepair.models.expert_files import expert_weights_in_files
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -54,6 +56,9 @@ def misfit(model: PreTrainedModel, files: Sequence[Path]) -> Misfit:
         ValueError: tensors that are made of several in the files cannot be made.
     """
     state = {name: torch.empty(shape, device="meta") for file in files for name, shape in shapes(file).items()}
+    apart = expert_weights_in_files(model)
+    if 0 < len(gone := [name for name in apart if name not in state]) < len(apart):
+        return Misfit(gone, {}, ())
     options: dict[str, Any] = {"device_map": "meta", "ignore_mismatched_sizes": True, "output_loading_info": True}
     try:
         loaded: Any = type(model).from_pretrained(None, config=model.config, state_dict=state, **options)

@@ -28,6 +28,18 @@ def matrices_in_files(model: PreTrainedModel) -> dict[str, list[str]]:
     return {name: _matrices(name, converters) for name in expert_tensors(model)}
 
 
+def expert_weights_in_files(model: PreTrainedModel) -> list[str]:
+    """Names of the weights of experts in files that hold each in a tensor of its own."""
+    counts = {name: len(tensor) for name, tensor in expert_tensors(model).items()}
+    names = [
+        f"{part.replace('*', str(expert))}{_WEIGHT}"
+        for tensor, parts in matrices_in_files(model).items()
+        for part in parts
+        for expert in range(counts[tensor])
+    ]
+    return list(revert_weight_conversion(model, dict.fromkeys(names, torch.empty(0, device="meta"))))
+
+
 def routers_in_files(model: PreTrainedModel) -> list[str]:
     """Names of the routers that are no linear layers to transformers. Others that read the files, vLLM among them, make them
     some, and have to be told that they are dense."""

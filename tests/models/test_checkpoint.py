@@ -29,10 +29,13 @@ def test_experts_are_joined_on_loading_and_not_missing(tmp_path: Path) -> None:
     file = tmp_path / "model.safetensors"
     assert str(misfit(meta_model(str(tmp_path), None), [file])) == ""
     tensors = load_file(file)
-    del tensors[next(name for name in tensors if ".experts.1." in name)]
-    save_file(tensors, file, metadata={"format": "pt"})
-    with pytest.raises(ValueError, match="such as those of experts, some are missing"):
+    name = next(name for name in tensors if ".experts.1." in name)
+    save_file(tensors | {name: torch.zeros(3, 3)}, file, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="such as those of experts, some are missing or of another shape"):
         misfit(meta_model(str(tmp_path), None), [file])
+    del tensors[name]
+    save_file(tensors, file, metadata={"format": "pt"})
+    assert misfit(meta_model(str(tmp_path), None), [file]).missing == [name]
 
 
 def test_a_checkpoint_that_lacks_a_tensor_is_not_loaded(tmp_path: Path) -> None:
