@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llmrepair.pipeline.errors import Problem
+from llmrepair.pipeline.reading import reading
 from llmrepair.pipeline.stage import Needs
 from llmrepair.stages.sources.gguf.header import BrokenFileError, Header, read_header
 
@@ -22,10 +23,14 @@ def problems_with_file(model: str, path: Path) -> list[Problem]:
         header = read_header(path)
     except BrokenFileError as error:
         return [Problem(f"`{model}` cannot be read: {error}", "copy or download it again", "model")]
-    from llmrepair.stages.sources.gguf.vocabulary import vocabulary_problem
+    from llmrepair.stages.sources.gguf.vocabulary import tokenizer_of, vocabulary_problem
 
     found = _part_problem(header), _family_problem(header), vocabulary_problem(header.fields)
-    return [Problem(f"`{model}` cannot be read: {problem}", FOLDER, "model") for problem in found if problem is not None]
+    problems = [Problem(f"`{model}` cannot be read: {problem}", FOLDER, "model") for problem in found if problem is not None]
+    if not problems:
+        with reading(f"the vocabulary of `{model}`", "copy or download it again", "model"):
+            tokenizer_of(header.fields)  # its merges may name tokens that there are none of
+    return problems
 
 
 def needed(path: Path) -> Needs:

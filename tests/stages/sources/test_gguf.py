@@ -200,3 +200,11 @@ def test_weights_that_are_not_in_the_file_are_not_made_up(llmrepair: CommandLine
     write_gguf(path, "gpt2", without="model.norm.weight")
     answer = llmrepair("compress", "--model", path, "--method", "none", "--runs", tmp_path / "runs")
     assert answer.code == 2 and "lacks weights" in answer.err and "model.norm.weight" in answer.err
+
+
+def test_a_merge_of_tokens_that_there_are_none_of_is_told_before_work(llmrepair: CommandLine, tmp_path: Path) -> None:
+    path = tmp_path / "spoilt.gguf"
+    write_gguf(path, "gpt2", fields={"tokenizer.ggml.merges": ["wi #e"]})
+    answer = llmrepair("compress", "--model", path, "--method", "none", "--runs", tmp_path / "runs")
+    assert answer.code == 2 and "the vocabulary of" in answer.err and "out of vocabulary" in answer.err, answer.err
+    assert not list((tmp_path / "runs").glob("import/*"))
