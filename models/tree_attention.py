@@ -100,6 +100,8 @@ def takes_trees(model: PreTrainedModel) -> bool:
     alone = torch.cat([_last_logits(model, grow_trees([text])) for text in texts])
     try:
         together = _last_logits(model, grow_trees(texts))
+    except torch.OutOfMemoryError:
+        raise
     except (AssertionError, IndexError, RuntimeError, TypeError, ValueError):  # of a family that takes no such mask
         return False
     difference = (together - alone).norm() / alone.norm()

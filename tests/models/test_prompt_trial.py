@@ -8,7 +8,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from llmrepair.models.prompt_trial import prompt_obstacle, vote_obstacle
+from llmrepair.models.prompt_trial import prompt_obstacle
+from llmrepair.models.vote_trial import vote_obstacle
 from tests.conftest import CommandLine
 from tests.tiny_families import ASKED, tiny_config, tiny_folder, tiny_model
 

@@ -7,8 +7,8 @@ from typing import Any
 from llmrepair.models.routing import Router, see_pool_by_token, voting_layers
 from llmrepair.models.selection import RoutedSelector, TokenSelector
 from llmrepair.models.votes import Votes, load_votes
+from llmrepair.stages.repairs.idp.obstacles import refuse_votes
 from llmrepair.stages.repairs.placed import Placed, Placing
-from llmrepair.stages.repairs.pool.obstacles import refuse_votes
 from llmrepair.stages.repairs.pool.place import cached_pool
 
 _ROUTED_AT_ONCE = {"cpu": 32, "cuda": 128}  # a GPU would be done with fewer before the next are there
