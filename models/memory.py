@@ -54,7 +54,7 @@ def most_generated_rows(model: PreTrainedModel, length: int) -> int:
     return max(1, min(fits, _MOST_GENERATED_ROWS.get(model.device.type, _MOST_GENERATED_ROWS["cpu"])))
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """Whether a computation failed for want of memory, on a GPU or on the CPU."""
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY)
 

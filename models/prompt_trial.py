@@ -11,6 +11,7 @@ from transformers.cache_utils import LinearAttentionCacheLayerMixin
 from llmrepair.models.dry_run import attending, showing_experts_all
 from llmrepair.models.embedded import embedded
 from llmrepair.models.experts import experts_as_layers
+from llmrepair.models.memory import is_out_of_memory
 from llmrepair.models.prompt_cache import PromptCache, build_prompt_cache, forward_with_prompt
 
 if TYPE_CHECKING:
@@ -32,9 +33,9 @@ def told_by(trial: Callable[[], str | None], model: PreTrainedModel) -> str | No
     with attending(model, "eager"), experts_as_layers(model), showing_experts_all(model):
         try:
             return trial()
-        except torch.OutOfMemoryError:
-            raise
         except _FAILURES as error:
+            if is_out_of_memory(error):
+                raise
             said = str(error).strip().partition("\n")[0]
             return None if _NO_NUMBERS in said else said.rstrip(".") or type(error).__name__
 

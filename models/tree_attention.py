@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from llmrepair.models.memory import is_out_of_memory
 from llmrepair.models.prompt_cache import PromptCache, forward_with_prompt
 from llmrepair.models.routing import POOL_ATTENTION
 from llmrepair.models.selection import pad_rows
@@ -100,9 +101,9 @@ def takes_trees(model: PreTrainedModel) -> bool:
     alone = torch.cat([_last_logits(model, grow_trees([text])) for text in texts])
     try:
         together = _last_logits(model, grow_trees(texts))
-    except torch.OutOfMemoryError:
-        raise
-    except (AssertionError, IndexError, RuntimeError, TypeError, ValueError):  # of a family that takes no such mask
+    except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:  # of a family that takes no such mask
+        if is_out_of_memory(error):
+            raise
         return False
     difference = (together - alone).norm() / alone.norm()
     return bool(difference <= _TOLERANCE.get(alone.dtype, _TOLERANCE_OF_HALVES))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from llmrepair.models.prompt_trial import prompt_obstacle
+from llmrepair.models.prompt_trial import prompt_obstacle, told_by
 from llmrepair.models.vote_trial import vote_obstacle
 from tests.conftest import CommandLine
 from tests.tiny_families import ASKED, tiny_config, tiny_folder, tiny_model
@@ -62,3 +62,11 @@ def test_what_numbers_tell_is_told_in_a_sentence(llmrepair: CommandLine, tmp_pat
     assert answer.code == 2
     assert "no prompt can be cached in front of `RobertaForCausalLM`: this family makes something else" in answer.err
     assert not list((tmp_path / "runs").glob("tune-prompts/*"))
+
+
+def test_want_of_memory_is_no_obstacle() -> None:
+    def trial() -> str | None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    with pytest.raises(RuntimeError, match="allocate"):
+        told_by(trial, tiny_model("llama", 96))

@@ -41,10 +41,10 @@ class DynamicPrompting(Repair):
         return self.title if calibrate == "none" else f"{self.title}, {calibrate}"
 
     def problems(self, options: Any, weights: Weights, tuned: Tune | None) -> list[Problem]:
-        from llmrepair.stages.repairs.idp.obstacles import vote_problems
         from llmrepair.stages.repairs.idp.options import layer_problems
+        from llmrepair.stages.repairs.idp.trial import VOTE_TRIAL
 
-        return layer_problems(options, weights) + vote_problems(weights)
+        return layer_problems(options, weights) + VOTE_TRIAL.problems(weights)
 
 
 IDP = DynamicPrompting()

@@ -7,7 +7,7 @@ from typing import Any
 from llmrepair.models.routing import Router, see_pool_by_token, voting_layers
 from llmrepair.models.selection import RoutedSelector, TokenSelector
 from llmrepair.models.votes import Votes, load_votes
-from llmrepair.stages.repairs.idp.obstacles import refuse_votes
+from llmrepair.stages.repairs.idp.trial import VOTE_TRIAL
 from llmrepair.stages.repairs.placed import Placed, Placing
 from llmrepair.stages.repairs.pool.place import cached_pool
 
@@ -16,7 +16,7 @@ _ROUTED_AT_ONCE = {"cpu": 32, "cuda": 128}  # a GPU would be done with fewer bef
 
 def place(placing: Placing) -> Placed:
     model, options = placing.model, placing.options
-    refuse_votes(model)
+    VOTE_TRIAL.refuse(model)
     pool = cached_pool(placing)
     votes = load_votes(placing.measured) if options.is_measured and placing.measured is not None else None
     layers = _layers(options, votes, model.config.num_hidden_layers)

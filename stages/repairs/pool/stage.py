@@ -19,11 +19,11 @@ class TunePrompts(Tune):
     config: TunePromptsConfig
 
     def check(self) -> list[Problem]:
-        from llmrepair.stages.repairs.pool.obstacles import prompt_problems
+        from llmrepair.stages.repairs.pool.trial import PROMPT_TRIAL
 
         needed = max(self.config.lengths) + self.config.tuning_seq_len
         too_long = self.length_problems(needed, "--lengths or --tuning-seq-len")
-        return super().check() + too_long + prompt_problems(self.compressed)
+        return super().check() + too_long + PROMPT_TRIAL.problems(self.compressed)
 
     def label(self) -> str:
         lengths = ", ".join(map(str, self.config.lengths))

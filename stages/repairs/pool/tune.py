@@ -13,7 +13,7 @@ from llmrepair.pipeline.errors import Problem, WorkError
 from llmrepair.pipeline.progress import Bar
 from llmrepair.pipeline.stage import Context
 from llmrepair.stages.repairs.pool.diversity import diversity, diversity_text
-from llmrepair.stages.repairs.pool.obstacles import refuse_prompts
+from llmrepair.stages.repairs.pool.trial import PROMPT_TRIAL
 from llmrepair.stages.repairs.tuning.setup import (
     Setup,
     TunedPart,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def run(stage: TunePrompts, context: Context) -> dict[str, Any]:
     config = stage.config
     setup = set_up(stage, context)
-    refuse_prompts(setup.model)
+    PROMPT_TRIAL.refuse(setup.model)
     parts = _parts(config, setup)
     start = max(config.lengths)
     with context.reporter.bar("tuning prompts", config.trials * config.steps) as bar:
