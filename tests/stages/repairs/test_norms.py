@@ -98,6 +98,20 @@ def test_another_format_holds_the_norms_too(llmrepair: CommandLine, runs: Path, 
     torch.testing.assert_close(logits(exported), logits(load(key, runs=runs, device="cpu")), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "options", [["--method", "gptq", "--bits", 4, "--format", "gptq"], ["--dtype", "bfloat16", "--method", "none"]]
+)
+def test_other_files_and_another_precision(llmrepair: CommandLine, runs: Path, tmp_path: Path, options: list[object]) -> None:
+    answer = llmrepair("tune-norms", *options, *SHORT[2:], "--json", "--runs", runs)
+    assert answer.code == 0, answer.err
+    key, out = f"tune-norms/{answer.json['key']}", tmp_path / "out"
+    assert llmrepair("export", key, "--to", out, "--runs", runs).code == 0
+    norms = load_file(runs / key / "tensors.safetensors")
+    files = load_file(out / "model.safetensors")
+    assert all(torch.equal(files[name], norm) and files[name].dtype == norm.dtype for name, norm in norms.items())
+    assert torch.equal(logits(load(out, device="cpu")), logits(load(key, runs=runs, device="cpu")))
+
+
 def export_of(llmrepair: CommandLine, folder: Path, runs: Path, *options: object) -> Path:
     """An export of what was tuned for a dense model, which gives the logits of `load`."""
     answer = llmrepair("tune-norms", "--model", folder, *SHORT, *options, "--json", "--runs", runs)
