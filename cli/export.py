@@ -16,6 +16,7 @@ from llmrepair.stages.export.convert import format_problem
 from llmrepair.stages.export.files import check_target, write_export
 from llmrepair.stages.export.merge import merge_problem
 from llmrepair.stages.export.parts import find_parts
+from llmrepair.stages.export.replaced import replaced_problem
 from llmrepair.stages.running import make_runner
 
 
@@ -42,7 +43,7 @@ def export(
     place = check_target(to, store)
     runner = make_runner({}, runs)
     parts = find_parts(runner, key)
-    problems = [merge_problem(parts)] if merge else []
+    problems = [replaced_problem(parts), *([merge_problem(parts)] if merge else [])]
     problems += [format_problem(parts, file_format, merge)] if file_format else []
     if wrong := [problem for problem in problems if problem is not None]:
         raise RequestError(*wrong)

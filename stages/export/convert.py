@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from llmrepair.pipeline.errors import Problem
 from llmrepair.stages.export.gguf.exported import GGUF, gguf_problem
+from llmrepair.stages.export.replaced import stored_model
 
 if TYPE_CHECKING:
     from llmrepair.pipeline.progress import Reporter
@@ -57,14 +58,14 @@ def write_converted(parts: Parts, folder: Path, file_format: str, reporter: Repo
     """
     import torch
 
-    from llmrepair.models.loading import compressible_layers, load_model, weight_matrix
+    from llmrepair.models.loading import compressible_layers, weight_matrix
     from llmrepair.stages.checkpoints.packed import read_packed
     from llmrepair.stages.checkpoints.reload import reload_in_fresh_process, some_logits
     from llmrepair.stages.checkpoints.save import save_checkpoint
 
     config = parts.compressed.key_document["config"]
     dtype, trust = config["dtype"], config["trust_remote_code"]
-    model = load_model(str(parts.location), None, dtype, torch.device("cpu"), trust)
+    model = stored_model(parts, dtype)
     rows = torch.arange(64)[None] % model.config.get_text_config().vocab_size
     stored = some_logits(model, rows)
     layers: dict[str, Quantised] = {}

@@ -22,6 +22,7 @@ from llmrepair.stages.export.facts import collect_facts, quantization
 from llmrepair.stages.export.gguf.exported import GGUF, GGUF_BITS, GGUF_FILE, write_gguf
 from llmrepair.stages.export.merge import merged_bits, write_merged
 from llmrepair.stages.export.parts import Parts
+from llmrepair.stages.export.replaced import write_replaced
 
 FACTS_FILE = "llmrepair.json"
 _CHUNK_BYTES = 16 << 20
@@ -54,7 +55,7 @@ def write_export(runner: Runner, parts: Parts, place: Path, merge: bool, file_fo
         RequestError: no folder can be made there.
         WorkError: something else stands there by now, or a converted checkpoint does not load as it should.
     """
-    facts = collect_facts(runner, parts, merge)
+    facts = collect_facts(runner, parts, merge or parts.replaced is not None)
     with _appearing(place) as folder:
         if file_format == GGUF:
             _write_gguf(parts, folder, merge, facts, runner.reporter)
@@ -97,7 +98,8 @@ def _write_checkpoint(
 def write_checkpoint_files(parts: Parts, folder: Path, merge: bool, file_format: str | None, reporter: Reporter) -> float:
     """Puts the checkpoint into `folder` and returns its bits per compressed weight.
 
-    It is copied as it is, or written anew: with the adapter merged into it, or in another format.
+    It is copied, with the tensors that the repair replaced, or written anew: with the adapter merged into it, or in another
+    format.
     """
     converted = file_format not in (None, parts.stored_format)
     names = [name for name in parts.checkpoint if not ((merge or converted) and _is_rewritten(name))]
@@ -109,6 +111,8 @@ def write_checkpoint_files(parts: Parts, folder: Path, merge: bool, file_format:
         return merged_bits(parts)
     if file_format is not None and converted:
         return write_converted(parts, folder, file_format, reporter)
+    if parts.replaced is not None:
+        write_replaced(parts, folder)
     return float(parts.compressed.metrics["bits_per_weight"])
 
 

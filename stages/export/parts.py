@@ -130,6 +130,11 @@ class Parts:
         """Folder in the export -> the peft adapter's folder in the store."""
         return self.repair.files.adapters(self.kept) if self.kept is not None else {}
 
+    @property
+    def replaced(self) -> Path | None:
+        """The file of those tensors that the repair has put in the place of the checkpoint's own."""
+        return self.repair.files.replaced(self.kept) if self.kept is not None else None
+
 
 def find_parts(runner: Runner, key: str) -> Parts:
     """The artifact that `key` is the start of, and what it was made from, all of it intact.

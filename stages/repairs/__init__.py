@@ -13,12 +13,13 @@ from llmrepair.stages.repairs.idp import IDP
 from llmrepair.stages.repairs.lora import LORA
 from llmrepair.stages.repairs.low_rank import LOW_RANK
 from llmrepair.stages.repairs.none import NONE
+from llmrepair.stages.repairs.norms import NORMS
 from llmrepair.stages.repairs.placebo import PLACEBO
 from llmrepair.stages.repairs.prompt import PROMPT
 from llmrepair.stages.repairs.ptune import PTUNE
 
 REPAIRS: Registry[Repair] = Registry(
-    "recovery", "llmrepair.repairs", [NONE, HARD, ICL, PROMPT, IDP, PTUNE, LORA, LOW_RANK, PLACEBO]
+    "recovery", "llmrepair.repairs", [NONE, HARD, ICL, PROMPT, IDP, PTUNE, LORA, NORMS, LOW_RANK, PLACEBO]
 )
 TUNINGS: dict[str, Tuning] = {repair.tuning.name: repair.tuning for repair in REPAIRS.values() if repair.tuning is not None}
 """Name of a command and stage -> the tuning; several repairs may share one."""

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 Facts = Mapping[str, Any]
 ADAPTER_FOLDER = "adapter"
+TENSORS_FILE = "tensors.safetensors"
+"""Tuned parameters by name, in the precision that the model computes in."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,10 @@ class RepairFiles:
     def adapters(self, kept: Kept) -> dict[str, Path]:
         """Folder in the export -> the peft adapter's folder in the store."""
         return {}
+
+    def replaced(self, kept: Kept) -> Path | None:
+        """A file of tensors that take the place of the checkpoint's own in an export; None where there is none."""
+        return None
 
     def copies(self, kept: Kept) -> dict[str, Path]:
         """Further files of the export, by name -> where they lie in the store."""

@@ -219,7 +219,7 @@ CHOICES: dict[str, list[Any]] = {
     "format": ["compressed-tensors", "gptq", "dense"],
     "samples": [16, 17],
     "seq_len": [32, 33],
-    "recovery": ["none", "hard", "icl", "prompt", "idp", "ptune", "lora", "low-rank", "placebo"],
+    "recovery": ["none", "hard", "icl", "prompt", "idp", "ptune", "lora", "norms", "low-rank", "placebo"],
     "placebo_kind": ["words", "random", "shuffled", "dense", "rotated"],
     "placebo_seed": [0, 1],
     "select": ["best-validation", "fixed:0", "fixed:1", "random", "loss", "ensemble", "oracle"],
@@ -259,6 +259,7 @@ CHOICES: dict[str, list[Any]] = {
     "virtual_tokens": [4, 8],
     "low_rank_kind": ["exact", "diagonal"],
     "rank_by_budget": [False, True],
+    "train": ["norms", "biases"],
 }
 OPTIONS = st.fixed_dictionaries({name: st.sampled_from(values) for name, values in CHOICES.items()})
 
@@ -308,6 +309,7 @@ def test_every_option_changes_some_key(tmp_path: Path, name: str) -> None:
     with_effect = {"pattern": "wanda", "sparsity": "wanda"}
     recoveries = {"rank": "lora", "lora_merged": "lora", "select": "prompt", "hard_prompt": "hard", "icl_examples": "icl"}
     recoveries |= {"kind": "ptune", "virtual_tokens": "ptune", "low_rank_kind": "low-rank", "rank_by_budget": "low-rank"}
+    recoveries |= {"train": "norms"}
     recoveries |= {"placebo_kind": "placebo", "placebo_seed": "placebo"}
     controls = {"control_share": "mixture", "control_strength": "corrupted", "control_seed": "displaced"}
     controls |= {"control_matched": "displaced"}

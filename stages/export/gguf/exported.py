@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmrepair.pipeline.errors import Problem
 from llmrepair.stages.export.merge import merge_problem, merged_model
+from llmrepair.stages.export.replaced import stored_model
 
 if TYPE_CHECKING:
     from llmrepair.pipeline.progress import Reporter
@@ -57,15 +58,13 @@ def write_gguf(parts: Parts, folder: Path, merge: bool, about: Mapping[str, str]
 
     Codes and scales of packed weights are taken as they are, where the file's blocks hold them.
     """
-    import torch
-
-    from llmrepair.models.loading import load_model, load_tokenizer
+    from llmrepair.models.loading import load_tokenizer
     from llmrepair.stages.checkpoints.packed import read_packed
     from llmrepair.stages.export.gguf.vocabulary import vocabulary_fields
     from llmrepair.stages.export.gguf.write import write_file
 
     location, trust = parts.location, parts.compressed.key_document["config"]["trust_remote_code"]
-    model = merged_model(parts) if merge else load_model(str(location), None, "float32", torch.device("cpu"), trust)
+    model = merged_model(parts) if merge else stored_model(parts, "float32")
     layers = read_packed(location) if parts.stored_format == "compressed-tensors" else {}
     vocabulary = vocabulary_fields(load_tokenizer(str(location), None, trust), model.config.vocab_size)
     written = write_file(model, layers, {**about, **vocabulary}, folder / GGUF_FILE)

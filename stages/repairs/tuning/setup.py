@@ -184,9 +184,23 @@ def tune_adapter(
     """
     parameters = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
     starts = starts or {"random": [parameter.detach().clone() for parameter in parameters]}
+    found = tune_together(setup, config, parameters, starts, logits_of, context, title)
+    save_adapter(adapted, context.folder, setup.base_name)
+    return found
+
+
+def tune_together(
+    setup: Setup,
+    config: TuningConfig,
+    parameters: Sequence[torch.nn.Parameter],
+    starts: Mapping[str, Sequence[torch.Tensor]],
+    logits_of: LogitsOf,
+    context: Context,
+    title: str,
+) -> tuple[Trial, dict[str, Any]]:
+    """`tune`, for a repair of one part; returns the best trial, and what is recorded."""
     with context.reporter.bar(title, config.trials * config.steps) as bar:
         trials = tune(setup, config, parameters, starts, logits_of, context.work, bar)
-    save_adapter(adapted, context.folder, setup.base_name)
     best = best_trial(trials)
     return best, {
         "learning_rate": best.learning_rate,

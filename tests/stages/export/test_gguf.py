@@ -240,3 +240,17 @@ def test_a_merged_adapter_is_inside(llmrepair: CommandLine, folder: Path, tmp_pa
     assert {len(tensor.data) for tensor in GGUFReader(to / "model.gguf").tensors if tensor.name == "token_embd.weight"} == {
         SIZE
     }
+
+
+def test_tuned_norms_are_inside(llmrepair: CommandLine, folder: Path, tmp_path: Path) -> None:
+    runs, to, text = ["--runs", tmp_path / "runs"], tmp_path / "export", tmp_path / "text.txt"
+    text.write_text("\n\n".join(english().splitlines()))
+    tuning = ["--tuning-data", text, "--tuning-samples", 20, "--tuning-seq-len", 16, "--budget", 1024]
+    tuning += ["--learning-rates", 0.1]
+    key = run(llmrepair, "tune-norms", "--model", folder, "--method", "none", *tuning, *runs, "--json").json["key"]
+    run(llmrepair, "export", f"tune-norms/{key}", "--to", to, "--format", "gguf", *runs)
+    (work := tmp_path / "work").mkdir()
+    expected = load(f"tune-norms/{key}", runs=tmp_path / "runs", device="cpu")(IDS).logits
+    dense = load_model(str(folder), None, "float32", torch.device("cpu"))(IDS).logits
+    found = dequantised(to / "model.gguf", work)(IDS).logits
+    assert (found - expected).abs().max() < 1e-3 * expected.abs().max() < (dense - expected).abs().max()
