@@ -33,7 +33,7 @@ from llmrepair.stages.statistics.subjects import Subjects
 
 KINDS = ("edge", "prior", "sharpening", "attenuated", "displaced", "mixture")
 _ITEMS_OF_A_SUBJECT, _RELATIONS = 3, 10
-_FACT, _PRIOR = 7.0, 1.5
+STRENGTH, PRIOR = 7.0, 1.5
 """How far a fact lifts its answer, and the standard deviation of priors, in nats."""
 _MARGIN = 0.5
 
@@ -52,6 +52,7 @@ def main() -> None:
 @dataclass(frozen=True)
 class Simulated:
     kind: str
+    answers: Answers
     truth: float
     """Share of the damage to the robustly lost that the repair was made to undo."""
     unregressed: float
@@ -85,11 +86,12 @@ class World:
 
     def __init__(self, items: int, wrong: int, phrasings: int, generator: np.random.Generator):
         self.generator, self.shape = generator, (phrasings, items, wrong + 1)
+        self.subject = np.arange(items) // _ITEMS_OF_A_SUBJECT
         self.relation = generator.integers(_RELATIONS, size=items)
-        self.prior = generator.normal(0, _PRIOR, (_RELATIONS, wrong + 1))
+        self.prior = generator.normal(0, PRIOR, (_RELATIONS, wrong + 1))
         self.gold = generator.integers(wrong + 1, size=items)
         self.is_gold = np.arange(wrong + 1) == self.gold[:, None]
-        self.known = generator.normal(_FACT, 1, items)
+        self.known = generator.normal(STRENGTH, 1, items)
         self.taste = self.prior[self.relation] + generator.normal(0, 1, (items, wrong + 1))
         self.phrased = generator.normal(0, 0.5, self.shape)
 
@@ -106,6 +108,10 @@ class World:
         of_relation = self.generator.normal(0, 0.5, self.prior.shape)[self.relation]
         return scores + of_relation + self.generator.normal(0, 1, self.shape)
 
+    def chosen(self, share: float) -> NDArray[np.bool_]:
+        """Facts at random."""
+        return self.generator.random(self.shape[1]) < share
+
     def to_the_edge(self) -> Floats:
         """How far facts may lift their answers to be just below the best of the wrong ones."""
         best = np.where(self.is_gold, -np.inf, self.taste).max(1)
@@ -113,12 +119,18 @@ class World:
 
 
 def simulated(kind: str, seed: int, items: int, wrong: int, phrasings: int, placebos: int, seeds: int = 1) -> Simulated:
-    world, left, back = _world(kind, seed, items, wrong, phrasings)
+    """What the measures say of a repair of a kind."""
+    return simulated_in(World(items, wrong, phrasings, np.random.default_rng(seed)), kind, placebos, seeds)
+
+
+def simulated_in(world: World, kind: str, placebos: int, seeds: int) -> Simulated:
+    left, back = _facts(kind, world)
     answers, scores = _asked(kind, world, left, back, placebos, seeds)
-    classes, subjects = robust_classes(answers), Subjects([item // _ITEMS_OF_A_SUBJECT for item in range(items)])
+    classes, subjects = robust_classes(answers), Subjects(world.subject.tolist())
     lost = classes.lost.sum((0, 1))
     return Simulated(
         kind,
+        answers,
         float((lost @ back) / (lost @ (world.known - left))),
         _unregressed(scores, classes.lost, world),
         fact_damage(scores, classes.lost, subjects),
@@ -131,12 +143,8 @@ def simulated_answers(
     kind: str, seed: int, items: int, wrong: int, phrasings: int, placebos: int, seeds: int
 ) -> tuple[Answers, Candidates]:
     """Who answers what, and how likely each candidate is."""
-    return _asked(kind, *_world(kind, seed, items, wrong, phrasings), placebos, seeds)
-
-
-def _world(kind: str, seed: int, items: int, wrong: int, phrasings: int) -> tuple[World, Floats, Floats]:
     world = World(items, wrong, phrasings, np.random.default_rng(seed))
-    return world, *_facts(kind, world)
+    return _asked(kind, world, *_facts(kind, world), placebos, seeds)
 
 
 def _asked(kind: str, world: World, left: Floats, back: Floats, placebos: int, seeds: int) -> tuple[Answers, Candidates]:
@@ -179,7 +187,7 @@ def _facts(kind: str, world: World) -> tuple[Floats, Floats]:
         return nothing, nothing
     if kind == "displaced":
         return nothing, 0.9 * world.known
-    return nothing, np.where(world.generator.random(len(world.known)) < 0.4, world.known, 0)
+    return nothing, np.where(world.chosen(0.4), world.known, 0)
 
 
 if __name__ == "__main__":
