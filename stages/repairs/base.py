@@ -119,6 +119,8 @@ class Repair(ABC):
     """Whether each input has a choice made for it, of which the report tells the shares even where they are all one's."""
     is_standard: ClassVar[bool] = False
     """Whether `demo` and `regimes` take it without being asked."""
+    is_null: ClassVar[bool] = False
+    """Whether it knows nothing, and is there for others to be held against."""
     side: ClassVar[Literal["input", "weights"]] = "input"
     """What it changes."""
     arms: ClassVar[tuple[Arm, ...]] = ()

@@ -23,6 +23,8 @@ from llmrepair.stages.results.evaluation import Evaluation
 def report_of(model: str, identity: Mapping[str, Any], evaluations: Sequence[Evaluation], runner: Runner) -> Report:
     """The report on evaluations, and on all that looks at what they were made of.
 
+    What a verdict shows held against others is no row of the table: a test has dozens of placebos.
+
     Args:
         model: what the report calls it.
         identity: what pins it.
@@ -37,6 +39,8 @@ def report_of(model: str, identity: Mapping[str, Any], evaluations: Sequence[Eva
         return shows and _is_of(artifact, model, identity, runner.store)
 
     missed = left_out(runner, is_missed)
+    held_against = {name for each in found[Conjecture.name] for name in each.artifact.inputs.values()}
+    evaluations = [each for each in evaluations if not (each.repair.is_null and each.artifact.name in held_against)]
     diagnostics = {name: found[name] for name in DIAGNOSTICS if found[name]}
     evaluated = {each.repair.name for each in evaluations}
     repairs = [repair for name, repair in REPAIRS.items() if name in evaluated or repair.is_standard]

@@ -105,6 +105,9 @@ def test_a_report_holds_it(folder: Path, llmrepair: CommandLine) -> None:
     assert "lab_text: undetermined, because it has no right or wrong answers" in page
     assert "one prompt, untuned" in page
     assert "<ul class=parts></ul>" not in page
+    assert "placebos, mean of each" in page
+    (document,) = (json.loads(path.read_text()) for path in (folder / "runs").glob("report/*/report.json"))
+    assert "placebo" not in " ".join(row["recovery"] for row in document["rows"])  # they are on the card
 
 
 def test_a_report_names_a_verdict_whose_evaluation_is_gone(folder: Path, llmrepair: CommandLine) -> None:

@@ -63,6 +63,7 @@ class Placebo(Repair):
     libraries = ("peft",)
     tuning = PlaceboTuning()
     files = PlaceboFiles()
+    is_null = True
     set_by_arms = frozenset({"placebo_kind", "placebo_seed"})
 
     def null_arms(self, count: int, seeds: Sequence[int]) -> list[Arm]:
