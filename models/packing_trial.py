@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
 
 import torch
 from compressed_tensors.utils import patch_attr
+from transformers import PreTrainedModel
 
 from llmrepair.models.loading import compressible_layers
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 
 @torch.no_grad()
@@ -28,7 +26,14 @@ def packing_obstacle(model: PreTrainedModel) -> str | None:
         for layer in layers:
             stack.enter_context(patch_attr(layer, "_parameters", {"bias": layer.bias}))
         try:
-            model.apply(model._init_weights)
+            _initialise(model, model._init_weights)
         except AttributeError:
             return f"the layers of {name}: its code initialises weights that packed layers have not"
     return None
+
+
+def _initialise(module: torch.nn.Module, of_model: Callable[[torch.nn.Module], None]) -> None:
+    """As transformers does: the parts of a model within a model are initialised by its own code."""
+    for child in module.children():
+        _initialise(child, child._init_weights if isinstance(child, PreTrainedModel) else of_model)
+    of_model(module)

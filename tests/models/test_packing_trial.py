@@ -11,6 +11,7 @@ from tests.tiny_families import tiny_model
 REASONS = {
     "llama": None,
     "qwen3_moe": None,
+    "gemma3n_text": None,
     "falcon": "the FalconLinear layers of FalconForCausalLM",
     "gpt2": "the Conv1D layers of GPT2LMHeadModel",
     "mamba": "the layers of MambaForCausalLM: its code initialises weights that packed layers have not",
