@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections import Counter
@@ -130,6 +131,7 @@ def _run_and_exit(folder: Path, command_lines: Sequence[list[str]], prepare: Cal
     code = 1
     try:
         _redirect(folder)
+        _take_own_lock()
         prepare()
         code = _first_failure(command_lines)
     except BaseException:  # nothing may come back to the test runner of which this is a copy
@@ -138,6 +140,14 @@ def _run_and_exit(folder: Path, command_lines: Sequence[list[str]], prepare: Cal
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _take_own_lock() -> None:
+    """Of progress bars. The test runner's is shared by all that are forked from it: one that was killed while it held that would
+    have the others wait forever."""
+    from tqdm.std import tqdm
+
+    tqdm.set_lock(threading.RLock())
 
 
 def _redirect(folder: Path) -> None:
