@@ -143,8 +143,8 @@ def _run_and_exit(folder: Path, command_lines: Sequence[list[str]], prepare: Cal
 
 
 def _take_own_lock() -> None:
-    """Of progress bars. The test runner's is shared by all that are forked from it: one that was killed while it held that would
-    have the others wait forever."""
+    """Of progress bars. The test runner's is shared by all that are forked from it: a child that is killed while it holds it
+    leaves the others waiting forever."""
     from tqdm.std import tqdm
 
     tqdm.set_lock(threading.RLock())
