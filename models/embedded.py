@@ -18,7 +18,7 @@ def embedded(model: PreTrainedModel, tokens: torch.Tensor) -> torch.Tensor:
     (Falcon H1, MiniCPM).
     """
     vectors = model.get_input_embeddings()(tokens.to(model.device))
-    return vectors.float() * _scale_of_tokens(model)
+    return vectors.float() * scale_of_tokens(model)
 
 
 def embedding_size(model: PreTrainedModel) -> torch.Tensor:
@@ -35,7 +35,7 @@ _TOLERANCE = 0.02
 """Relative, in any precision; a scale is off by more."""
 
 
-def _scale_of_tokens(model: PreTrainedModel) -> float:
+def scale_of_tokens(model: PreTrainedModel) -> float:
     """By how much more a model scales the embeddings of tokens than those that it is given. It is tried out.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from llmrepair.models.failures import Failure
-from llmrepair.models.prompt_cache import ENSEMBLE, PromptCache, options_behind
+from llmrepair.models.prompt_cache import ENSEMBLE, PromptCache, forward_with_prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -48,15 +48,16 @@ def _hint(dtype: torch.dtype) -> str:
 @torch.no_grad()
 def first_not_finite(model: PreTrainedModel, cache: PromptCache | None, prompt: int, tokens: Tokens) -> str | None:
     """The first layer, in the order in which they end, whose output for a text behind a prompt is not finite; None for none."""
-    ids, options = torch.tensor([tokens], device=model.device), {}
-    if cache is not None:
-        if (layer := _first_cached(cache, prompt)) is not None:
-            return f"layer {layer} of the prompt"
-        options = options_behind(cache.chosen(torch.tensor([prompt], device=ids.device)), torch.ones_like(ids))
+    ids = torch.tensor([tokens], device=model.device)
+    if cache is not None and (layer := _first_cached(cache, prompt)) is not None:
+        return f"layer {layer} of the prompt"
     found: list[str] = []
     hooks = [module.register_forward_hook(_remembering(name, found)) for name, module in model.named_modules() if name]
     try:
-        model(input_ids=ids, **options)
+        if cache is None:
+            model(input_ids=ids)
+        else:
+            forward_with_prompt(model, cache, torch.tensor([prompt], device=ids.device), ids, torch.ones_like(ids))
     finally:
         for hook in hooks:
             hook.remove()

@@ -50,8 +50,8 @@ class RepairedLM(HFLM):
         max_length: most input tokens, the prompt's not counted.
         cache: the prompts; None for none.
         selector: chooses among them; None where there is nothing to choose, be it no prompt or one.
-        last: the last token of the text in front of the inputs, whose others are cached, if that text has a token for its
-            beginning; inputs are then taken without one.
+        last: what inputs begin with in place of a beginning of their own: the last token of a text in front of them, whose
+            others are cached; or what stands in front of the prompts.
         as_lm_eval: begin and end texts, and part them, as lm-eval does also where a number is wrong by it.
         answers: file that keeps answers as they come; what it holds is not asked again.
         on_start: called with the number of requests that are about to be scored.
@@ -251,7 +251,8 @@ class RepairedLM(HFLM):
         selector = self.selector
         if selector is None:
             return [0] * len(contexts)
-        documents, seen = [_document(request) for request in requests], [context[-self.max_length :] for context in contexts]
+        documents = [_document(request) for request in requests]
+        seen = [self._context(context, self.max_length) for context in contexts]
         prompts = selector.select(seen, documents)
         kept = selector.of_tokens(seen) if isinstance(selector, TokenSelector) else [[prompt] for prompt in prompts]
         for document, choices in zip(documents, kept, strict=True):

@@ -5,12 +5,17 @@ with `P` the longest length, a prompt of n tokens stands at positions P - n ... 
 whichever prompt it gets. Rotary models see relative positions alone and cannot tell; with learned absolute positions (OPT)
 the input would otherwise be moved by the choice of its prompt.
 
+Where texts begin with a token, it stands in front of the prompt: [BOS][prompt][text]. Inputs go on beginning with it, and it
+gives way: BOS and all vectors of the prompt but the last are cached, and that one takes the place of BOS in the input. So
+lengths and positions are those of the input, and what is said behind its first token is what is said behind the prompt.
+
 Shapes: m prompts, B sequences, T input tokens, H key-value heads, D head dimension, E hidden size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +24,51 @@ from torch.nn import functional
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from llmrepair.models.embedded import embedded, scale_of_tokens
 from llmrepair.models.transfer import sent
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+    from transformers.modeling_outputs import CausalLMOutputWithPast
 
 ENSEMBLE = -1
 """The choice of all prompts together: what they make of the next token is averaged (see `ensemble`)."""
+
+
+@dataclass(frozen=True)
+class Opening:
+    """The token that begins texts, to be put in front of prompts.
+
+    Attributes:
+        vector: [1, E], what stands for it.
+        scale: of what stands for tokens over their embeddings.
+    """
+
+    token: int
+    vector: torch.Tensor
+    scale: float
+
+
+def opening(model: PreTrainedModel, token: int | None) -> Opening | None:
+    """None where texts begin with no token."""
+    if token is None:
+        return None
+    return Opening(token, embedded(model, torch.tensor([token])).to(model.dtype), scale_of_tokens(model))
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What prompts that stand behind a token have besides what is cached of them.
+
+    Attributes:
+        token: that inputs begin with.
+        last: [m, E], the last vectors, as embeddings.
+        whole: the same prompts with their last vectors cached too, for inputs that do not begin with the token.
+    """
+
+    token: int
+    last: torch.Tensor
+    whole: PromptCache
 
 
 @dataclass(frozen=True)
@@ -36,6 +79,13 @@ class PromptCache:
     """Keys and values of each layer, [m, H, P, D]; what stands before a shorter prompt is masked."""
     mask: torch.Tensor
     """[m, P] bool, true where a prompt has a token."""
+    begun: Begun | None = None
+    """Where BOS stands in front of the prompts."""
+
+    @property
+    def bos(self) -> int | None:
+        """The token that every input has to begin with, for it gives way to the prompt's last vector."""
+        return self.begun.token if self.begun is not None else None
 
     @property
     def size(self) -> int:
@@ -105,14 +155,26 @@ def _in_front(states: torch.Tensor, choice: torch.Tensor, added: torch.Tensor) -
     return joined
 
 
-def build_prompt_cache(model: PreTrainedModel, prompts: Sequence[torch.Tensor], length: int | None = None) -> PromptCache:
+def build_prompt_cache(
+    model: PreTrainedModel, prompts: Sequence[torch.Tensor], length: int | None = None, begin: Opening | None = None
+) -> PromptCache:
     """Runs each prompt through the model on its own and keeps its keys and values.
 
     Args:
         prompts: m tensors [n, E] on the model's device; gradients flow back into them.
         length: P, if the input is to start later than the longest prompt ends.
+        begin: what stands in front of each prompt, if anything does.
     """
     length = max(len(prompt) for prompt in prompts) if length is None else length
+    if begin is None:
+        return _prefilled(model, prompts, length)
+    whole = _prefilled(model, [torch.cat([begin.vector, prompt]) for prompt in prompts], length + 1)
+    last = torch.stack([prompt[-1] for prompt in prompts]) / begin.scale
+    layers = [(keys[:, :, :-1], values[:, :, :-1]) for keys, values in whole.layers]
+    return PromptCache(layers, whole.mask[:, :-1], Begun(begin.token, last, whole))
+
+
+def _prefilled(model: PreTrainedModel, prompts: Sequence[torch.Tensor], length: int) -> PromptCache:
     states = [_prefill(model, prompt, length) for prompt in prompts]
     layers = [
         (torch.cat([keys for keys, _ in layer]), torch.cat([values for _, values in layer]))
@@ -157,7 +219,53 @@ def forward_with_prompt(
     **options: Any,
 ) -> torch.Tensor:
     """Logits [B, T, V] of inputs [B, T] (padded on either side, mask [B, T]), sequence b behind prompt `choice[b]`."""
-    return model(input_ids=input_ids, **options_behind(cache.chosen(choice), mask), **options).logits
+    return pass_with_prompt(model, cache, choice, input_ids, mask, **options).logits
+
+
+def pass_with_prompt(
+    model: PreTrainedModel,
+    cache: PromptCache,
+    choice: torch.Tensor,
+    input_ids: torch.Tensor,
+    mask: torch.Tensor,
+    **options: Any,
+) -> CausalLMOutputWithPast:
+    """The same with all else that the model says."""
+    with giving_way(model, cache, choice, first_tokens(mask)):
+        return model(input_ids=input_ids, **options_behind(cache.chosen(choice), mask), **options)
+
+
+def first_tokens(mask: torch.Tensor) -> torch.Tensor:
+    """[B, T] bool, true at the first real token of each input with mask [B, T]."""
+    return mask.bool() & (mask.long().cumsum(1) == 1)
+
+
+@contextmanager
+def giving_way(model: PreTrainedModel, cache: PromptCache | None, choice: torch.Tensor, first: torch.Tensor) -> Iterator[None]:
+    """In the next forward pass, the tokens that begin inputs give way to the last vector of prompt `choice[b]`.
+
+    Args:
+        first: [B, T] bool, true at those tokens.
+    """
+    if cache is None or cache.begun is None:
+        yield
+        return
+    vectors = cache.begun.last[sent(choice, cache.begun.last.device)][:, None]
+
+    def put(module: torch.nn.Module, arguments: Any, embeddings: torch.Tensor) -> torch.Tensor:
+        hook.remove()  # the tokens that a generation adds are its own
+        return torch.where(first[..., None], vectors.to(embeddings.dtype), embeddings)
+
+    hook = model.get_input_embeddings().register_forward_hook(put)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def begun_once(tokens: Sequence[int], bos: int | None) -> list[int]:
+    """An input as prompts take it: begun with their token, if there is one."""
+    return list(tokens) if bos is None or tokens[:1] == [bos] else [bos, *tokens]
 
 
 @torch.no_grad()
@@ -169,12 +277,13 @@ def extend_cache(model: PreTrainedModel, cache: PromptCache | None, prompt: int,
         past, past_mask = cache.growing(torch.tensor([prompt], device=model.device))
         mask, start = torch.cat([past_mask, mask], dim=1), cache.length
     positions = torch.arange(start, start + len(tokens), device=model.device)[None]
-    output = model(
-        input_ids=input_ids,
-        past_key_values=past,
-        attention_mask=mask.long(),
-        position_ids=positions,
-        use_cache=True,
-        logits_to_keep=1,
-    )
+    with giving_way(model, cache, torch.tensor([prompt]), positions == start):
+        output = model(
+            input_ids=input_ids,
+            past_key_values=past,
+            attention_mask=mask.long(),
+            position_ids=positions,
+            use_cache=True,
+            logits_to_keep=1,
+        )
     return PromptCache([(layer.keys, layer.values) for layer in output.past_key_values.layers], mask)

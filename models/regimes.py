@@ -44,7 +44,9 @@ class Interval(NamedTuple):
 
 
 @torch.no_grad()
-def activations(model: PromptedModel, input_ids: torch.Tensor, mask: torch.Tensor) -> dict[str, list[torch.Tensor]]:
+def activations(
+    model: PromptedModel, input_ids: torch.Tensor, mask: torch.Tensor, left_out: int = 0
+) -> dict[str, list[torch.Tensor]]:
     """For each kind and layer the examples [N, f] of inputs [B, T] padded on the right, with mask [B, T].
 
     An attention example is the row of a token in all heads, of f = H T columns; that of a first token is left out, for it
@@ -52,11 +54,12 @@ def activations(model: PromptedModel, input_ids: torch.Tensor, mask: torch.Tenso
 
     Args:
         model: computes attention eagerly, or has no maps.
+        left_out: first tokens of each text that are no examples and no columns: BOS, where a prompt takes its place.
     """
     with _mlp_outputs(model.model) as outputs:
         seen: Any = model(input_ids, mask, output_attentions=True, output_hidden_states=True)
-    width = input_ids.shape[1]
-    not_first = mask & (torch.arange(width, device=mask.device) > 0)
+    width, places = input_ids.shape[1] - left_out, torch.arange(input_ids.shape[1], device=mask.device)
+    mask, not_first = mask & (places >= left_out), mask & (places > left_out)
     return {
         "attention": [_rows(weights[..., -width:])[not_first] for weights in seen.attentions],
         "mlp": [output.reshape(*mask.shape, -1)[mask] for output in outputs],

@@ -19,7 +19,7 @@ from torch.nn import functional
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
-from llmrepair.models.prompt_cache import PromptCache, input_positions
+from llmrepair.models.prompt_cache import PromptCache, first_tokens, input_positions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -66,6 +66,7 @@ class Router:
     `layers` are the indices of the layers that vote; their votes are averaged. A vote is the attention that a prompt's tokens
     get, averaged over heads (and over the tokens of a sequence): its `mean`, `sum` or `max` over the prompt's tokens, and
     with `normalise="length"` divided by how many they are. Votes of a sequence are put on `scales` before they are averaged.
+    Where BOS stands in front of the prompts, it neither votes nor is voted for: it would draw most of the attention.
 
     The pass ends at the last layer that votes, before it looks at any value. So a vote in the first layer costs the
     embeddings, that layer's norm, its queries and keys (and values where they are one projection), and the vote. It is its
@@ -81,18 +82,30 @@ class Router:
     scales: Scales = field(default_factory=dict)
 
     def votes(self, input_ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Votes [B, m] of inputs [B, T], padded on either side, with mask [B, T]."""
-        votes = self._counted(_SequencePool(self, mask.bool()), input_ids, mask)
-        return self.mean({layer: self._scaled(layer, own, mask.sum(1)) for layer, own in votes.items()})
+        """Votes [B, m] of inputs [B, T], padded on either side, with mask [B, T]; zeros of one that is BOS alone."""
+        voting = self._voting(mask)
+        votes = self._counted(_SequencePool(self, voting), input_ids, voting)
+        total = self.mean({layer: self._scaled(layer, own, voting.sum(1)) for layer, own in votes.items()})
+        return total.where(voting.any(1, keepdim=True), 0)
 
     def token_votes(self, input_ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Votes [B, T, m] of each token of inputs [B, T], padded on either side, with mask [B, T]."""
-        return self.mean(self._counted(_TokenPool(self, votes_only=True), input_ids, mask))
+        return self.mean(self._counted(_TokenPool(self, votes_only=True), input_ids, self._voting(mask)))
 
     def prefix_votes(self, input_ids: torch.Tensor) -> dict[int, torch.Tensor]:
         """Votes [B, T, m] of the first token of inputs [B, T], of the first two, and so on, as each of `layers` that can vote
-        counts them."""
-        return self._counted(_PrefixPool(self, votes_only=True), input_ids, torch.ones_like(input_ids))
+        counts them; BOS is left out."""
+        own = input_ids if self.cache.begun is None else input_ids[:, 1:]
+        return self._counted(_PrefixPool(self, votes_only=True), own, torch.ones_like(own))
+
+    @property
+    def pool(self) -> PromptCache:
+        """The prompts side by side, with all their vectors."""
+        return self.cache if self.cache.begun is None else self.cache.begun.whole
+
+    def _voting(self, mask: torch.Tensor) -> torch.Tensor:
+        """[B, T] bool, true at tokens of inputs with mask [B, T] that vote."""
+        return mask.bool() if self.cache.begun is None else mask.bool() & ~first_tokens(mask)
 
     def mean(self, votes: Mapping[int, torch.Tensor]) -> torch.Tensor:
         """The votes of all layers together."""
@@ -106,7 +119,7 @@ class Router:
         if layer not in self.scales:
             return votes
         subtracted, divisor = (of_lengths.to(votes) for of_lengths in self.scales[layer])
-        place = lengths.clamp(max=len(divisor)) - 1
+        place = lengths.clamp(1, len(divisor)) - 1
         return (votes - subtracted[place]) / divisor[place]
 
     @torch.no_grad()
@@ -115,7 +128,7 @@ class Router:
             self.model(
                 input_ids=input_ids,
                 attention_mask=mask.long(),
-                position_ids=input_positions(mask, self.cache.length),
+                position_ids=input_positions(mask, self.pool.length),
                 use_cache=False,
                 prompt_pool=pool,
             )
@@ -138,15 +151,21 @@ class Router:
 
     def columns(self) -> torch.Tensor:
         """[m * P, K], the sums of weights that votes are made of: of each prompt, or of each column for the greatest."""
-        mask = self.cache.mask
-        if self.reduce == "max":
-            return torch.eye(mask.numel(), device=mask.device)
-        return torch.eye(self.cache.size, device=mask.device).repeat_interleave(self.cache.length, dim=0)
+        mask = self._voted_for()
+        columns = torch.eye(mask.numel(), device=mask.device)
+        if self.reduce != "max":
+            columns = torch.eye(len(mask), device=mask.device).repeat_interleave(mask.shape[1], dim=0)
+        return columns * mask.flatten()[:, None]
+
+    def _voted_for(self) -> torch.Tensor:
+        """[m, P] bool, true where a prompt has a token of its own."""
+        mask = self.pool.mask
+        return mask if self.cache.begun is None else mask & ~first_tokens(mask)
 
     def of_prompts(self, sums: torch.Tensor) -> torch.Tensor:
         """Votes [..., m] from sums of weights [..., K]."""
-        lengths = self.cache.mask.sum(-1)
-        votes = sums.unflatten(-1, self.cache.mask.shape).amax(-1) if self.reduce == "max" else sums
+        lengths = self._voted_for().sum(-1)
+        votes = sums.unflatten(-1, self.pool.mask.shape).amax(-1) if self.reduce == "max" else sums
         votes = votes / lengths if self.reduce == "mean" else votes
         return votes / lengths if self.normalise == "length" else votes
 
@@ -157,6 +176,9 @@ def see_pool_by_token(router: Router) -> None:
     All prompts are cached side by side; what a token sees is cut down to its choice in the last layer that votes, so layers
     before that let it see all of them. A token votes from what stands before it and itself, whatever comes after. The model
     is used like one without prompts: positions are moved behind the prompts here.
+
+    Where BOS stands in front of the prompts, every input has to begin with it. There it is alone: it sees no prompt, for none
+    is chosen before a token votes, and no other token sees it, for each sees the BOS of its prompt.
     """
     router.model.set_attn_implementation(POOL_ATTENTION)
 
@@ -207,6 +229,7 @@ class _Pool:
     def __init__(self, router: Router, votes_only: bool):
         self.router = router
         self._votes_only = votes_only
+        self._begins = router.cache.begun is not None and not votes_only
         self.votes: dict[int, torch.Tensor] = {}
         """Of each layer that has voted."""
 
@@ -237,8 +260,8 @@ class _Pool:
             mask: of the input's keys: [B, S] bool true at tokens, [B, 1, T, S] with 0 where a query sees one, or None.
             window: how many positions a query looks back; None for all.
         """
-        prompt_key, prompt_value = self.router.cache.side_by_side(layer)
-        view = _View(self.router.cache, mask, query, key.shape[2], window)
+        prompt_key, prompt_value = self.router.pool.side_by_side(layer)
+        view = _View(self.router.pool, mask, query, key.shape[2], window, self._begins)
         keys = _in_front(prompt_key, key, query.shape[1])
         last = max(self.router.layers)
         if layer in self.router.layers:
@@ -254,7 +277,7 @@ class _Pool:
         for rows in view.steps():
             seen, end = view.of(rows), view.end(rows)
             if layer >= last:
-                seen[..., : prompt_key.shape[1]] &= self.kept(rows).repeat_interleave(self.router.cache.length, dim=-1)[:, None]
+                seen[..., : prompt_key.shape[1]] &= self.kept(rows).repeat_interleave(self.router.pool.length, dim=-1)[:, None]
             output.append(
                 functional.scaled_dot_product_attention(
                     query[:, :, rows], keys[:, :, :end], values[:, :, :end], seen, scale=scaling
@@ -285,7 +308,7 @@ class _SequencePool(_Pool):
         for part in sums:
             total = total + torch.einsum("btk,bt->bk", part, self._voting[:, start : start + part.shape[1]])
             start += part.shape[1]
-        return self.router.of_prompts(total / self._voting.sum(1, keepdim=True))
+        return self.router.of_prompts(total / self._voting.sum(1, keepdim=True).clamp(min=1))
 
 
 class _TokenPool(_Pool):
@@ -310,14 +333,21 @@ class _PrefixPool(_Pool):
 
 
 class _View:
-    """What queries see, written out for some of them at a time; they are the last T of S tokens, behind prompts."""
+    """What queries see, written out for some of them at a time; they are the last T of S tokens, behind prompts.
 
-    def __init__(self, cache: PromptCache, mask: torch.Tensor | None, query: torch.Tensor, keys: int, window: int | None):
+    Args:
+        begins: the first token of an input is alone.
+    """
+
+    def __init__(
+        self, cache: PromptCache, mask: torch.Tensor | None, query: torch.Tensor, keys: int, window: int | None, begins: bool
+    ):
         self._cache = cache
         self._mask = mask
         self._batch, _, self._queries, _ = query.shape
         self._past = keys - self._queries
         self._window = window
+        self._begins = begins
         self._at_once = _SEEN_AT_ONCE.get(query.device.type, _SEEN_AT_ONCE["cpu"])
 
     def steps(self) -> Iterator[slice]:
@@ -332,7 +362,23 @@ class _View:
     def of(self, rows: slice) -> torch.Tensor:
         """[B, 1, t, end] bool."""
         parts = (self._prompts(rows), self._own(rows))
+        if self._begins:
+            parts = self._without_first(*parts, slice(self._past + rows.start, self._past + rows.stop))
         return torch.cat([part.expand(self._batch, rows.stop - rows.start, -1) for part in parts], dim=-1)[:, None]
+
+    def _without_first(self, prompts: torch.Tensor, own: torch.Tensor, queries: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same where first tokens see themselves alone, and no other token sees them."""
+        first, columns = self._first(), torch.arange(queries.stop, device=own.device)
+        alone = columns == columns[queries, None]
+        return prompts & ~first[:, queries, None], own & (~first[:, None, : queries.stop] | alone)
+
+    def _first(self) -> torch.Tensor:
+        """[B, S] or [1, S] bool, true at first tokens; of trees also at padding, which sees itself alone as they do."""
+        if self._mask is not None and self._mask.dim() == 2:
+            return first_tokens(self._mask)
+        if self._mask is not None and not self._past:
+            return (self._mask[:, 0] == 0).sum(-1) == 1
+        return (torch.arange(self._past + self._queries, device=self._cache.mask.device) == 0)[None]
 
     def _own(self, rows: slice) -> torch.Tensor:
         end = self._past + rows.stop

@@ -34,7 +34,7 @@ class Selector(Protocol):
         """One index into the pool, or `ENSEMBLE`, for each context.
 
         Args:
-            contexts: token ids, none empty.
+            contexts: token ids, none empty; begun with BOS where that stands in front of the prompts.
             documents: what each context is taken from, where that is known.
         """
 
@@ -137,12 +137,13 @@ class TokenSelector:
         return [0] * len(contexts)
 
     def of_tokens(self, contexts: Sequence[list[int]]) -> list[list[int]]:
-        """The prompt that each token of a context sees."""
+        """The prompt that each token of a context sees, but for BOS in front of the prompts."""
         return _for_each(contexts, self._chosen, self.batch_size)
 
     def _chosen(self, batch: Sequence[Tokens]) -> list[list[int]]:
         chosen = self.router.token_votes(*pad_rows(batch, self.router.cache.mask.device)).argmax(-1).tolist()
-        return [row[: len(context)] for row, context in zip(chosen, batch, strict=True)]
+        first = int(self.router.cache.begun is not None)
+        return [row[first : len(context)] for row, context in zip(chosen, batch, strict=True)]
 
 
 def _for_each(

@@ -1,4 +1,8 @@
-"""Soft prompts: vectors in front of the input embeddings. Stored as peft prompt-tuning adapters, one folder each."""
+"""Soft prompts: vectors in front of the input embeddings. Stored as peft prompt-tuning adapters, one folder each.
+
+Peft puts an adapter's vectors in front of all tokens. So where BOS stands in front of a prompt, an adapter has its vector
+first, and is for texts without it.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,8 @@ from llmrepair.models.embedded import embedded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from llmrepair.models.prompt_cache import Opening
 
 _INDEX_FILE = "pool.json"
 _WEIGHTS_FILE = "adapter_model.safetensors"
@@ -51,24 +57,41 @@ def initial_prompt(
 
 
 def save_pool(
-    folder: Path, prompts: Sequence[torch.Tensor], index: Mapping[str, Any], model: PreTrainedModel, base_model: str
+    folder: Path,
+    prompts: Sequence[torch.Tensor],
+    index: Mapping[str, Any],
+    model: PreTrainedModel,
+    base_model: str,
+    begin: Opening | None = None,
 ) -> None:
     """Writes each prompt [n, hidden_size] as a peft adapter `prompt-<i>`, and the pool's index.
 
     Args:
-        index: what is known of the pool; the prompts' folders and lengths are added.
+        index: what is known of the pool; the prompts' folders and lengths are added, and what stands in front of them.
         base_model: noted in the adapters as what they were tuned on.
+        begin: what the prompts were tuned behind.
     """
     for number, prompt in enumerate(prompts):
-        _save_prompt(folder / _prompt_folder(number), prompt, model, base_model)
+        _save_prompt(folder / _prompt_folder(number), behind(begin, prompt), model, base_model)
     entries = [{"folder": _prompt_folder(number), "length": len(prompt)} for number, prompt in enumerate(prompts)]
-    (folder / _INDEX_FILE).write_text(json.dumps({"prompts": entries, **index}, indent=2) + "\n")
+    (folder / _INDEX_FILE).write_text(
+        json.dumps({"prompts": entries, "bos": begin.token if begin else None, **index}, indent=2) + "\n"
+    )
 
 
 def load_pool(folder: Path) -> tuple[list[torch.Tensor], dict[str, Any]]:
-    """The prompts [n, hidden_size] of a pool, in the precision that they were saved in, and its index."""
-    index = json.loads((folder / _INDEX_FILE).read_text())
-    return [load_file(folder / entry["folder"] / _WEIGHTS_FILE)[_WEIGHTS_NAME] for entry in index["prompts"]], index
+    """The prompts [n, hidden_size] of a pool, in the precision that they were saved in, and its index.
+
+    Of an index without `bos`, from before there was one, nothing stands in front of the prompts.
+    """
+    index = {"bos": None, **json.loads((folder / _INDEX_FILE).read_text())}
+    vectors = [load_file(folder / entry["folder"] / _WEIGHTS_FILE)[_WEIGHTS_NAME] for entry in index["prompts"]]
+    return [each if index["bos"] is None else each[1:] for each in vectors], index
+
+
+def behind(begin: Opening | None, prompt: torch.Tensor) -> torch.Tensor:
+    """The vectors of an adapter that puts a prompt [n, hidden_size] behind what texts begin with."""
+    return prompt if begin is None else torch.cat([begin.vector.to(prompt), prompt])
 
 
 def _prompt_folder(number: int) -> str:

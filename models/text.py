@@ -48,6 +48,12 @@ def document_encoder(tokenizer: PreTrainedTokenizerBase, bos: Bos) -> tuple[list
     return begin, lambda text: [*begin, *_unbegun(text.removeprefix(str(tokenizer.bos_token)), tokenizer)]
 
 
+def beginning(tokenizer: PreTrainedTokenizerBase, bos: Bos = "auto") -> int | None:
+    """The token that begins each row of text; None where none does."""
+    begin, _ = document_encoder(tokenizer, bos)
+    return begin[0] if begin else None
+
+
 def _unbegun(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False).input_ids)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from llmrepair.models.memory import is_out_of_memory
-from llmrepair.models.prompt_cache import PromptCache, forward_with_prompt
+from llmrepair.models.prompt_cache import PromptCache, forward_with_prompt, giving_way
 from llmrepair.models.routing import POOL_ATTENTION
 from llmrepair.models.selection import pad_rows
 from llmrepair.models.trees import Text, Tree, grow_trees
@@ -51,7 +51,8 @@ def logits_of_trees(
             past, past_mask = cache.chosen(choice)
             seen = torch.cat([past_mask[:, None].expand(-1, ids.shape[1], -1), seen], dim=-1)
             options = {"position_ids": cache.length + depths, "past_key_values": past}
-        return model(input_ids=ids, attention_mask=_additive(seen, model.dtype), **options).logits[0]
+        with giving_way(model, cache, choice, mask & (depths == 0)):
+            return model(input_ids=ids, attention_mask=_additive(seen, model.dtype), **options).logits[0]
 
 
 def _ancestors(ends: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

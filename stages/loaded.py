@@ -108,7 +108,7 @@ def _as_model(found: InPlace) -> PreTrainedModel | PromptedModel:
     placed = found.placed
     if placed.pool is None:
         return placed.model
-    return PromptedModel(placed.model, placed.cache, placed.selector or FixedSelector(0))
+    return PromptedModel(placed.model, placed.cache, placed.selector or FixedSelector(0), placed.last)
 
 
 def in_place(stored: Stored, given: Given) -> InPlace:

@@ -18,6 +18,7 @@ from peft.tuners.lora import LoraLayer
 from llmrepair.models.embedded import embedding_size
 from llmrepair.models.head import loss_in_parts
 from llmrepair.models.lora import new_adapter
+from llmrepair.models.prompt_cache import opening
 from llmrepair.models.prompt_training import prompt_logits
 from llmrepair.models.training import (
     LogitsOf,
@@ -76,6 +77,7 @@ def imitate(
     micro_batch: int,
     checkpoint: Path,
     on_steps: OnSteps,
+    bos: int | None = None,
 ) -> Imitation:
     """Trains a LoRA on a dense model by distillation and merges it, in place.
 
@@ -88,11 +90,12 @@ def imitate(
         key: [1, hidden_size]; None for none: then no prompt is known to bring anything back.
         rows, held_out: token ids [N, L] to learn from, and to measure on.
         micro_batch, checkpoint, on_steps: as of `train`; the loss of a step is the sum of both divergences.
+        bos: what all rows begin with; it stands in front of the key, as it will in front of prompts.
     """
     torch.manual_seed(recipe.seed)  # of the adapter's first values
     adapted = new_adapter(model, RANK)
     as_it_was = _without_adapter(adapted)
-    behind_key = None if key is None else prompt_logits(model, key, 1)
+    behind_key = None if key is None else prompt_logits(model, key, 1, opening(model, bos))
     losses = [loss_in_parts(model, plain_logits(model), distillation(plain_logits(compressed)))]
     if behind_key is not None:
         losses.append(loss_in_parts(model, behind_key, distillation(as_it_was)))

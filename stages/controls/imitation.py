@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from llmrepair.models.text import beginning
 from llmrepair.pipeline.stage import Context
 from llmrepair.stages.controls.imitate import RANK, imitate, imitation_recipe, secret_key
 from llmrepair.stages.controls.own_text import OWN_TOKENS, own_text
@@ -45,5 +46,6 @@ def train_imitation(
             context.runtime.sequences or recipe.examples_per_step,
             context.work / "imitation.checkpoint",
             lambda steps, loss: bar.advance(steps, "" if loss is None else f"loss {loss:.3f}"),
+            beginning(tokenizer),
         )
     return {"imitation": {**asdict(recipe), "rank": RANK, **asdict(imitation)}}

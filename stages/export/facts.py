@@ -111,6 +111,7 @@ def _repair(parts: Parts, tuned: Artifact) -> dict[str, Any]:
         "tuning_data": tuned.key_document["sources"]["tuning_data"],
         "metrics": tuned.metrics,
         "prompts": parts.prompts,
+        "bos": parts.repair.files.bos(parts.kept) if parts.kept is not None else None,
     }
 
 

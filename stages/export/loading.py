@@ -12,10 +12,11 @@ Facts = Mapping[str, Any]
 _PACKAGES = {"compressed-tensors": "compressed-tensors", "gptq": "optimum gptqmodel"}
 _SERVED_BITS = (4, 8)
 _TEXT = '"The capital of France is"'
-_SPOKEN = (
-    f'inputs = tokenizer({_TEXT}, return_tensors="pt", return_token_type_ids=False)',
-    "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=40)[0]))",
-)
+
+
+def _spoken(options: str = "") -> Iterable[str]:
+    yield f'inputs = tokenizer({_TEXT}, return_tensors="pt", return_token_type_ids=False{options})'
+    yield "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=40)[0]))"
 
 
 def loading_sections(facts: Facts) -> Iterable[str]:
@@ -55,7 +56,7 @@ def _gguf_sections(file: str) -> Iterable[str]:
             f"tokenizer = AutoTokenizer.{loading}",
             f"model = AutoModelForCausalLM.{loading}",
             "",
-            *_SPOKEN,
+            *_spoken(),
         ]
     )
 
@@ -88,7 +89,8 @@ def _transformers(facts: Facts) -> Iterable[str]:
     if folder is not None:
         yield f'model = PeftModel.from_pretrained(model, folder, subfolder="{folder}")'
     yield ""
-    yield from _SPOKEN
+    is_begun = folder is not None and facts["repair"]["bos"] is not None  # by the adapter
+    yield from _spoken(", add_special_tokens=False" if is_begun else "")
 
 
 def _vllm(facts: Facts) -> Iterable[str]:

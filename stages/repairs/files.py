@@ -85,6 +85,10 @@ class RepairFiles:
         """Further JSON files of the export, by name."""
         return {}
 
+    def bos(self, kept: Kept) -> int | None:
+        """The token that stands in front of the prompts: what is exported is for texts without it."""
+        return None
+
     def prompts(self, kept: Kept) -> list[dict[str, Any]]:
         """The prompts that are exported: number in the pool, folder, tokens, learning rate, held-out loss, and whether that is
         the lowest."""
@@ -159,3 +163,13 @@ PROMPT_LIMITS = (
     "peft gets positions wrong in batches padded on the left: generate from texts of one length at a time.",
 )
 """Of all that puts virtual tokens in front of the input."""
+
+
+def beginning_notes(facts: Facts) -> Iterable[str]:
+    """Where a prompt stands behind the token that begins texts, which peft puts nothing in front of."""
+    if facts["repair"]["bos"] is not None:
+        yield (
+            f"The first virtual token is the one that begins texts (token {facts['repair']['bos']}), for the prompt was tuned "
+            "behind it. So give texts without it: `add_special_tokens=False`, and of a chat template's text all but its first "
+            "token. Without the adapter, and in vLLM, texts begin with it as ever."
+        )

@@ -50,7 +50,8 @@ class Placed:
     """The prompts."""
     selector: Selector | None = None
     last: int | None = None
-    """The last token of a text in front of the inputs that has a token for its beginning; the others are the pool."""
+    """What inputs begin with in place of a beginning of their own: the last token of a text in front of them that has one,
+    whose others are the pool; or what stands in front of the prompts, whose last vectors take its place."""
     extra_parameters: int = 0
     """What inference has to hold beside the weights."""
     routing: Mapping[str, Any] | None = None

@@ -14,9 +14,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTok
 
 from llmrepair.models.harness import RepairedLM
 from llmrepair.models.lora import new_adapter
-from llmrepair.models.prompt_cache import build_prompt_cache
+from llmrepair.models.prompt_cache import build_prompt_cache, opening
 from llmrepair.models.routing import Router, see_pool_by_token
 from llmrepair.models.selection import DocumentSelector, EnsembleSelector, TokenSelector
+from llmrepair.models.text import beginning
 from llmrepair.stages.repairs.behind_text import behind_text
 from llmrepair.stages.repairs.placed import Placed, Placing
 from llmrepair.stages.repairs.texts import prompt_tokens
@@ -60,10 +61,11 @@ def repaired(family: str, tokenizer_name: str, repair: str) -> tuple[Placed, Seq
     model, tokenizer = model_of(family), tokenizer_of(tokenizer_name)
     alone = Reference(model, tokenizer, POSITIONS)
     if repair == "soft prompt":
-        (prompt,) = prompts_of(4)
-        return Placed(model, build_prompt_cache(model, [prompt])), [alone._replace(longest=POSITIONS - 4, prompt=prompt)]
+        (prompt,), begin = prompts_of(4), opening(model, beginning(tokenizer))
+        cache = build_prompt_cache(model, [prompt], begin=begin)
+        return Placed(model, cache, last=cache.bos), [behind(alone, 4, prompt)]
     if repair in ("chosen prompts", "ensemble", "prompts by token"):
-        return pooled(model, alone._replace(longest=POSITIONS - LONG), repair)
+        return pooled(model, alone, repair)
     if repair == "lora":
         adapted, merged = (adapted_copy(family) for _ in range(2))
         return Placed(adapted.get_base_model()), [alone._replace(model=merged.merge_and_unload())]
@@ -75,22 +77,28 @@ def repaired(family: str, tokenizer_name: str, repair: str) -> tuple[Placed, Seq
     return Placed(model), [alone]
 
 
+def behind(alone: Reference, position: int, prompt: torch.Tensor) -> Reference:
+    """With a prompt that ends where inputs begin, behind what the tokenizer begins texts with."""
+    front = [bos] if (bos := beginning(alone.tokenizer)) is not None else []
+    return alone._replace(longest=POSITIONS - position - len(front), front=front, prompt=prompt, start=position - len(prompt))
+
+
 def pooled(model: PreTrainedModel, alone: Reference, repair: str) -> tuple[Placed, Sequence[Reference]]:
     """Two prompts, of which the short one stands where the long one ends."""
-    prompts = prompts_of(4, LONG)
-    references = [alone._replace(prompt=prompt, start=LONG - len(prompt)) for prompt in prompts]
+    prompts, begin = prompts_of(4, LONG), opening(model, beginning(alone.tokenizer))
+    references = [behind(alone, LONG, prompt) for prompt in prompts]
     if repair == "prompts by token":
         ours, eager = copy.deepcopy(model), copy.deepcopy(model)
         eager.set_attn_implementation("eager")
-        router = Router(ours, build_prompt_cache(ours, prompts))
+        router = Router(ours, build_prompt_cache(ours, prompts, begin=begin))
         see_pool_by_token(router)
-        both = alone._replace(model=eager, members=references)
-        return Placed(ours, router.cache, TokenSelector(router, 4)), [both._replace(pool=both.side_by_side())]
-    cache = build_prompt_cache(model, prompts)
+        both = references[0]._replace(model=eager, prompt=None, members=references)
+        return Placed(ours, router.cache, TokenSelector(router, 4), router.cache.bos), [both._replace(pool=both.side_by_side())]
+    cache = build_prompt_cache(model, prompts, begin=begin)
     if repair == "ensemble":
-        return Placed(model, cache, EnsembleSelector()), [alone._replace(members=references)]
+        return Placed(model, cache, EnsembleSelector(), cache.bos), [references[0]._replace(prompt=None, members=references)]
     chosen = DocumentSelector({("task", document): document % 2 for document in range(MOST_DOCUMENTS)})
-    return Placed(model, cache, chosen), references
+    return Placed(model, cache, chosen, cache.bos), references
 
 
 def prompts_of(*lengths: int) -> list[torch.Tensor]:

@@ -11,7 +11,7 @@ class Reference(NamedTuple):
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     longest: int  # tokens that the model takes behind what stands in front of each text
-    front: Sequence[int] = ()  # which is token ids, or vectors [n, E] whose first has position `start`
+    front: Sequence[int] = ()  # which is token ids, and behind them vectors [n, E]; the first of all has position `start`
     prompt: torch.Tensor | None = None
     start: int = 0
     members: Sequence["Reference"] = ()  # of an ensemble, or of a pool of which each token sees one
@@ -57,38 +57,49 @@ class Reference(NamedTuple):
     def said(self, tokens: list[int]) -> torch.Tensor:  # log-probabilities of what is next
         ids = torch.tensor([[*self.front, *tokens]])
         if self.pool:
-            return self.seeing(ids, self.votes(ids).argmax(0)).logits[0].log_softmax(-1)
+            return self.said_by_token(ids)
         if self.members:
             return torch.stack([member.said(tokens) for member in self.members]).mean(0)
         if self.prompt is None:
             return self.model(ids).logits[0].log_softmax(-1)
-        vectors = torch.cat([self.prompt[None], self.model.get_input_embeddings()(ids)], dim=1)
+        text = self.model.get_input_embeddings()(ids[:, len(self.front) :])
+        vectors = torch.cat([self.in_front(), text], dim=1)
         places = self.start + torch.arange(vectors.shape[1])[None]
         return self.model(inputs_embeds=vectors, position_ids=places).logits[0, len(self.prompt) :].log_softmax(-1)
 
+    def in_front(self) -> torch.Tensor:
+        begin = self.model.get_input_embeddings()(torch.tensor([self.front], dtype=torch.long))
+        return torch.cat([begin, self.prompt[None]], dim=1) if self.prompt is not None else begin
+
+    def said_by_token(self, ids: torch.Tensor) -> torch.Tensor:  # no prompt is chosen before a token of the text votes
+        own, place = ids[:, len(self.front) :], torch.tensor([[self.members[-1].start + len(self.members[-1].prompt)]])
+        rows = [self.model(ids[:, :1], position_ids=place).logits[0]] if self.front else []
+        rows += [self.seeing(own, self.votes(own).argmax(0)).logits[0]] if own.numel() else []
+        return torch.cat(rows).log_softmax(-1)
+
     def votes(self, ids: torch.Tensor) -> torch.Tensor:  # [m, T], what each token attends to prompts in the first layer
         weights = self.seeing(ids, None).attentions[0][0].mean(0)
-        lengths = [len(member.prompt) for member in self.members]
+        lengths = [member.in_front().shape[1] for member in self.members]
         parts = weights.split([*lengths, ids.shape[1]], dim=-1)[:-1]
-        return torch.stack([part.mean(-1) for part in parts])
+        return torch.stack([part[:, len(self.front) :].mean(-1) for part in parts])
 
     def torn(self, text: str) -> bool:  # a token attends to two prompts alike, so that rounding decides which it sees
         ids = torch.tensor([self.tokens(text, bare=True)[-self.longest :]])
-        return bool(self.pool) and bool((self.votes(ids).topk(2, dim=0).values.diff(dim=0) > -1e-6).any())
+        return bool(self.pool) and bool(ids.numel()) and bool((self.votes(ids).topk(2, dim=0).values.diff(dim=0) > -1e-6).any())
 
     @torch.no_grad()
     def side_by_side(self) -> list[Any]:  # keys and values of all members' prompts in each layer
         caches = [DynamicCache() for _ in self.members]
         for cache, member in zip(caches, self.members, strict=True):
-            places = member.start + torch.arange(len(member.prompt))[None]
-            self.model(inputs_embeds=member.prompt[None], position_ids=places, past_key_values=cache)
+            places = member.start + torch.arange(member.in_front().shape[1])[None]
+            self.model(inputs_embeds=member.in_front(), position_ids=places, past_key_values=cache)
         layers = zip(*(cache.layers for cache in caches), strict=True)
         return [
             tuple(torch.cat([getattr(each, part) for each in those], -2) for part in ("keys", "values")) for those in layers
         ]
 
     def seeing(self, ids: torch.Tensor, chosen: torch.Tensor | None) -> Any:  # eager, behind all prompts side by side
-        starts = [member.start + torch.arange(len(member.prompt)) for member in self.members]
+        starts = [member.start + torch.arange(member.in_front().shape[1]) for member in self.members]
         end, past = int(starts[-1][-1]) + 1, DynamicCache()
         for number, states in enumerate(self.pool):
             past.update(*states, number)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from llmrepair.lab.world import make_world
+from llmrepair.models.prompt_cache import begun_once
 from llmrepair.models.prompted import PromptedModel
 from llmrepair.models.regimes import KINDS, MEASURES, activations, block_sums, measures
 from llmrepair.models.selection import pad_rows
@@ -47,7 +48,7 @@ def run(stage: Regimes, context: Context) -> dict[str, Any]:
         for repair in stage.repairs:
             sums = []
             repaired = _repaired(stage, context, repair, tokenizer)
-            for block in _blocks(rows):
+            for block in _blocks([begun_once(row, repaired.bos) for row in rows]):
                 sums.append(_sums(PromptedModel(dense), repaired, *pad_rows(block, dense.device)))
                 bar.advance(len(block))
             if not np.isfinite(sums).all():
@@ -94,7 +95,7 @@ def _repaired(stage: Regimes, context: Context, repair: Repair, tokenizer: PreTr
             sequences=context.runtime.sequences,
         )
     )
-    return PromptedModel(placed.model, placed.cache, placed.selector)
+    return PromptedModel(placed.model, placed.cache, placed.selector, placed.last)
 
 
 def _no_scoring(cache: Any) -> Any:
@@ -103,7 +104,8 @@ def _no_scoring(cache: Any) -> Any:
 
 def _sums(dense: PromptedModel, repaired: PromptedModel, input_ids: torch.Tensor, mask: torch.Tensor) -> list[Any]:
     """[kinds, L, 5] of a block."""
-    one, other = activations(dense, input_ids, mask), activations(repaired, input_ids, mask)
+    left_out = int(repaired.bos is not None)
+    one, other = (activations(model, input_ids, mask, left_out) for model in (dense, repaired))
     return [[block_sums(*layer) for layer in zip(one[kind], other[kind], strict=True)] for kind in KINDS]
 
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from llmrepair.models.head import loss_in_parts
 from llmrepair.models.lora import ADAPTER_FOLDER, with_adapter
+from llmrepair.models.prompt_cache import opening
 from llmrepair.models.prompt_training import prompt_logits
 from llmrepair.models.soft_prompt import load_pool, save_pool, text_prompt, vocabulary_prompt
 from llmrepair.models.training import LogitsOf, Recipe, distillation, mean_loss, plain_logits, train
@@ -58,17 +59,17 @@ def _scaled_prompt(stage: TunePlacebo, setup: Setup, context: Context) -> tuple[
     model = setup.model
     tuned, start = _best_prompt(context.inputs["tuned"].path, model)
     prompt = _unscaled(stage.config, setup, context, tuned)
-    plain = plain_logits(model)
+    plain, begin = plain_logits(model), opening(model, setup.bos)
 
     def behind(prompt: torch.Tensor) -> LogitsOf:
-        return prompt_logits(model, prompt, start)
+        return prompt_logits(model, prompt, start, begin)
 
     wanted = _divergence(setup, plain, behind(tuned))
     quiet = _quiet(prompt, setup, behind, wanted, context)
     factor, record = _matched(setup, plain, wanted, lambda factor: behind(scaled_prompt(prompt, quiet, factor)))
     scaled = scaled_prompt(prompt, quiet, factor)
     index = {"input_position": start, "validation_losses": [mean_validation_loss(setup, behind(scaled))]}
-    save_pool(context.folder, [scaled], index, model, setup.base_name)
+    save_pool(context.folder, [scaled], index, model, setup.base_name, begin)
     return behind(scaled), scaled.numel(), record
 
 
@@ -92,7 +93,7 @@ def _quiet(
 def _unscaled(config: TunePlaceboConfig, setup: Setup, context: Context, tuned: torch.Tensor) -> torch.Tensor:
     kind, seed, length = config.placebo_kind, config.placebo_seed, len(tuned)
     if kind == "words":
-        return text_prompt(setup.model, length, seed, setup.training)
+        return text_prompt(setup.model, length, seed, setup.words(setup.training))
     if kind == "random":
         return vocabulary_prompt(setup.model, length, seed, setup.special_ids)
     if kind == "shuffled":

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmrepair.stages.repairs.base import Tuning
-from llmrepair.stages.repairs.files import PROMPT_LIMITS, Facts, Kept, RepairFiles
+from llmrepair.stages.repairs.files import PROMPT_LIMITS, Facts, Kept, RepairFiles, beginning_notes
 
 if TYPE_CHECKING:
     from llmrepair.stages.repairs.pool.config import TunePromptsConfig
@@ -51,6 +51,7 @@ class PoolFiles(RepairFiles):
         prompts = self.prompts(kept)
         index = {
             "prompts": [{"folder": str(prompt["number"]), "length": prompt["length"]} for prompt in prompts],
+            "bos": self.bos(kept),
             "input_position": kept.tuned.read_json("pool.json")["input_position"],
             "validation_losses": [prompt["validation_loss"] for prompt in prompts],
         }
@@ -60,6 +61,10 @@ class PoolFiles(RepairFiles):
         """What was measured of the pool, beside its index."""
         files = kept.measured.path.glob("votes.*") if kept.measured is not None else ()
         return {f"prompts/{path.name}": path for path in files}
+
+    def bos(self, kept: Kept) -> int | None:
+        found: int | None = kept.tuned.read_json("pool.json").get("bos")
+        return found
 
     def prompts(self, kept: Kept) -> list[dict[str, Any]]:
         pool, rates = kept.tuned.read_json("pool.json"), kept.tuned.metrics["learning_rates"]
@@ -102,9 +107,11 @@ class PoolFiles(RepairFiles):
 
     def loading_notes(self, facts: Facts) -> Iterable[str]:
         """Where a prompt is shorter than the pool's longest: peft does not let the text start where it started in tuning."""
+        yield from beginning_notes(facts)
         repair = facts["repair"]
-        position = max(repair["settings"]["lengths"])
-        if short := [f"`prompts/{each['number']}`" for each in repair["prompts"] if each["length"] != position]:
+        longest = max(repair["settings"]["lengths"])
+        position = longest + (repair["bos"] is not None)
+        if short := [f"`prompts/{each['number']}`" for each in repair["prompts"] if each["length"] != longest]:
             yield (
                 f"The prompts were tuned with the text starting at position {position}; in peft it starts right behind the "
                 "prompt. That is the same for models with rotary positions (Llama, Qwen). With learned ones (OPT, GPT-2) "

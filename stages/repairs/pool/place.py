@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from llmrepair.models.prompt_cache import PromptCache, build_prompt_cache
+from llmrepair.models.prompt_cache import PromptCache, build_prompt_cache, opening
 from llmrepair.models.selection import FixedSelector, Selector
 from llmrepair.models.soft_prompt import load_pool
 from llmrepair.stages.repairs.placed import Placed, Placing
@@ -26,7 +26,7 @@ class Pool:
         """The model behind the prompts that a selector chooses; of a fixed one the others need not be held."""
         used = [self.prompts[selector.index]] if isinstance(selector, FixedSelector) else self.prompts
         extra_parameters = sum(prompt.numel() for prompt in used)
-        return Placed(placing.model, self.cache, selector, extra_parameters=extra_parameters, routing=routing)
+        return Placed(placing.model, self.cache, selector, self.cache.bos, extra_parameters, routing)
 
 
 def cached_pool(placing: Placing) -> Pool:
@@ -36,5 +36,5 @@ def cached_pool(placing: Placing) -> Pool:
     stored, index = load_pool(placing.tuned)
     prompts = [prompt.to(model.device, model.dtype) for prompt in stored]
     with torch.no_grad():
-        cache = build_prompt_cache(model, prompts, index["input_position"])
+        cache = build_prompt_cache(model, prompts, index["input_position"], opening(model, index["bos"]))
     return Pool(cache, prompts, index["validation_losses"])

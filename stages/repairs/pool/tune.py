@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from llmrepair.models.prompt_cache import Opening, opening
 from llmrepair.models.prompt_training import prompt_logits
 from llmrepair.models.soft_prompt import initial_prompt, save_pool
 from llmrepair.models.training import Trial, best_trial, plain_logits
@@ -34,14 +35,14 @@ def run(stage: TunePrompts, context: Context) -> dict[str, Any]:
     setup = set_up(stage, context)
     PROMPT_TRIAL.refuse(setup.model)
     parts = _parts(config, setup)
-    start = max(config.lengths)
+    start, begin = max(config.lengths), opening(setup.model, setup.bos)
     with context.reporter.bar("tuning prompts", config.trials * config.steps) as bar:
-        tuned = [_tune_prompt(config, setup, number, part, context, bar) for number, part in enumerate(parts)]
+        tuned = [_tune_prompt(config, setup, begin, number, part, context, bar) for number, part in enumerate(parts)]
     prompts, sweeps = [prompt for prompt, _ in tuned], [trials for _, trials in tuned]
-    of_rows = torch.stack([validation_losses(setup, prompt_logits(setup.model, prompt, start)) for prompt in prompts])
+    of_rows = torch.stack([validation_losses(setup, prompt_logits(setup.model, each, start, begin)) for each in prompts])
     losses = of_rows.mean(1).tolist()
     pool = {"input_position": start, "validation_losses": losses}
-    save_pool(context.folder, prompts, pool, setup.model, setup.base_name)
+    save_pool(context.folder, prompts, pool, setup.model, setup.base_name, begin)
 
     shares = diversity(of_rows)
     context.reporter.say(diversity_text(shares, min(losses)))
@@ -74,15 +75,22 @@ def _parts(config: TunePromptsConfig, setup: Setup) -> list[TunedPart]:
 
 
 def _tune_prompt(
-    config: TunePromptsConfig, setup: Setup, number: int, part: TunedPart, context: Context, bar: Bar
+    config: TunePromptsConfig,
+    setup: Setup,
+    begin: Opening | None,
+    number: int,
+    part: TunedPart,
+    context: Context,
+    bar: Bar,
 ) -> tuple[torch.Tensor, list[Trial]]:
     """A prompt [n, E] and the trials that it is the best of."""
+    words = setup.words(part.training)
     starts: dict[str, list[torch.Tensor]] = {
-        name: [initial_prompt(setup.model, name, config.lengths[number], part.seed, setup.special_ids, part.training)]
+        name: [initial_prompt(setup.model, name, config.lengths[number], part.seed, setup.special_ids, words)]
         for name in config.initialisations
     }
     prompt = torch.nn.Parameter(next(iter(starts.values()))[0].clone())
     work = context.work / str(number)
     work.mkdir(exist_ok=True)
-    logits_of = prompt_logits(setup.model, prompt, max(config.lengths))
+    logits_of = prompt_logits(setup.model, prompt, max(config.lengths), begin)
     return prompt, tune(setup, config, [prompt], starts, logits_of, work, bar, part)

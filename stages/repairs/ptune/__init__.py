@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmrepair.stages.repairs.base import Repair, Tuning
-from llmrepair.stages.repairs.files import PROMPT_LIMITS, Facts, OneAdapter
+from llmrepair.stages.repairs.files import PROMPT_LIMITS, Facts, Kept, OneAdapter, beginning_notes
 
 if TYPE_CHECKING:
     from llmrepair.stages.repairs.options import TunedOptions
@@ -40,8 +41,23 @@ class VirtualTokensFiles(OneAdapter):
         settings = facts["repair"]["settings"]
         return f"with {settings['virtual_tokens']} virtual tokens ({_HUB_TAGS[settings['kind']]})"
 
+    def bos(self, kept: Kept) -> int | None:
+        from llmrepair.models.ptune import bos_of
+
+        return bos_of(self.stored(kept.tuned.path))
+
+    def copies(self, kept: Kept) -> dict[str, Path]:
+        """What says that the adapter's prompt stands behind a token."""
+        from llmrepair.models.ptune import INDEX_FILE
+
+        index = self.stored(kept.tuned.path) / INDEX_FILE
+        return {f"{self.exported(kept.form)}/{INDEX_FILE}": index} if index.exists() else {}
+
     def limits(self, facts: Facts) -> Iterable[str]:
         return PROMPT_LIMITS
+
+    def loading_notes(self, facts: Facts) -> Iterable[str]:
+        return beginning_notes(facts)
 
 
 class VirtualTokens(Repair):

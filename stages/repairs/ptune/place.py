@@ -9,4 +9,4 @@ from llmrepair.stages.repairs.placed import Placed, Placing
 def place(placing: Placing) -> Placed:
     assert placing.tuned is not None
     cache, extra_parameters = load_ptune(placing.model, placing.tuned)
-    return Placed(placing.model, cache, extra_parameters=extra_parameters)
+    return Placed(placing.model, cache, last=cache.bos, extra_parameters=extra_parameters)

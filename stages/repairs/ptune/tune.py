@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from llmrepair.models.lora import ADAPTER_FOLDER
-from llmrepair.models.ptune import load_ptune, new_ptune, prefix_of_prompt, ptune_logits
+from llmrepair.models.prompt_cache import opening
+from llmrepair.models.ptune import load_ptune, new_ptune, prefix_of_prompt, ptune_logits, put_behind
 from llmrepair.models.soft_prompt import initial_prompt
 from llmrepair.models.training import plain_logits
 from llmrepair.pipeline.stage import Context
@@ -26,8 +27,11 @@ def run(stage: TunePtune, context: Context) -> dict[str, Any]:
     torch.manual_seed(config.seed)
     starts = _prefixes(config, setup) if config.kind == "prefix" else None
     adapted = new_ptune(setup.model, config.kind, config.virtual_tokens)
-    logits_of = ptune_logits(adapted)
+    begin = opening(setup.model, setup.bos) if config.kind == "p-tuning" else None
+    logits_of = ptune_logits(adapted, begin)
     best, record = tune_adapter(setup, config, adapted, logits_of, context, "tuning virtual tokens", starts)
+    if begin is not None:
+        put_behind(begin, context.folder / ADAPTER_FOLDER)
     return {
         "validation_loss": {"without": plain, "ptune": mean_validation_loss(setup, logits_of)},
         "initialisation": best.initialisation,

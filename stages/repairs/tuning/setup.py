@@ -15,7 +15,7 @@ from llmrepair.models.head import loss_in_parts
 from llmrepair.models.loading import load_model
 from llmrepair.models.lora import save_adapter
 from llmrepair.models.memory import fitting
-from llmrepair.models.text import pack_rows
+from llmrepair.models.text import beginning, pack_rows
 from llmrepair.models.training import (
     LogitsOf,
     Objective,
@@ -68,9 +68,15 @@ class Setup:
     validation: torch.Tensor
     objectives: Mapping[ObjectiveName, Objective]
     special_ids: list[int]
+    bos: int | None
+    """What every row begins with."""
     micro_batch: int
     """Rows computed at once."""
     tested_people: int | None
+
+    def words(self, rows: torch.Tensor) -> torch.Tensor:
+        """Rows [N, L] without what they begin with: it stands in front of a prompt that is made of them."""
+        return rows if self.bos is None else rows[:, 1:]
 
 
 def set_up(stage: Tune, context: Context) -> Setup:
@@ -91,6 +97,7 @@ def set_up(stage: Tune, context: Context) -> Setup:
         validation=validation.to(model.device),
         objectives=_objectives(config, compressed, model.device),
         special_ids=tokenizer.all_special_ids,
+        bos=beginning(tokenizer, config.bos),
         micro_batch=context.runtime.sequences or _MICRO_BATCH,
         tested_people=_tested_people(compressed.config.model, [*training, *validation], tokenizer),
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import torch
 
 from llmrepair.models.memory import fitting
-from llmrepair.models.prompt_cache import build_prompt_cache
+from llmrepair.models.prompt_cache import build_prompt_cache, opening
 from llmrepair.models.prompt_training import prompt_logits
 from llmrepair.models.routing import Router
 from llmrepair.models.soft_prompt import load_pool
@@ -25,13 +25,14 @@ def run(stage: MeasureVotes, context: Context) -> dict[str, Any]:
     setup = set_up(_without_teacher(stage.tuned), context)
     stored, index = load_pool(context.inputs["repair"].path)
     prompts, start = [prompt.to(setup.model.device) for prompt in stored], index["input_position"]
+    begin = opening(setup.model, index["bos"])
     with torch.no_grad():
-        cache = build_prompt_cache(setup.model, [prompt.to(setup.model.dtype) for prompt in prompts], start)
+        cache = build_prompt_cache(setup.model, [prompt.to(setup.model.dtype) for prompt in prompts], start, begin)
     layers = range(setup.model.config.num_hidden_layers)
     router = Router(setup.model, cache, layers, stage.config.idp_reduce, stage.config.idp_normalise)
     of_prefixes = _counted(setup, router)
     means, deviations = zip(*map(moments, of_prefixes.values()), strict=True)
-    losses = torch.stack([validation_losses(setup, prompt_logits(setup.model, prompt, start)) for prompt in prompts])
+    losses = torch.stack([validation_losses(setup, prompt_logits(setup.model, each, start, begin)) for each in prompts])
     of_rows = torch.stack([own[:, -1] for own in of_prefixes.values()])
     votes = Votes(tuple(of_prefixes), of_rows, torch.stack(means), torch.stack(deviations), losses, stage.identity())
     save_votes(context.folder, votes)
