@@ -153,8 +153,9 @@ def _serialisable(value: Any) -> Any:
 
 
 def selection_shares(selections: Selections, prompts: int) -> list[float]:
-    """Share of each prompt of the pool in what was chosen, by windows, tokens or once; every document counts as one."""
-    shares = np.zeros(prompts)
-    for chosen in selections.values():
+    """Share of each prompt of the pool in what was chosen, by windows, tokens or once; every document counts as one for which
+    something was."""
+    shares, documents = np.zeros(prompts), [chosen for chosen in selections.values() if chosen]
+    for chosen in documents:
         shares += np.bincount(chosen, minlength=prompts) / len(chosen)
-    return [round(share, 6) for share in (shares / len(selections)).tolist()]
+    return [round(share, 6) for share in (shares / max(1, len(documents))).tolist()]

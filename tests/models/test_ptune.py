@@ -8,8 +8,8 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from llmrepair.models.lora import ADAPTER_FOLDER, save_adapter
-from llmrepair.models.prompt_cache import build_prompt_cache, forward_with_prompt
-from llmrepair.models.ptune import Kind, load_ptune, new_ptune, prefix_of_prompt, ptune_logits
+from llmrepair.models.prompt_cache import build_prompt_cache, forward_with_prompt, opening
+from llmrepair.models.ptune import Kind, load_ptune, new_ptune, prefix_of_prompt, ptune_logits, put_behind
 from llmrepair.models.soft_prompt import vocabulary_prompt
 from tests.conftest import FAMILIES, tiny_model
 
@@ -49,6 +49,25 @@ def test_our_cache_gives_the_logits_of_pefts_forward(family: str, kind: Kind, tm
     assert (ours - training).abs().max() / scale < 1e-5
     plain = tiny_model(family)(ROWS).logits[:, :-1]
     assert (ours - plain).abs().max() / scale > 1e-2
+
+
+def test_behind_a_beginning_p_tuning_is_for_texts_without_it(tmp_path: Path) -> None:
+    """While it is trained, cached, and after plain peft has loaded what was saved."""
+    adapted, begin = trained("llama", "p-tuning"), opening(tiny_model("llama"), int(ROWS[0, 0]))
+    assert begin is not None
+    rows = ROWS.clone()
+    rows[:, 0] = begin.token
+    training = ptune_logits(adapted, begin)(rows)
+    save_adapter(adapted, tmp_path, "somewhere")
+    put_behind(begin, tmp_path / ADAPTER_FOLDER)
+    model = tiny_model("llama")
+    cache, parameters = load_ptune(model, tmp_path / ADAPTER_FOLDER)
+    ours = forward_with_prompt(model, cache, torch.zeros(2, dtype=torch.long), rows, torch.ones_like(rows))
+    assert parameters == TOKENS * 32
+    torch.testing.assert_close(ours[:, :-1], training, rtol=1e-4, atol=1e-4)
+    peft = PeftModel.from_pretrained(tiny_model("llama"), str(tmp_path / ADAPTER_FOLDER)).eval()
+    theirs = peft(input_ids=rows[:, 1:], attention_mask=torch.ones_like(rows[:, 1:])).logits[:, TOKENS:]
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from peft import PeftModel
 
-from llmrepair.models.prompt_cache import build_prompt_cache, forward_with_prompt
+from llmrepair.models.prompt_cache import build_prompt_cache, forward_with_prompt, opening
 from llmrepair.models.soft_prompt import load_pool, save_pool, text_prompt, vocabulary_prompt
 from tests.conftest import tiny_model
 
@@ -25,6 +25,23 @@ def test_plain_peft_loads_a_prompt_of_a_pool_and_gives_the_same_logits(tmp_path:
         ours = forward_with_prompt(model, cache, torch.tensor([number]), ids, torch.ones_like(ids))
         peft = PeftModel.from_pretrained(tiny_model("llama"), str(tmp_path / f"prompt-{number}")).eval()
         theirs = peft(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[:, len(prompt) :]
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_behind_a_beginning_plain_peft_gives_the_same_logits_for_texts_without_it(tmp_path: Path) -> None:
+    model = tiny_model("llama")
+    prompts, begin = [vocabulary_prompt(model, length, seed, []) for seed, length in enumerate((4, 7))], opening(model, 0)
+    save_pool(tmp_path, prompts, {"input_position": 7}, model, "somewhere", begin)
+    loaded, index = load_pool(tmp_path)
+    assert (index["bos"], [entry["length"] for entry in index["prompts"]]) == (0, [4, 7])
+    assert all(torch.equal(one, other) for one, other in zip(loaded, prompts, strict=True))
+
+    ids = torch.tensor([[0, 5, 6, 7, 8]])
+    cache = build_prompt_cache(model, loaded, begin=begin)
+    for number, prompt in enumerate(prompts):
+        ours = forward_with_prompt(model, cache, torch.tensor([number]), ids, torch.ones_like(ids))
+        peft = PeftModel.from_pretrained(tiny_model("llama"), str(tmp_path / f"prompt-{number}")).eval()
+        theirs = peft(input_ids=ids[:, 1:], attention_mask=torch.ones_like(ids[:, 1:])).logits[:, len(prompt) :]
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmrepair.models.prompt_cache import build_prompt_cache
+from llmrepair.models.prompt_cache import build_prompt_cache, opening
 from llmrepair.models.routing import Router
 from llmrepair.models.selection import RoutedSelector, pad_rows
 from llmrepair.models.votes import Calibrate, Votes, load_votes, moments, save_votes
@@ -57,6 +57,30 @@ def test_calibrated_votes_are_those_of_full_attention_weights(family: str, reduc
             votes = calibrated.votes(*pad_rows(rows, CPU, side))
             np.testing.assert_allclose(votes.numpy(), np.array(expected), rtol=2e-3, atol=1e-6)
         assert RoutedSelector(calibrated, 2).select(rows) == np.argmax(expected, axis=1).tolist()
+
+
+@pytest.mark.parametrize("reduce", ["mean", "sum", "max"])
+def test_what_stands_in_front_of_prompts_neither_votes_nor_is_voted_for(reduce: Any) -> None:
+    model, rows, lengths = MODELS["llama"], [[7, 9, 11], [20, 21, 22, 23], [40]], [3, 5, 2]
+    begin = opening(model, 0)
+    router = Router(model, build_prompt_cache(model, random_prompts(lengths), begin=begin), (0, 2), reduce)
+    assert begin is not None
+    vectors = [torch.cat([begin.vector, prompt]) for prompt in random_prompts(lengths)]
+    whole = build_prompt_cache(model, vectors)
+
+    def brute_force(row: list[int], layer: int) -> list[float]:
+        weights = eager(model, whole, row).attentions[layer][0].mean((0, 1))
+        own = [weights[6 * number + 6 - length : 6 * number + 6] for number, length in enumerate(lengths)]
+        return [float(getattr(each, {"max": "amax"}.get(reduce, reduce))()) for each in own]
+
+    expected = torch.tensor([[brute_force(row, layer) for layer in router.layers] for row in rows]).mean(1)
+    for side in ("left", "right"):
+        votes = router.votes(*pad_rows([[0, *row] for row in rows], CPU, side))
+        torch.testing.assert_close(votes, expected, rtol=1e-4, atol=1e-6)
+    assert RoutedSelector(router, 2).select([[0, *row] for row in rows]) == expected.argmax(1).tolist()
+    assert RoutedSelector(router, 2).select([[0]]) == [0]
+    prefixes = router.prefix_votes(torch.tensor([[0, *rows[1]]]))
+    torch.testing.assert_close(sum(own[:, -1] for own in prefixes.values()) / 2, expected[1:2], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("reduce", ["mean", "sum", "max"])
