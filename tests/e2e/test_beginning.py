@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 from peft import PeftModel
 from tokenizers import processors
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from llmrepair import load
 from llmrepair.models.prompted import PromptedModel
@@ -22,7 +23,7 @@ from tests.e2e.test_chain import read_samples
 
 LENGTHS = (4, 6)
 QUICK = ["--method", "none", "--tuning-samples", 40, "--tuning-seq-len", 32, "--lengths", "4,6", "--virtual-tokens", 4]
-QUICK += ["--learning-rates", 0.05, "--budget", 4096, "--tasks", "lab_qa,lab_mc", "--limit", 6]
+QUICK += ["--learning-rates", 0.05, "--budget", 2048, "--tasks", "lab_qa,lab_mc", "--limit", 2]
 QUESTION = "Question: Where was Hugo Ricci born? Answer:"
 
 
@@ -48,6 +49,17 @@ def tokenizer(places: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+@cache
+def loaded(folder: Path) -> PreTrainedModel:
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return model.eval()
+
+
+def behind_adapter(folder: Path, name: str) -> PeftModel:
+    base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return PeftModel.from_pretrained(base, str(folder), subfolder=name).eval()
+
+
 def evaluated(llmrepair: CommandLine, places: Path, *options: object) -> dict[str, Any]:
     answer = llmrepair("eval", "--model", places / "begun", "--runs", places / "runs", "--json", *QUICK, *options)
     assert answer.code == 0, answer.err
@@ -56,7 +68,7 @@ def evaluated(llmrepair: CommandLine, places: Path, *options: object) -> dict[st
 
 def plain(places: Path, pool: Path, number: int, ids: list[int]) -> torch.Tensor:
     """Log-probabilities [T, V] behind the beginning and the prompt, and behind each token of a text, which begins with BOS."""
-    model = AutoModelForCausalLM.from_pretrained(places / "begun").eval()
+    model = loaded(places / "begun")
     prompts, index = load_pool(pool)
     embeddings = model.get_input_embeddings()(torch.tensor(ids))
     vectors = torch.cat([embeddings[:1], prompts[number], embeddings[1:]])[None]
@@ -111,8 +123,7 @@ def test_a_pool_stands_behind_the_beginning_in_evaluations_loaded_models_exports
     card = (places / "out" / "README.md").read_text()
     assert "add_special_tokens=False" in card and "The first virtual token is the one that begins texts" in card
     for number, length in enumerate(LENGTHS):
-        base = AutoModelForCausalLM.from_pretrained(places / "out")
-        peft = PeftModel.from_pretrained(base, str(places / "out"), subfolder=f"prompts/{number}").eval()
+        peft = behind_adapter(places / "out", f"prompts/{number}")
         text = tokenizer(QUESTION, add_special_tokens=False, return_tensors="pt", return_token_type_ids=False)
         theirs = peft(**text).logits[0, length:].log_softmax(-1)
         torch.testing.assert_close(theirs, plain(places, pool, number, context), rtol=1e-4, atol=1e-4)
@@ -127,8 +138,7 @@ def test_virtual_tokens_of_p_tuning_stand_behind_it_and_lie_so_in_an_export(
     assert llmrepair("export", f"evaluate/{answer['key']}", "--to", places / "ptune", "--runs", runs).code == 0
     row = tokenizer(QUESTION, return_tensors="pt").input_ids
     assert torch.equal(load(places / "ptune", device="cpu")(row).logits, model(row).logits)
-    base = AutoModelForCausalLM.from_pretrained(places / "ptune")
-    peft = PeftModel.from_pretrained(base, str(places / "ptune"), subfolder="ptune").eval()
+    peft = behind_adapter(places / "ptune", "ptune")
     theirs = peft(input_ids=row[:, 1:], attention_mask=torch.ones_like(row[:, 1:])).logits[:, 4:]
     torch.testing.assert_close(model(row).logits, theirs, rtol=1e-4, atol=1e-4)
 
