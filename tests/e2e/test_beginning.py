@@ -22,7 +22,20 @@ from tests.conftest import CommandLine
 from tests.e2e.test_chain import read_samples
 
 LENGTHS = (4, 6)
-QUICK = ["--method", "none", "--tuning-samples", 40, "--tuning-seq-len", 32, "--lengths", "4,6", "--virtual-tokens", 4]
+QUICK = [
+    "--method",
+    "none",
+    "--dtype",
+    "float32",
+    "--tuning-samples",
+    40,
+    "--tuning-seq-len",
+    32,
+    "--lengths",
+    "4,6",
+    "--virtual-tokens",
+    4,
+]
 QUICK += ["--learning-rates", 0.05, "--budget", 2048, "--tasks", "lab_qa,lab_mc", "--limit", 2]
 QUESTION = "Question: Where was Hugo Ricci born? Answer:"
 
