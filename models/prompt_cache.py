@@ -29,7 +29,6 @@ from llmrepair.models.transfer import sent
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-    from transformers.modeling_outputs import CausalLMOutputWithPast
 
 ENSEMBLE = -1
 """The choice of all prompts together: what they make of the next token is averaged (see `ensemble`)."""
@@ -219,7 +218,8 @@ def forward_with_prompt(
     **options: Any,
 ) -> torch.Tensor:
     """Logits [B, T, V] of inputs [B, T] (padded on either side, mask [B, T]), sequence b behind prompt `choice[b]`."""
-    return pass_with_prompt(model, cache, choice, input_ids, mask, **options).logits
+    logits: torch.Tensor = pass_with_prompt(model, cache, choice, input_ids, mask, **options).logits
+    return logits
 
 
 def pass_with_prompt(
@@ -229,7 +229,7 @@ def pass_with_prompt(
     input_ids: torch.Tensor,
     mask: torch.Tensor,
     **options: Any,
-) -> CausalLMOutputWithPast:
+) -> Any:
     """The same with all else that the model says."""
     with giving_way(model, cache, choice, first_tokens(mask)):
         return model(input_ids=input_ids, **options_behind(cache.chosen(choice), mask), **options)

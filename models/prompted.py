@@ -88,15 +88,10 @@ class PromptedModel:
 
     __call__ = forward
 
-    def _passed(
-        self, input_ids: torch.Tensor, mask: torch.Tensor, choice: torch.Tensor | None, options: dict[str, Any]
-    ) -> CausalLMOutputWithPast:
+    def _passed(self, input_ids: torch.Tensor, mask: torch.Tensor, choice: torch.Tensor | None, options: dict[str, Any]) -> Any:
         """What the model says of inputs that are begun."""
         if self.cache is None:
-            output: CausalLMOutputWithPast = self.model(
-                input_ids=input_ids, attention_mask=mask.long(), use_cache=False, **options
-            )
-            return output
+            return self.model(input_ids=input_ids, attention_mask=mask.long(), use_cache=False, **options)
         choices = self._choices(input_ids, mask, choice)
         passes = (pass_with_prompt(self.model, self.cache, each, input_ids, mask, **options) for each in choices)
         output = next(passes)
