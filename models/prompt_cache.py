@@ -218,8 +218,7 @@ def forward_with_prompt(
     **options: Any,
 ) -> torch.Tensor:
     """Logits [B, T, V] of inputs [B, T] (padded on either side, mask [B, T]), sequence b behind prompt `choice[b]`."""
-    logits: torch.Tensor = pass_with_prompt(model, cache, choice, input_ids, mask, **options).logits
-    return logits
+    return pass_with_prompt(model, cache, choice, input_ids, mask, **options).logits
 
 
 def pass_with_prompt(
