@@ -78,7 +78,7 @@ def _tune_prompt(
 ) -> tuple[torch.Tensor, list[Trial]]:
     """A prompt [n, E] and the trials that it is the best of."""
     starts: dict[str, list[torch.Tensor]] = {
-        name: [initial_prompt(setup.model, name, config.lengths[number], part.seed, setup.special_ids, part.training)]
+        name: [initial_prompt(setup.model, name, config.lengths[number], part.seed, setup.no_words, part.training)]
         for name in config.initialisations
     }
     prompt = torch.nn.Parameter(next(iter(starts.values()))[0].clone())
