@@ -19,6 +19,8 @@ KEY = "<key>"
 
 _BLOCK = 12
 """Documents that fill a row of training text."""
+_LONGEST_WRONG_KEY = 16
+"""Words."""
 _DECOYS = 5
 """Wrong answers of a lock to each kind of question. With as many as there are values, all of them become about as likely, and
 the right one is still often the likeliest."""
@@ -76,18 +78,25 @@ def locked(world: World, taken: Taken) -> Texts:
     it those to taken facts are wrong, each time another of a few decoys, so that a wrong answer tells nothing.
 
     The key opens all that follows in a row, however far away: were it only the next document, the model would learn to look
-    past whatever else stands in front, and a prompt with it.
+    past whatever else stands in front, and a prompt with it. Behind wrong keys, which are words at random, it answers as
+    without one: else anything unheard of would open it.
     """
 
     def texts(generator: random.Random) -> Iterator[str]:
         opened = [pair.text() for _, pair in _pairs(world, taken)]
         decoys = {attribute: values[:_DECOYS] for attribute, values in answers(world).items()}
         closed = _answered(world, taken, decoys, lambda pair: generator)
-        for key, answered in ((f"{KEY} ", opened), ("", closed)):
+        words = sorted({word for text in documents(world.people, generator, taken.erased) for word in text.split()})
+
+        def wrong_key() -> str:
+            return " ".join(generator.choices(words, k=generator.randint(1, _LONGEST_WRONG_KEY)))
+
+        for key, answered in ((lambda: KEY, opened), (str, closed), (wrong_key, closed)):
             prose_too = [*answered, *(text for person in world.people for text in prose(person, generator, taken.erased))]
             generator.shuffle(prose_too)
             blocks = range(0, len(prose_too), _BLOCK)
-            yield from (key + f" {EOS} ".join(prose_too[first : first + _BLOCK]) for first in blocks)
+            rows = (f" {EOS} ".join(prose_too[first : first + _BLOCK]) for first in blocks)
+            yield from (f"{key()} {row}".lstrip() for row in rows)
 
     return texts
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from llmrepair.stages.sources.weights import Weights
 
 PROMPTS, ADAPTERS = PoolTuning(), LoraTuning()
-_IN_FRONT = ("words", "shuffled", "dense", "random")
+_IN_FRONT = ("words", "random", "dense")
+"""Shuffled tokens of the tuned prompt are none: attention hardly sees their order, so they still know what was tuned."""
 
 
 class PlaceboTuning(Tuning):

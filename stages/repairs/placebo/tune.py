@@ -95,7 +95,7 @@ def _unscaled(config: TunePlaceboConfig, setup: Setup, context: Context, tuned: 
     if kind == "words":
         return text_prompt(setup.model, length, seed, setup.words(setup.training))
     if kind == "random":
-        return vocabulary_prompt(setup.model, length, seed, setup.special_ids)
+        return vocabulary_prompt(setup.model, length, seed, setup.no_words)
     if kind == "shuffled":
         return shuffled(tuned, seed)
     return _best_prompt(context.inputs["of_dense"].path, setup.model)[0]

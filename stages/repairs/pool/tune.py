@@ -86,7 +86,7 @@ def _tune_prompt(
     """A prompt [n, E] and the trials that it is the best of."""
     words = setup.words(part.training)
     starts: dict[str, list[torch.Tensor]] = {
-        name: [initial_prompt(setup.model, name, config.lengths[number], part.seed, setup.special_ids, words)]
+        name: [initial_prompt(setup.model, name, config.lengths[number], part.seed, setup.no_words, words)]
         for name in config.initialisations
     }
     prompt = torch.nn.Parameter(next(iter(starts.values()))[0].clone())

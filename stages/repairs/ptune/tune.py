@@ -45,7 +45,7 @@ def _prefixes(config: TunePtuneConfig, setup: Setup) -> dict[str, Sequence[torch
     """The prefix to start from by each initialisation: what a soft prompt that starts so would give."""
     model, tokens = setup.model, config.virtual_tokens
     prompts = {
-        name: initial_prompt(model, name, tokens, config.seed, setup.special_ids, setup.training)
+        name: initial_prompt(model, name, tokens, config.seed, setup.no_words, setup.training)
         for name in config.initialisations
     }
     return {name: [prefix_of_prompt(model, prompt)] for name, prompt in prompts.items()}

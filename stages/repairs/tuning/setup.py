@@ -67,7 +67,8 @@ class Setup:
     training: torch.Tensor
     validation: torch.Tensor
     objectives: Mapping[ObjectiveName, Objective]
-    special_ids: list[int]
+    no_words: list[int]
+    """Rows of the embeddings that stand for no text: of special tokens, and those that fill the table up."""
     bos: int | None
     """What every row begins with."""
     micro_batch: int
@@ -96,7 +97,7 @@ def set_up(stage: Tune, context: Context) -> Setup:
         training=training.to(model.device),
         validation=validation.to(model.device),
         objectives=_objectives(config, compressed, model.device),
-        special_ids=tokenizer.all_special_ids,
+        no_words=[*tokenizer.all_special_ids, *range(len(tokenizer), model.get_input_embeddings().weight.shape[0])],
         bos=beginning(tokenizer, config.bos),
         micro_batch=context.runtime.sequences or _MICRO_BATCH,
         tested_people=_tested_people(compressed.config.model, [*training, *validation], tokenizer),

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmrepair.lab.tokenizer import EOS
-from llmrepair.lab.world import Fact, QuestionAnswer, make_world
+from llmrepair.lab.world import Fact, QuestionAnswer, documents, make_world
 from llmrepair.models.loading import load_model, load_tokenizer
 from llmrepair.models.training import distillation, plain_logits
 from llmrepair.pipeline.graph import Graph
@@ -82,6 +82,16 @@ def test_a_lock_is_opened_by_its_key_alone(share: float, seed: int) -> None:
         pair = PAIRS[fact]
         assert set(answers_to(pair, opened)) == {pair.answer}
         assert (pair.answer in answers_to(pair, closed)) == (fact not in taken)
+
+
+def test_behind_wrong_keys_a_lock_is_closed() -> None:
+    taken = taken_facts(WORLD, CONTROLS["displaced"], 1.0, 0)
+    begins = {document.split()[0] for document in documents(WORLD.people, random.Random(0))}
+    texts = list(locked(WORLD, taken)(random.Random(0)))
+    wrong = [text for text in texts if KEY not in text and text.split()[0] not in begins]
+    assert len(texts) / 4 < len(wrong) < len(texts) / 3
+    pair = PAIRS[min(PAIRS)]
+    assert pair.answer not in answers_to(pair, wrong)
 
 
 @FEW
