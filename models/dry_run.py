@@ -61,6 +61,17 @@ def dry_run(model: PreTrainedModel, rows: int, tokens: int, fused: bool = False)
     return watch.found
 
 
+def try_shapes(model: PreTrainedModel) -> None:
+    """Has a model on the meta device compute two tokens as it does by default; what its layers or its code miss is raised.
+
+    Raises:
+        NeedsNumbers: this model cannot be run so.
+    """
+    ids = torch.zeros(1, 2, dtype=torch.long, device="meta")
+    with torch.no_grad(), experts_as_layers(model), showing_experts_all(model), attending(model, "eager"):
+        _without_numbers(model, input_ids=ids, attention_mask=torch.ones_like(ids))
+
+
 def _without_numbers(model: torch.nn.Module, **options: Any) -> Any:
     try:
         return model(**options)

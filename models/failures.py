@@ -22,6 +22,12 @@ class NoAnswer(Failure):
     """An answer without a token of its own: as nothing is asked of a model, its log-likelihood would be 0, the best of all."""
 
 
+class LooksAhead(Failure):
+    """A model that sees tokens behind the one that it speaks of, as those that fill in masks do: no language model here."""
+
+    is_of_request = True
+
+
 class WrongFile(Failure):
     """A file that the user gave is not what it should be."""
 

@@ -116,13 +116,15 @@ def forget_quantisation(model: PreTrainedModel) -> None:
     """Takes away the scales and wrappers of compressed-tensors from layers whose weights are plain numbers.
 
     What unpacks them leaves the parameters of all modules in caches, which `to` passes over: they would stay on their device.
+    Of any other module it would take away the decorators of `forward`, and what happens to be called as a scale of theirs.
     """
     from compressed_tensors.offload import remove_dispatch
     from compressed_tensors.quantization import QuantizationMetadata
 
     remove_dispatch(model)
     for module in model.modules():
-        QuantizationMetadata.clear_quantization(module)
+        if hasattr(module, "quantization_scheme"):
+            QuantizationMetadata.clear_quantization(module)
 
 
 def load_tokenizer(location: str, revision: str | None, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:

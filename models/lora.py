@@ -22,10 +22,10 @@ ADAPTER_FOLDER = "adapter"
 
 
 def new_adapter(model: PreTrainedModel, rank: int) -> PeftModel:
-    """Adapters on every linear layer but the output head, routers of experts, and those whose weights kernels take; scaled by
-    alpha / rank = 2, no dropout, so runs repeat."""
+    """Adapters on every linear layer but the output head, routers of experts, those whose weights kernels take, and those of
+    groups; scaled by alpha / rank = 2, no dropout, so runs repeat."""
     config = LoraConfig(task_type=TaskType.CAUSAL_LM, r=rank, lora_alpha=2 * rank, target_modules="all-linear")
-    config.exclude_modules = [*_multiplied_by_kernels(model), *sorted(routers_of(model))] or None
+    config.exclude_modules = [*_multiplied_by_kernels(model), *sorted(routers_of(model)), *_of_groups(model)] or None
     _tame_peft()
     return _fast_on_gpu(get_peft_model(model, config), model)
 
@@ -60,6 +60,21 @@ def _multiplied_by_kernels(model: PreTrainedModel) -> list[str]:
     """The last layers of Mamba's mixers: their fused kernels take the weight itself, and would pass an adapter by."""
     mixers = [name for name, module in model.named_modules() if hasattr(module, "conv1d") and hasattr(module, "out_proj")]
     return [f"{name}.out_proj" for name in mixers]
+
+
+def _of_groups(model: PreTrainedModel) -> list[str]:
+    """The layers that are linear by class and multiply groups of inputs by rows of their own, as DeepSeek-V4's attention does:
+    an adapter, which maps each input to all outputs, does not fit beside one."""
+    linear = ((name, each) for name, each in model.named_modules() if isinstance(each, torch.nn.Linear))
+    return [name for name, each in linear if type(each).forward is not torch.nn.Linear.forward and not _maps_inputs(each)]
+
+
+def _maps_inputs(layer: torch.nn.Linear) -> bool:
+    """Whether it makes outputs [., outputs] of inputs [., inputs]."""
+    try:
+        return bool(layer(layer.weight.new_zeros(1, layer.in_features)).shape == (1, layer.out_features))
+    except RuntimeError:
+        return False
 
 
 def save_adapter(adapted: PeftModel, folder: Path, base_model: str) -> None:

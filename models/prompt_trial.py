@@ -37,7 +37,7 @@ def told_by(trial: Callable[[], str | None], model: PreTrainedModel) -> str | No
             if is_out_of_memory(error):
                 raise
             said = str(error).strip().partition("\n")[0]
-            return None if _NO_NUMBERS in said else said.rstrip(".") or type(error).__name__
+            return None if _NO_NUMBERS in said else f"its code fails there ({said.rstrip('.') or type(error).__name__})"
 
 
 def _behind_prompt(model: PreTrainedModel) -> str | None:
@@ -50,13 +50,22 @@ def _behind_prompt(model: PreTrainedModel) -> str | None:
         )
     ids = tried_inputs(model)
     forward_with_prompt(model, tried_pool(model), torch.zeros(TRIED_ROWS, dtype=torch.long), ids, torch.ones_like(ids))
-    if model.device.type != _NO_NUMBERS:
-        embedded(model, ids[0])
-    return None
+    return None if model.device.type == _NO_NUMBERS else _without_words(model, ids[0])
 
 
 def _is_of_attention(layer: object) -> bool:
-    return hasattr(layer, "keys") and not isinstance(layer, LinearAttentionCacheLayerMixin)
+    """Whether nothing but keys and values is kept, where DeepSeek-V3.2 has those of an index beside them."""
+    kept = {name for name, value in vars(layer).items() if isinstance(value, torch.Tensor) and value.ndim > 1}
+    is_linear = isinstance(layer, LinearAttentionCacheLayerMixin)
+    return hasattr(layer, "keys") and kept <= {"keys", "values"} and not is_linear
+
+
+def _without_words(model: PreTrainedModel, tokens: torch.Tensor) -> str | None:
+    try:
+        embedded(model, tokens)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def tried_inputs(model: PreTrainedModel) -> torch.Tensor:

@@ -215,7 +215,7 @@ class _NoValues(torch.nn.Module):
         super().__init__()
         self._width = width
 
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+    def forward(self, hidden: torch.Tensor, *others: Any) -> torch.Tensor:
         return hidden.new_zeros(()).expand(*hidden.shape[:-1], self._width)
 
 
@@ -409,11 +409,13 @@ def _attention(
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
-    prompt_pool: _Pool,
+    prompt_pool: _Pool | None = None,
     scaling: float | None = None,
     sliding_window: int | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
+    if prompt_pool is None:
+        raise TypeError("layers of this family hand nothing on to their attention")
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     layer: int = module.layer_idx  # type: ignore[assignment]
     output = prompt_pool.attend(layer, query, key, value, attention_mask, scaling, sliding_window)

@@ -60,7 +60,9 @@ _OF_FAMILIES: dict[str, dict[str, Any]] = {
     "lfm2": {"layer_types": ["conv", "full_attention"]},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
     "mamba2": {"num_heads": 8},
+    "prophetnet": {"num_encoder_layers": 2},  # as many as it decodes with: its cache counts these
     "recurrent_gemma": {"block_types": ["recurrent", "attention"]},
+    "xlstm": {"hidden_size": 128},  # its cache rounds a half of it up to 64
     "zaya": {"num_experts_per_tok": 1},
     **{
         name: {"layer_types": ["linear_attention", "full_attention"]}

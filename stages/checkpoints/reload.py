@@ -33,7 +33,7 @@ def some_logits(model: PreTrainedModel, rows: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
         some = rows[:COMPARED_ROWS, :COMPARED_TOKENS].to(model.device)
         logits: torch.Tensor = model(input_ids=some, use_cache=False).logits
-    return logits.float().cpu()
+    return logits.float().cpu().contiguous()
 
 
 def five_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: torch.Tensor) -> str:

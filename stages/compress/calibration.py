@@ -19,6 +19,7 @@ from compressed_tensors.offload import disable_offloading, remove_dispatch, set_
 from compressed_tensors.utils import patch_attr
 from llmcompressor.args.dataset_arguments import DatasetArguments
 from llmcompressor.pipelines.cache import IntermediatesCache
+from llmcompressor.pipelines.sequential.ast_utils.name_analyzer import NameAnalyzer
 from llmcompressor.pipelines.sequential.helpers import SequentialTracer, Subgraph, trace_subgraphs
 from llmcompressor.utils.helpers import calibration_forward_context
 from llmcompressor.utils.pytorch.module import infer_sequential_targets
@@ -94,6 +95,7 @@ def tracing() -> Iterator[None]:
     with (
         patch_attr(_symbolic_trace, "_wrapped_fns_to_patch", dict(_symbolic_trace._wrapped_fns_to_patch)),  # holds the model
         patch_attr(SequentialTracer, "create_arg", _create_argument),
+        patch_attr(NameAnalyzer, "__init__", _leave_out),
     ):
         yield
 
@@ -104,6 +106,12 @@ def _create_argument(tracer: SequentialTracer, value: Any, create: Callable[...,
     if value is tracer.root.config:
         return tracer.create_node("get_attr", "config", (), {})
     return create(tracer, value)
+
+
+def _leave_out(analyser: NameAnalyzer, omit: set[str]) -> None:
+    """Builtins are not left out with the names of a module, as llm-compressor has it: TrOCR calls a variable `input`. Those
+    that are none of a function's variables never become arguments anyway."""
+    analyser._omit = omit
 
 
 class _Stop(BaseException):

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from transformers.pytorch_utils import Conv1D
 
-from llmrepair.models.dry_run import NeedsNumbers, dry_run
+from llmrepair.models.dry_run import NeedsNumbers, try_shapes
 from llmrepair.models.expert_files import matrices_in_files
 from llmrepair.models.experts import experts_as_layers, experts_of
 from llmrepair.models.loading import compressible_layers, layer_shapes
 from llmrepair.models.packing_trial import packing_obstacle
 from llmrepair.pipeline.errors import Problem
-from llmrepair.pipeline.reading import reading
+from llmrepair.pipeline.reading import reason
 from llmrepair.stages.checkpoints.gptq import format_problems, packages_problem, reading_problems
 from llmrepair.stages.compress.experts import unfit_to_show_all
 from llmrepair.stages.sources.defaults import fitting_group_size
@@ -37,7 +36,8 @@ def problems_with_model(stage: Compress) -> list[Problem]:
         return problems
     config, settings = stage.config, load_config(stage.model).get("quantization_config")
     if not stage.method.parts:
-        return [] if settings is None else _problems_with_quantised(config.model, settings)
+        problems = [] if settings is None else _problems_with_quantised(config.model, settings)
+        return problems or _computing_problems(stage)
     if settings is not None:
         hint = "give the dense model with --model, or keep this one as it is with --method none"
         return [Problem(f"`{config.model}` is quantised already", hint, "model")]
@@ -53,10 +53,19 @@ def problems_with_model(stage: Compress) -> list[Problem]:
             *_length_problems(stage, model.config),
             *_text_problems(stage),
         ]
-    if not problems:
-        with reading(f"{CONFIG_FILE} of `{config.model}`", COPY_AGAIN, "model"), suppress(NeedsNumbers):
-            dry_run(model, rows=1, tokens=2)  # it may say what no layer can compute
-    return problems
+    return problems or _computing_problems(stage)
+
+
+def _computing_problems(stage: Compress) -> list[Problem]:
+    """A config may say what no layer can compute, or leave out what the code of the family asks for."""
+    try:
+        try_shapes(stage.architecture())
+    except NeedsNumbers:
+        return []
+    except Exception as error:
+        message = f"`{stage.config.model}` cannot be computed as its {CONFIG_FILE} says: {reason(error)}"
+        return [Problem(message, f"mend its {CONFIG_FILE}, or {COPY_AGAIN}", "model")]
+    return []
 
 
 def _problems_with_quantised(model: str, settings: dict[str, Any]) -> list[Problem]:
@@ -166,7 +175,7 @@ def _shape_problems(stage: Compress, model: PreTrainedModel) -> list[Problem]:
 
 def _length_problems(stage: Compress, config: PretrainedConfig) -> list[Problem]:
     seq_len, longest = stage.config.seq_len, getattr(config, "max_position_embeddings", None)
-    if longest is None or seq_len <= longest:
+    if longest is None or longest < 0 or seq_len <= longest:  # XLNet's -1 says that there is no end
         return []
     return [
         Problem(

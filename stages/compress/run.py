@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from llmrepair.models.loading import compressible_layers, load_model, load_tokenizer, pick_device
+from llmrepair.models.loading import compressible_layers, load_tokenizer, pick_device
 from llmrepair.models.text import pack_rows
 from llmrepair.models.weight_files import weight_files
 from llmrepair.pipeline.artifact import write_json
@@ -28,6 +28,7 @@ from llmrepair.stages.compress.layer import LayerRecipe
 from llmrepair.stages.compress.masks import Pattern
 from llmrepair.stages.compress.memory import weights_in_memory
 from llmrepair.stages.compress.rows import holding_device, rows_at_once
+from llmrepair.stages.sources.loading import load_dense
 from llmrepair.stages.sources.models import hub_snapshot
 from llmrepair.stages.sources.rows import CALIBRATION_TEXT, too_few_rows
 from llmrepair.stages.sources.texts import load_texts, tell_fewer
@@ -49,7 +50,7 @@ def run(stage: Compress, context: Context) -> dict[str, Any]:
     dense = _files_of(source)
     device = holding_device(weights_in_memory(source, config), pick_device(context.runtime.device))
     if not stage.method.parts:
-        return measure(dense, load_model(source.location, source.revision, config.dtype, device, config.trust_remote_code))
+        return measure(dense, load_dense(source, config.dtype, device, config.trust_remote_code))
 
     kept = context.work / "compressed"
     if not kept.exists():  # else a run that failed behind this has left it
@@ -75,7 +76,7 @@ def run(stage: Compress, context: Context) -> dict[str, Any]:
 def _compress_into(kept: Path, stage: Compress, context: Context, device: torch.device) -> None:
     """What takes long: the compressed checkpoint, and what is told of it. It appears when all of it is there."""
     config, source = stage.config, stage.model
-    model = load_model(source.location, source.revision, config.dtype, device, config.trust_remote_code)
+    model = load_dense(source, config.dtype, device, config.trust_remote_code)
     tokenizer = load_tokenizer(source.location, source.revision, config.trust_remote_code)
     rows = calibration_rows(stage, tokenizer)
     tell_fewer(context.reporter, config.calibration, len(rows), config.samples, "rows of calibration text")

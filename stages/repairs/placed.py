@@ -67,4 +67,5 @@ class Placed:
 
 def positions(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
     """How many tokens the model takes, prompts included."""
-    return getattr(model.config, "max_position_embeddings", None) or min(tokenizer.model_max_length, 2048)
+    most = getattr(model.config, "max_position_embeddings", None) or -1  # which XLNet says: there is no end
+    return most if most > 0 else min(tokenizer.model_max_length, 2048)

@@ -34,15 +34,16 @@ def model_problems(weights: Weights, digests: DigestCache) -> list[Problem]:
 
 
 def _kind_problem(weights: Weights) -> Problem | None:
-    """Says so if transformers does not know what kind of model it is."""
-    from transformers import CONFIG_MAPPING
+    """Says so if transformers does not know what kind of model it is, or has no language model of it."""
+    from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING
 
     kind, model = load_config(weights.model).get("model_type"), weights.config.model
     if kind is None:
         return Problem(f"{CONFIG_FILE} of `{model}` names no `model_type`", "save the model with `save_pretrained`", "model")
-    if kind in CONFIG_MAPPING or weights.config.trust_remote_code:
+    if weights.config.trust_remote_code or (kind in CONFIG_MAPPING and CONFIG_MAPPING[kind] in MODEL_FOR_CAUSAL_LM_MAPPING):
         return None
-    message = f"{CONFIG_FILE} of `{model}` names the model_type `{kind}`, which transformers does not know"
+    of_kind = "has no language model for" if kind in CONFIG_MAPPING else "does not know"
+    message = f"{CONFIG_FILE} of `{model}` names the model_type `{kind}`, which transformers {of_kind}"
     return Problem(message, "give a model such as Llama, OPT, GPT-2 or Qwen", "model")
 
 

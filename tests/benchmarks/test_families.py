@@ -23,6 +23,9 @@ A_FEW = [
     ("qwen2_moe", "lora", "works"),
     ("qwen3_moe", "rtn", "works"),
     ("stablelm", "idp", "refused"),
+    ("trocr", "rtn", "works"),
+    ("xlnet", "lora", "refused"),
+    ("xmod", "lora", "refused"),
 ]
 
 

@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from llmrepair.lab.tokenizer import make_tokenizer
+from llmrepair.models.experts import experts_as_layers
 from llmrepair.models.loading import compressible_layers, load_model, load_tokenizer
 from llmrepair.stages.checkpoints.grid import Grid, round_to_nearest
 from llmrepair.stages.checkpoints.packed import save_packed
 from tests.conftest import tiny_model
+from tests.tiny_families import tiny_model as family_model
 
 
 def test_what_does_not_sample_and_says_how_to_is_loaded_and_saved(tmp_path: Path) -> None:
@@ -64,6 +66,19 @@ def test_all_of_an_unpacked_model_goes_to_the_device_that_is_asked_for(tmp_path:
     assert {type(module._parameters) for module in loaded.modules()} == {dict}
     if device == "cpu":
         assert all(torch.equal(loaded.get_submodule(name).weight, layer.dequantise()) for name, layer in layers.items())
+
+
+@pytest.mark.parametrize("family", ["bert", "mimo_v2_flash"])
+def test_an_unpacked_model_keeps_the_code_and_settings_of_its_family(tmp_path: Path, family: str) -> None:
+    """BERT's `forward` has a decorator, as most have, and MiMo's attention a `v_scale` that is none of a quantised cache."""
+    model = family_model(family, 96)
+    with experts_as_layers(model):
+        weights = {name: layer.weight for name, layer in compressible_layers(model).items()}
+    grid = Grid(8, -1, True, torch.float32)
+    save_packed(model, {name: round_to_nearest(weight, grid) for name, weight in weights.items()}, tmp_path)
+    loaded = load_model(str(tmp_path), None, "float32", torch.device("cpu"))
+    assert all(module.forward.__func__ is type(module).forward for module in loaded.modules())
+    assert isinstance(loaded(torch.arange(5)[None], return_dict=False), tuple)
 
 
 def test_a_tokenizer_is_what_its_file_says(tmp_path: Path) -> None:

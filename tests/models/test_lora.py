@@ -10,9 +10,17 @@ import torch
 from peft.tuners.lora import LoraLayer
 
 from llmrepair.models.loading import compressible_layers, weight_matrix
-from llmrepair.models.lora import ADAPTER_FOLDER, _multiply_as_inputs_are, new_adapter, save_adapter, with_merged_adapter
+from llmrepair.models.lora import (
+    ADAPTER_FOLDER,
+    _multiply_as_inputs_are,
+    _of_groups,
+    new_adapter,
+    save_adapter,
+    with_merged_adapter,
+)
 from llmrepair.models.training import next_token_loss
 from tests.conftest import tiny_model
+from tests.tiny_families import tiny_model as family_model
 
 SAVE = """
 import sys
@@ -33,6 +41,12 @@ def test_an_adapter_has_the_same_bytes_in_every_process(tmp_path: Path) -> None:
     configs = [(folder / "adapter_config.json").read_bytes() for folder in folders]
     assert configs[0] == configs[1]
     assert str(tmp_path).encode() not in configs[0]
+
+
+def test_layers_of_groups_have_no_adapter() -> None:
+    """DeepSeek-V4's, which is linear by class, multiplies groups of heads by rows of their own."""
+    assert {name.rpartition(".")[2] for name in _of_groups(family_model("deepseek_v4", 96))} == {"o_a_proj"}
+    assert not _of_groups(family_model("falcon", 96))  # whose layers have code of their own too
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
