@@ -69,10 +69,12 @@ def _additive(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 @contextmanager
 def _logits_only_at(model: PreTrainedModel, places: torch.Tensor) -> Iterator[None]:
-    """The model's logits become [1, N, V]: hidden states are gathered in front of its head, whatever it does behind it."""
+    """The model's logits become [1, N, V]: hidden states are gathered in front of its head, whatever it does behind it.
+    Of some families (ProphetNet) they are not [B, T, E] there, but [B, streams, T, E]."""
 
     def gather(module: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        return (arguments[0].flatten(0, 1)[places][None], *arguments[1:])
+        hidden, *others = arguments
+        return (hidden.movedim(-2, 1).flatten(0, 1)[places][None].movedim(1, -2), *others)
 
     hook = model.get_output_embeddings().register_forward_pre_hook(gather)
     try:

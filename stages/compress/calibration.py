@@ -30,6 +30,7 @@ from llmrepair.models.dry_run import NO_ATTENTION
 from llmrepair.models.experts import tensors_of_layers
 from llmrepair.models.loading import weight_matrix
 from llmrepair.models.second_moment import Inputs
+from llmrepair.pipeline.errors import Problem, RequestError
 from llmrepair.stages.compress.experts import showing_all_tokens
 from llmrepair.stages.compress.rows import are_few, hessians_at_once, kept_numbers
 
@@ -68,7 +69,7 @@ def calibrate(
     set_onload_device(model, device)
     with tracing():
         blocks = infer_sequential_targets(model)
-        parts = trace_subgraphs(model, batches[0], blocks, DatasetArguments().tracing_ignore)  # type: ignore[arg-type]
+        parts = _traced(model, batches[0], blocks, names)
         held = IntermediatesCache(offload_device=_where_to_hold(model, rows, device))
         for batch in batches:
             held.append(batch)
@@ -80,6 +81,29 @@ def calibrate(
                     part = _Part(model, traced, held, rows.numel(), all_experts)
                     part.compress(names, visit, traced is not parts[-1], dense_inputs)
     remove_dispatch(model)
+
+
+def _traced(
+    model: PreTrainedModel, batch: dict[str, torch.Tensor], blocks: str | list[str], names: Mapping[torch.nn.Module, str]
+) -> list[Subgraph]:
+    """The parts of a model.
+
+    Raises:
+        RequestError: llm-compressor cannot tell them apart.
+    """
+    hint = "give --method none, or report it"
+    try:
+        parts = trace_subgraphs(model, batch, blocks, DatasetArguments().tracing_ignore)  # type: ignore[arg-type]
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # it is the code of any family, written anew
+        message = f"the code of {type(model).__name__} cannot be followed: llm-compressor does not trace it"
+        raise RequestError(Problem(message, hint, "model")) from error
+    reached = {layer for part in parts for layer in part.submodules(model)}
+    if missed := [name for layer, name in names.items() if layer not in reached]:
+        message = f"the code of {type(model).__name__} cannot be followed: `{missed[0]}` is in none of its blocks as traced"
+        raise RequestError(Problem(message, hint, "model"))
+    return parts
 
 
 def _where_to_hold(model: PreTrainedModel, rows: torch.Tensor, device: torch.device) -> torch.device:
