@@ -26,6 +26,8 @@ from llmrepair.models.memory import fitting
 from llmrepair.models.transfer import sent
 
 CHECKPOINT_SECONDS = 20.0
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+"""Which no parameter has that no gradient came to, as of the layers that would look at an encoder."""
 LOOKS = 10
 """How often the held-out loss is looked at in the steps of a trial, where these are many."""
 LOOK_SHARE = 0.25
@@ -229,7 +231,7 @@ def _save_state(path: Path, state: _State, optimizer: torch.optim.Optimizer) -> 
     for index, (parameter, best) in enumerate(zip(state.parameters, state.best, strict=True)):
         moments = optimizer.state[parameter]
         tensors |= {f"{index}.value": parameter.detach().contiguous(), f"{index}.best": best}
-        tensors |= {f"{index}.{name}": moments[name].contiguous() for name in ("exp_avg", "exp_avg_sq")}
+        tensors |= {f"{index}.{name}": moments[name].contiguous() for name in _MOMENTS if name in moments}
     _save(path, tensors, {"step": state.step, "looks": state.looks})
 
 
@@ -239,13 +241,14 @@ def _load_state(path: Path, parameters: Sequence[torch.nn.Parameter], optimizer:
     if not path.exists():
         return state
     with safe_open(path, framework="pt") as file:
-        saved = _metadata(file)
+        saved, held = _metadata(file), set(file.keys())
         state.step, state.looks = saved["step"], saved["looks"]
         for index, parameter in enumerate(parameters):
             parameter.data.copy_(file.get_tensor(f"{index}.value"))
             state.best[index].copy_(file.get_tensor(f"{index}.best"))
-            moments = {name: file.get_tensor(f"{index}.{name}") for name in ("exp_avg", "exp_avg_sq")}
-            moments = {name: moment.to(parameter.device) for name, moment in moments.items()}
+            if f"{index}.{_MOMENTS[0]}" not in held:
+                continue
+            moments = {name: file.get_tensor(f"{index}.{name}").to(parameter.device) for name in _MOMENTS}
             steps = torch.tensor(float(state.step), device=parameter.device if optimizer.defaults["fused"] else None)
             optimizer.state[parameter] = {"step": steps, **moments}
     return state

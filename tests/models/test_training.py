@@ -69,15 +69,19 @@ def test_a_killed_training_ends_with_the_same_bits(
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
     recipe = Recipe(steps=30, learning_rate=0.1, examples_per_step=14, seed=3)
     whole = fresh()
-    expected = train([whole], table_loss(whole), TRAINING, held_out, recipe, 4, tmp_path / "whole", quiet)
+    without_gradient = torch.nn.Parameter(torch.ones(2))
+    parameters = [whole, without_gradient]
+    expected = train(parameters, table_loss(whole), TRAINING, held_out, recipe, 4, tmp_path / "whole", quiet)
     assert expected[0] == done
 
     broken = fresh()
     with pytest.raises(Killed):
-        train([broken], table_loss(broken), TRAINING, held_out, recipe, 4, tmp_path / "broken", killed_after(kill_after))
+        parameters = [broken, without_gradient]
+        train(parameters, table_loss(broken), TRAINING, held_out, recipe, 4, tmp_path / "broken", killed_after(kill_after))
     resumed, seen = fresh(), []
     loss = table_loss(resumed)
-    again = train([resumed], loss, TRAINING, held_out, recipe, 4, tmp_path / "broken", lambda *step: seen.append(step))
+    parameters = [resumed, without_gradient]
+    again = train(parameters, loss, TRAINING, held_out, recipe, 4, tmp_path / "broken", lambda *step: seen.append(step))
     assert seen[0] == (kill_after - 1, None)
     assert sum(steps for steps, _ in seen) == 30
     assert again == expected
