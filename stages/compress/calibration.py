@@ -30,7 +30,7 @@ from llmrepair.models.dry_run import NO_ATTENTION
 from llmrepair.models.experts import tensors_of_layers
 from llmrepair.models.loading import weight_matrix
 from llmrepair.models.second_moment import Inputs
-from llmrepair.pipeline.errors import Problem, RequestError
+from llmrepair.pipeline.errors import Problem, RequestError, is_out_of_memory
 from llmrepair.stages.compress.experts import showing_all_tokens
 from llmrepair.stages.compress.rows import are_few, hessians_at_once, kept_numbers
 
@@ -94,9 +94,9 @@ def _traced(
     hint = "give --method none, or report it"
     try:
         parts = trace_subgraphs(model, batch, blocks, DatasetArguments().tracing_ignore)  # type: ignore[arg-type]
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:  # it is the code of any family, written anew
+        if is_out_of_memory(error):
+            raise
         message = f"the code of {type(model).__name__} cannot be followed: llm-compressor does not trace it"
         raise RequestError(Problem(message, hint, "model")) from error
     reached = {layer for part in parts for layer in part.submodules(model)}
