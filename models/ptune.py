@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from peft import PeftConfig, PeftModel, PeftType, PrefixTuningConfig, PromptEncoderConfig, TaskType, get_peft_model
@@ -50,8 +50,8 @@ def ptune_logits(adapted: PeftModel, begin: Opening | None = None) -> LogitsOf:
 
     def logits_of(rows: torch.Tensor) -> torch.Tensor:
         if begin is not None:
-            prompt = adapted.get_prompt(batch_size=1)[0]
-            return prompt_logits(adapted.get_base_model(), prompt, offset, begin)(rows)
+            prompt, model = adapted.get_prompt(batch_size=1)[0], cast("PreTrainedModel", adapted.get_base_model())
+            return prompt_logits(model, prompt, offset, begin)(rows)
         keep = predicting(rows, offset)
         return of_next_tokens(adapted(input_ids=rows, attention_mask=torch.ones_like(rows), logits_to_keep=keep).logits, rows)
 

@@ -97,11 +97,16 @@ def set_up(stage: Tune, context: Context) -> Setup:
         training=training.to(model.device),
         validation=validation.to(model.device),
         objectives=_objectives(config, compressed, model.device),
-        no_words=[*tokenizer.all_special_ids, *range(len(tokenizer), model.get_input_embeddings().weight.shape[0])],
+        no_words=_no_words(model, tokenizer),
         bos=beginning(tokenizer, config.bos),
         micro_batch=context.runtime.sequences or _MICRO_BATCH,
         tested_people=_tested_people(compressed.config.model, [*training, *validation], tokenizer),
     )
+
+
+def _no_words(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    embeddings: Any = model.get_input_embeddings()
+    return [*tokenizer.all_special_ids, *range(len(tokenizer), len(embeddings.weight))]
 
 
 def _split_rows(
