@@ -72,9 +72,10 @@ def _of_groups(model: PreTrainedModel) -> list[str]:
 def _maps_inputs(layer: torch.nn.Linear) -> bool:
     """Whether it makes outputs [., outputs] of inputs [., inputs]."""
     try:
-        return bool(layer(layer.weight.new_zeros(1, layer.in_features)).shape == (1, layer.out_features))
+        made = layer(layer.weight.new_zeros(1, layer.in_features))
     except RuntimeError:
         return False
+    return isinstance(made, torch.Tensor) and made.shape == (1, layer.out_features)
 
 
 def save_adapter(adapted: PeftModel, folder: Path, base_model: str) -> None:

@@ -68,11 +68,12 @@ class Placebo(Repair):
     set_by_arms = frozenset({"placebo_kind", "placebo_seed"})
 
     def null_arms(self, count: int, seeds: Sequence[int]) -> list[Arm]:
-        """In front of the inputs, where the prompt stands that they are held against."""
-        return [self._arm(number, seeds[number % len(seeds)]) for number in range(count)]
+        """In front of the inputs, where the prompt stands that they are held against; each kind with each seed in turn."""
+        return [self._arm(number, seeds) for number in range(count)]
 
-    def _arm(self, number: int, seed: int) -> Arm:
+    def _arm(self, number: int, seeds: Sequence[int]) -> Arm:
         again, kind = divmod(number, len(_IN_FRONT))
+        seed = seeds[(kind + again) % len(seeds)]
         options = {"placebo_kind": _IN_FRONT[kind], "placebo_seed": again, "seed": seed}
         return Arm(f"{self.name} {number}", f"{self.name} {number}", options, role="null")
 

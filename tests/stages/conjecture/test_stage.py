@@ -289,8 +289,8 @@ def test_it_is_made_of_each_repair_with_each_seed() -> None:
     with_placebos = conjecture_stage({**SECOND, "controls": "erased,displaced", "placebos": 5})
     assert len(with_placebos.inputs()) == len(stage.inputs()) + 3 * 5
     (placebo,) = [each for role, each in with_placebos.evaluations.items() if role == Role("displaced", "placebo 4")]
-    assert (placebo.tuned.config.placebo_kind, placebo.tuned.config.placebo_seed) == ("words", 1)  # type: ignore[union-attr]
-    assert placebo.tuned.tuned.config.seed == 1  # type: ignore[union-attr]
+    assert (placebo.tuned.config.placebo_kind, placebo.tuned.config.placebo_seed) == ("random", 1)  # type: ignore[union-attr]
+    assert placebo.tuned.tuned.config.seed == 2  # type: ignore[union-attr]
     oracle = stage.evaluations[Role("model", "oracle", 2)]
     assert (oracle.repair.name, oracle.placing.model_dump()["select"]) == ("prompt", "oracle")
     prompt = stage.evaluations[Role("model", "prompt", 2)]
