@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from llmrepair.cli.options import DEFAULT_RUNS, JSON_OPTION, RUNS_OPTION, Panels, with_options
-from llmrepair.cli.output import console, flat, print_json
+from llmrepair.cli.output import console, flat, print_json, print_table
+from llmrepair.pipeline.artifact import Artifact
 from llmrepair.pipeline.stage import Outcome, Runtime, Stage
 from llmrepair.stages.diagnostics import DIAGNOSTICS
+from llmrepair.stages.diagnostics.base import Table
 from llmrepair.stages.repairs import MEASURED, TUNINGS
 from llmrepair.stages.request import (
     COMPRESSION,
@@ -45,6 +47,14 @@ def _panels(stage: str) -> Panels:
     return {"compress": COMPRESSION, "control": WEIGHTS, "evaluate": EVALUATION}[stage]
 
 
+def _tables(artifact: Artifact) -> list[Table]:
+    """What a diagnostic says of its result; nothing of other stages."""
+    if artifact.stage not in DIAGNOSTICS:
+        return []
+    diagnostic = DIAGNOSTICS[artifact.stage]
+    return diagnostic.tables(artifact.read_json(diagnostic.result_file))
+
+
 def _pull(build: Callable[[Values], Stage], values: Values, runs: Path, as_json: bool) -> None:
     stage = build(values)
     runner = make_runner(values, runs)
@@ -58,7 +68,11 @@ def _pull(build: Callable[[Values], Stage], values: Values, runs: Path, as_json:
 
 
 def _print_outcome(outcome: Outcome) -> None:
-    out = console()
-    for name, value in flat(outcome.artifact.metrics):
+    out, tables = console(), _tables(outcome.artifact)
+    for table in tables:
+        out.print(f"{table.title}\n", markup=False, soft_wrap=True)
+        print_table(table.heads, table.rows, right=table.heads[table.words :])
+        out.print()
+    for name, value in flat(outcome.artifact.metrics) if not tables else ():
         out.print(f"{name:<44} {value}", markup=False)
     out.print(f"{'path':<44} {outcome.artifact.path}", markup=False, soft_wrap=True)

@@ -22,6 +22,9 @@ bits = 2
 
 [conjecture]                      # also: forgotten or displaced? For each model, compression and tasks of the grid
 seeds = [0, 1, 2]                 # default: the grid's; further options as in [defaults]
+
+[diagnostics.probe]               # also: this diagnostic of each model and compression, and tasks and seeds where it has them;
+penalties = [0.01, 0.1]           # its options, and as in [defaults]; one that compares repairs takes the grid's
 """
 
 from __future__ import annotations
@@ -43,13 +46,23 @@ from llmrepair.pipeline.reading import reason, utf8_text
 from llmrepair.pipeline.stage import Runtime, Stage
 from llmrepair.pipeline.toml_lines import Place, line_of
 from llmrepair.stages.conjecture.stage import Conjecture, ConjectureConfig
+from llmrepair.stages.diagnostics import DIAGNOSTICS
 from llmrepair.stages.evaluate.stage import Evaluate
-from llmrepair.stages.request import EVALUATION, SET_BY_CONJECTURE, Values, configs_of, conjecture_stage, evaluate_stage
+from llmrepair.stages.request import (
+    EVALUATION,
+    MAKERS,
+    SET_BY_CONJECTURE,
+    Values,
+    configs_of,
+    conjecture_stage,
+    evaluate_stage,
+    options_of,
+)
 
 AXES = {"models": "model", "compressions": "method", "recoveries": "recovery", "tasks": "tasks", "seeds": "seed"}
 """Axis of the grid -> the option that an entry stands for if it is no table."""
 OPTIONS = frozenset(name for config in configs_of(EVALUATION) for name in config.model_fields)
-_TABLES = ("name", "defaults", "grid", "include", "exclude", "conjecture")
+_TABLES = ("name", "defaults", "grid", "include", "exclude", "conjecture", "diagnostics")
 _CONJECTURE_OPTIONS = (OPTIONS | ConjectureConfig.model_fields.keys()) - SET_BY_CONJECTURE
 _AnyStage = TypeVar("_AnyStage", bound=Stage)
 MOST_CELLS = 10_000
@@ -63,6 +76,7 @@ class Plan:
     name: str
     evaluations: list[Evaluate]
     conjectures: list[Conjecture]
+    diagnostics: list[Stage]
     trusts_remote_code: bool
     notes: list[str]
     explain: Explain
@@ -71,7 +85,7 @@ class Plan:
     @property
     def targets(self) -> list[Stage]:
         """All that it leads to, inputs too: what was removed is missed by reports and exports, so it is made again."""
-        return [stage for asked in (*self.evaluations, *self.conjectures) for stage in _with_inputs(asked)]
+        return [stage for asked in (*self.evaluations, *self.conjectures, *self.diagnostics) for stage in _with_inputs(asked)]
 
 
 @dataclass(frozen=True)
@@ -131,14 +145,17 @@ class _Reader:
         tests, _ = self._without_excluded(list(self._conjectures()))
         included = enumerate(self._tables("include"))
         cells += [self._cell(("include", index), self._defaults(), options) for index, options in included]
+        looks = {name: self._without_excluded(list(self._diagnostics(name)))[0] for name in self._diagnostics_asked()}
         self._stop_if_wrong()
-        if not cells and not tests:
+        every = [*cells, *tests, *itertools.chain(*looks.values())]
+        if not every:
             self._wrong((), "the plan asks for nothing", "give it a table [grid], or [[include]] a cell")
         evaluations, conjectures = self._stages(evaluate_stage, cells), self._stages(conjecture_stage, tests)
+        diagnostics = [pair for name, of_name in looks.items() for pair in self._stages(MAKERS[name], of_name)]
         self._stop_if_wrong()
-        trusts = any(c.options["trust_remote_code"].value for c in (*cells, *tests) if "trust_remote_code" in c.options)
-        explain = self._explainer([*evaluations, *conjectures])
-        asked = [each for each, _ in evaluations], [each for each, _ in conjectures]
+        trusts = any(c.options["trust_remote_code"].value for c in every if "trust_remote_code" in c.options)
+        explain = self._explainer([*evaluations, *conjectures, *diagnostics])
+        asked = [each for each, _ in evaluations], [each for each, _ in conjectures], [each for each, _ in diagnostics]
         return Plan(self._run_name(name), *asked, trusts, notes, explain)
 
     def _run_name(self, name: str) -> str:
@@ -189,6 +206,26 @@ class _Reader:
         for combination in itertools.product(*(axes[axis] for axis in ("models", "compressions", "tasks") if axis in axes)):
             cell = self._cell(place, first, *combination, given)
             if "method" not in cell.options or cell.options["method"].value != "none":
+                yield cell
+
+    def _diagnostics_asked(self) -> list[str]:
+        asked, place = self._document.get("diagnostics", {}), ("diagnostics",)
+        if not self._is_table(asked, place):
+            return []
+        self._check_names(asked, tuple(DIAGNOSTICS), place)
+        return [name for name in asked if name in DIAGNOSTICS]
+
+    def _diagnostics(self, name: str) -> Iterator[Cell]:
+        """One for each model and compression of the grid, and for its tasks and seeds where these are options of it."""
+        diagnostic, axes, place = DIAGNOSTICS[name], self._axes(), ("diagnostics", name)
+        known = options_of(diagnostic)
+        given = self._options(self._document["diagnostics"][name], place, known)
+        first = {option: setting for option, setting in self._defaults().items() if option in known}
+        if "recoveries" in known and (repairs := [each["recovery"].value for each in axes.pop("recoveries", [])]):
+            first["recoveries"] = Setting([each for each in repairs if each != "none"], ("grid", "recoveries"))
+        for combination in itertools.product(*(axes[axis] for axis in axes if AXES[axis] in known)):
+            cell = self._cell(place, first, *combination, given)
+            if "method" not in cell.options or cell.options["method"].value != "none" or not diagnostic.needs_compression:
                 yield cell
 
     def _axis(self, entries: Any, axis: str) -> Iterator[Options]:

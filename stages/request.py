@@ -17,7 +17,7 @@ from llmrepair.stages.conjecture.stage import Conjecture, ConjectureConfig, anch
 from llmrepair.stages.controls import CONTROLS
 from llmrepair.stages.controls.stage import Control, ControlConfig
 from llmrepair.stages.diagnostics import DIAGNOSTICS
-from llmrepair.stages.diagnostics.base import Diagnostic, Made
+from llmrepair.stages.diagnostics.base import Asked, Diagnostic, Made
 from llmrepair.stages.diagnostics.probe import PROBE
 from llmrepair.stages.evaluate.stage import Evaluate, EvaluateConfig, RecoveryConfig
 from llmrepair.stages.repairs import MEASURED, REPAIRS, TUNINGS
@@ -65,8 +65,16 @@ def repair_panels() -> Panels:
 
 
 def diagnostic_panels(diagnostic: Diagnostic) -> Panels:
+    if (asks := diagnostic.asks()) is not None:
+        return {diagnostic.panel: [diagnostic.config()], **EVALUATION, "Evaluation": [asks]}
     tunings = _tunings_of(diagnostic)
     return {diagnostic.panel: [diagnostic.config()], **(tuning_panels(tunings) if tunings else {}), **WEIGHTS}
+
+
+def options_of(diagnostic: Diagnostic) -> frozenset[str]:
+    """Names of the options that one who asks for it can give."""
+    known = frozenset(name for config in configs_of(diagnostic_panels(diagnostic)) for name in config.model_fields)
+    return known - SET_BY_DIAGNOSTICS
 
 
 def configs_of(panels: Panels) -> list[type[BaseModel]]:
@@ -153,7 +161,32 @@ def diagnostic_stage(diagnostic: Diagnostic, values: Values) -> Stage:
         raise RequestError(Problem("there is nothing to compare: no compression is asked for", "give --method", "method"))
     weights = _weights(_with_method(compress), control)
     tunings = {tuning.name: tuning.stage()(read(tuning.config()), weights) for tuning in _tunings_of(diagnostic)}
-    return diagnostic.stage(read(diagnostic.config()), Made(weights, _dense(compress), tunings))
+    config, asks = read(diagnostic.config()), diagnostic.asks()
+    asked = _asked({**values, "tasks": read(asks).tasks}, config.recoveries) if asks is not None else None
+    return diagnostic.stage(config, Made(weights, _dense(compress), tunings, asked))
+
+
+def _asked(values: Values, recoveries: Sequence[str]) -> Asked:
+    """The evaluations of a compressed model, of the dense one, and of repairs.
+
+    Raises:
+        RequestError: `values` hold an option that differs among them.
+    """
+    if taken := sorted(SET_BY_DIAGNOSTICS & values.keys()):
+        hint = "leave it out; the repairs are given by --recoveries"
+        raise RequestError(*(Problem(f"the diagnostic itself sets --{n.replace('_', '-')}", hint, n) for n in taken))
+    dense = evaluate_stage({**_without_control(values), "method": "none"})
+    repaired = {name: evaluate_stage({**values, "recovery": name}) for name in recoveries}
+    parts = {
+        name: [evaluate_stage({**values, **options}) for options in tuning.parts(evaluation.tuned.config)]
+        for name, evaluation in repaired.items()
+        if evaluation.tuned is not None and (tuning := evaluation.repair.tuning) is not None
+    }
+    return Asked(dense, evaluate_stage(values), repaired, {name: each for name, each in parts.items() if each})
+
+
+SET_BY_DIAGNOSTICS = frozenset({"recovery", "on_dense"})
+"""Options that what they evaluate differs in, or that would make it another model."""
 
 
 def _tunings_of(diagnostic: Diagnostic) -> list[Tuning]:

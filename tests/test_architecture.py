@@ -23,7 +23,7 @@ ALLOWED = {
 }
 SHARED = {"sources", "statistics", "drawing", "checkpoints", "results"}
 """Rooms of `stages` that are there to be shared."""
-FACES = {"base", "config", "stage", "files", "options", "placed", "headline", "roles", "verdict"}
+FACES = {"base", "items", "config", "stage", "files", "options", "placed", "headline", "roles", "verdict"}
 """Modules of a stage's room that others may know; those of its sub-folders too. All others are its inside."""
 CONFIGS: list[type[StageConfig]] = [
     each

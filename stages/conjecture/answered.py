@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from llmrepair.pipeline.stage import Context
 from llmrepair.stages.conjecture.candidates import Layout, Sample, layout_of
 from llmrepair.stages.conjecture.evidence import Answered
-from llmrepair.stages.conjecture.overlap import Asked, names_in
+from llmrepair.stages.conjecture.overlap import Asked
 from llmrepair.stages.conjecture.roles import DENSE, Arms, Role
-from llmrepair.stages.conjecture.samples import Item, judged_samples
+from llmrepair.stages.evaluate.items import Item, judged_samples, names_in, subject_of
 from llmrepair.stages.statistics.fact_damage import Candidates
 from llmrepair.stages.statistics.fates import Items
 from llmrepair.stages.statistics.robust import Answers
@@ -61,5 +61,5 @@ def _right(answers: NDArray[Any], layout: Layout | None) -> Items:
 
 
 def _subject(question: Asked, number: int) -> tuple[str, ...]:
-    """Whom an item is about: the people of a known world, or the names in the question; one of its own where there is none."""
-    return question.entities or tuple(names_in(question.question)) or (f"item {number}",)
+    """The people of a known world, or the names in the question."""
+    return subject_of(question.entities or tuple(names_in(question.question)), number)

@@ -16,10 +16,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from llmrepair.stages.evaluate.items import names_in
+
 NGRAM = 8
 _BLOCK = 64
 _WORD = re.compile(r"\w+")
-_NAME = re.compile(r"(?P<first>^\W*|[.?!:]\s+|\n)?(?P<name>[A-Z][\w'-]*(?: [A-Z][\w'-]*)*)")
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,6 @@ class Asked:
             return [tuple(map(_normalised, self.entities))]
         names = tuple(map(_normalised, names_in(self.question)))
         return [(*names, _normalised(answer)) for answer in self.answers if _words(answer)] if names else []
-
-
-def names_in(question: str) -> list[str]:
-    """`Hugo Ricci` of `Where was Hugo Ricci born?`."""
-    found = [(match["first"] is not None, match["name"]) for match in _NAME.finditer(question)]
-    return [name for begins, name in found if " " in name or not begins]
 
 
 def overlaps(items: Sequence[Asked], texts: Iterable[str]) -> list[str | None]:

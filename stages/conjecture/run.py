@@ -20,9 +20,10 @@ from llmrepair.stages.conjecture.evidence import Answered, Evidence, evidence
 from llmrepair.stages.conjecture.overlap import first_words, overlaps
 from llmrepair.stages.conjecture.roles import DAMAGED, DENSE, FLOOR, READINGS, RESULT_FILE, Arms, Role
 from llmrepair.stages.conjecture.rule import judge, second_sentence
-from llmrepair.stages.conjecture.samples import Item, answered_right, judged_samples, of_models, readings_of, tested
+from llmrepair.stages.conjecture.samples import answered_right, of_models, readings_of, tested
 from llmrepair.stages.conjecture.texts import Texts, read_texts, text_lines, texts_metrics, texts_result
 from llmrepair.stages.conjecture.verdict import overall, sentence, verdict
+from llmrepair.stages.evaluate.items import Item, judged_samples
 from llmrepair.stages.sources.lab import world_of
 from llmrepair.stages.sources.texts import load_texts
 from llmrepair.stages.statistics.fates import Items, classes

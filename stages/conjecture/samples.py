@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,25 +16,11 @@ from llmrepair.stages.conjecture.overlap import Asked
 from llmrepair.stages.conjecture.roles import Role
 from llmrepair.stages.diagnostics.probe.files import ITEMS_FILE
 from llmrepair.stages.evaluate.files import samples_file
+from llmrepair.stages.evaluate.items import Item, Sample, judged_samples, question_of
 from llmrepair.stages.statistics.fates import Items
 
 if TYPE_CHECKING:
     from llmrepair.stages.conjecture.stage import Conjecture
-
-Sample = Mapping[str, Any]
-
-
-class Item(NamedTuple):
-    """What tells an item of a task."""
-
-    doc_id: int
-    filter: str
-
-
-def judged_samples(artifact: Artifact, task: str) -> dict[Item, Sample]:
-    """The samples of a task that are right or wrong; none of a task that has no such thing."""
-    samples = artifact.read_jsonl(samples_file(task))
-    return {Item(sample["doc_id"], sample["filter"]): sample for sample in samples if sample["correct"] is not None}
 
 
 def answered_right(artifact: Artifact, task: str, items: Sequence[Item]) -> Items:
@@ -98,8 +84,7 @@ def tested(samples: Sequence[Sample], world: World | None) -> list[Asked]:
 
 def _tested(sample: Sample, people: Sequence[str]) -> Asked:
     asked: Mapping[str, Mapping[str, Any]] = sample["arguments"]
-    context = asked["gen_args_0"]["arg_0"]
-    question = context.rpartition("\n\n")[2] or context  # what stands before are few-shot examples
+    question = question_of(sample)
     answers = _answers(sample["target"], asked)
     return Asked(question, answers, tuple(name for name in people if name in f"{question} {' '.join(answers)}"))
 

@@ -11,8 +11,9 @@ import numpy as np
 from llmrepair.pipeline.stage import Context
 from llmrepair.stages.conjecture.analysis import Results
 from llmrepair.stages.conjecture.roles import DAMAGED, DENSE, Arms, Role
-from llmrepair.stages.conjecture.samples import Item, of_models, text_losses
+from llmrepair.stages.conjecture.samples import of_models, text_losses
 from llmrepair.stages.conjecture.verdict import NO_ANSWERS, Verdict, text_sentence
+from llmrepair.stages.evaluate.items import Item
 from llmrepair.stages.statistics.damage import damage
 from llmrepair.stages.statistics.resampling import Floats, Resampling
 

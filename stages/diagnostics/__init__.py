@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from llmrepair.pipeline.registry import Registry
 from llmrepair.stages.diagnostics.base import Diagnostic
+from llmrepair.stages.diagnostics.deferral import DEFERRAL
 from llmrepair.stages.diagnostics.probe import PROBE
 from llmrepair.stages.diagnostics.regimes import REGIMES
 
-DIAGNOSTICS: Registry[Diagnostic] = Registry("diagnostic", "llmrepair.diagnostics", [PROBE, REGIMES])
+DIAGNOSTICS: Registry[Diagnostic] = Registry("diagnostic", "llmrepair.diagnostics", [PROBE, REGIMES, DEFERRAL])

@@ -7,15 +7,33 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 if TYPE_CHECKING:
     from llmrepair.pipeline.stage import Stage, StageConfig
+    from llmrepair.stages.diagnostics.compared import ChoicesConfig
+    from llmrepair.stages.evaluate.stage import Evaluate
     from llmrepair.stages.repairs.base import Repair
     from llmrepair.stages.repairs.tuning.stage import Tune
     from llmrepair.stages.sources.weights import Weights
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Evaluations of one model on the same tasks.
+
+    Attributes:
+        alone: of the compressed model without a repair.
+        repaired: with each repair that was asked for, by its name.
+        parts: name of a repair that puts one of several parts in place -> with each of these.
+    """
+
+    dense: Evaluate
+    alone: Evaluate
+    repaired: Mapping[str, Evaluate]
+    parts: Mapping[str, Sequence[Evaluate]]
 
 
 @dataclass(frozen=True)
@@ -26,11 +44,23 @@ class Made:
         weights: the compressed model, or a control in its place.
         dense: the model as it was.
         tunings: of the repairs that it asked for, by the name of the stage.
+        asked: what it evaluates; None of one that evaluates nothing.
     """
 
     weights: Weights
     dense: Weights
     tunings: Mapping[str, Tune]
+    asked: Asked | None = None
+
+
+class Table(NamedTuple):
+    """What a command prints."""
+
+    title: str
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    words: int
+    """Columns of words, on the left; all others are numbers."""
 
 
 class Diagnostic(ABC):
@@ -62,6 +92,11 @@ class Diagnostic(ABC):
 
         return StageConfig
 
+    def asks(self) -> type[ChoicesConfig] | None:
+        """How tasks are asked for it, with its own defaults; None of one that evaluates nothing. Of one that does,
+        `config()` is a `ComparedConfig`."""
+        return None
+
     @abstractmethod
     def stage(self, config: Any, made: Made) -> Stage: ...
 
@@ -75,3 +110,7 @@ class Diagnostic(ABC):
         """
         section: str = importlib.import_module(self.shown_by).section(found, kinds, store)
         return section
+
+    def tables(self, found: Mapping[str, Any]) -> list[Table]:
+        """What its command prints of what the `result_file` holds; none: the numbers of the record."""
+        return []

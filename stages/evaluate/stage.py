@@ -12,7 +12,8 @@ from llmrepair.pipeline.errors import Problem, RequestError
 from llmrepair.pipeline.keys import DigestCache
 from llmrepair.pipeline.stage import Needs, Runtime, Stage, StageConfig
 from llmrepair.stages.evaluate.question import chat_problem
-from llmrepair.stages.evaluate.tasks.asked import expand, task_identities
+from llmrepair.stages.evaluate.tasks.asked import definitions, expand, leaves, task_identities
+from llmrepair.stages.evaluate.tasks.definitions import plain_yaml
 from llmrepair.stages.evaluate.tasks.own_tasks import GROUPS, OWN_TASKS
 from llmrepair.stages.evaluate.tasks.web_questions import WEBQS_GENERATE
 from llmrepair.stages.repairs import REPAIRS
@@ -124,6 +125,13 @@ class Evaluate(Stage):
 
     def options(self) -> dict[str, Any]:
         return super().options() | self.placing.model_dump(mode="json", exclude_unset=True)
+
+    def output_types(self) -> dict[str, str | None]:
+        """Each task -> how lm-eval asks it; None of a class of its own, which tells when it is made."""
+        names, include_path = self.config.tasks, self.config.include_path
+        configs = {name: OWN_TASKS[name].config(self.config.tasks_data) for name in names if name in OWN_TASKS}
+        configs |= {task.name: task.config for task in leaves(definitions(names, include_path, plain_yaml))}
+        return {name: None if "class" in each else each.get("output_type", "generate_until") for name, each in configs.items()}
 
     def check(self) -> list[Problem]:
         from llmrepair.stages.evaluate.check import document_problems

@@ -49,6 +49,10 @@ class Tuning(ABC):
     @abstractmethod
     def config(self) -> type[TuningConfig]: ...
 
+    def parts(self, config: Any) -> list[Options]:
+        """Of what it leaves, where that is several of which one is put in place: the options of an evaluation with each."""
+        return []
+
     def make(self, read: Callable[[type[Any]], Any], weights: Weights, dense: Weights) -> Tune:
         """The stage that tunes for `weights`.
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmrepair.stages.repairs.base import Tuning
+from llmrepair.stages.repairs.base import Options, Tuning
 from llmrepair.stages.repairs.files import PROMPT_LIMITS, Facts, Kept, RepairFiles, beginning_notes
 
 if TYPE_CHECKING:
@@ -32,6 +32,9 @@ class PoolTuning(Tuning):
         from llmrepair.stages.repairs.pool.config import TunePromptsConfig
 
         return TunePromptsConfig
+
+    def parts(self, config: TunePromptsConfig) -> list[Options]:
+        return [{"recovery": "prompt", "select": f"fixed:{number}"} for number in range(len(config.lengths))]
 
 
 class PoolFiles(RepairFiles):

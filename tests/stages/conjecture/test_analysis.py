@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from llmrepair.stages.conjecture.analysis import Results, Untuned, index_of
-from llmrepair.stages.conjecture.overlap import Asked, first_words, names_in, overlaps
+from llmrepair.stages.conjecture.overlap import Asked, first_words, overlaps
 from llmrepair.stages.conjecture.roles import Arms
 from llmrepair.stages.conjecture.stage import arms
 from llmrepair.stages.conjecture.verdict import FEWEST_LOST, overall, sentence, text_sentence, verdict
+from llmrepair.stages.evaluate.items import names_in
 from llmrepair.stages.statistics.damage import Damage, damage
 from llmrepair.stages.statistics.fates import Items, agreement, classes, fates, rates, shares
 from llmrepair.stages.statistics.index import FEWEST_NEVER_KNOWN, Index, Recovered, displacement_index, net_recovery
