@@ -221,12 +221,19 @@ class _Reader:
         known = options_of(diagnostic)
         given = self._options(self._document["diagnostics"][name], place, known)
         first = {option: setting for option, setting in self._defaults().items() if option in known}
-        if "recoveries" in known and (repairs := [each["recovery"].value for each in axes.pop("recoveries", [])]):
-            first["recoveries"] = Setting([each for each in repairs if each != "none"], ("grid", "recoveries"))
-        for combination in itertools.product(*(axes[axis] for axis in axes if AXES[axis] in known)):
+        if "recoveries" in known:
+            first |= self._compared(axes.pop("recoveries", []), known)
+        varied = [entries for axis, entries in axes.items() if AXES[axis] in known - given.keys()]
+        for combination in itertools.product(*varied):
             cell = self._cell(place, first, *combination, given)
             if "method" not in cell.options or cell.options["method"].value != "none" or not diagnostic.needs_compression:
                 yield cell
+
+    def _compared(self, recoveries: Sequence[Options], known: frozenset[str]) -> Options:
+        """The grid's recoveries side by side, with the options that stand beside them."""
+        names = [each["recovery"].value for each in recoveries if "recovery" in each]
+        beside = {name: setting for name, setting in _joined(recoveries).items() if name in known}
+        return beside | {"recoveries": Setting([name for name in names if name != "none"], ("grid", "recoveries"))}
 
     def _axis(self, entries: Any, axis: str) -> Iterator[Options]:
         if not isinstance(entries, list) or not entries:

@@ -5,16 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from llmrepair.stages.diagnostics.deferral.rows import first_confidence
 from llmrepair.stages.diagnostics.names import ALONE, DENSE
 from llmrepair.stages.drawing.layers import Series, legend
-from llmrepair.stages.drawing.svg import Drawing, Look, drawing, line, linear, polyline, text, ticks
+from llmrepair.stages.drawing.svg import Drawing, Look, drawing, line, linear, polyline, standalone, text, ticks
 
 _WIDTH, _HEIGHT = 340, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, _WIDTH - 12, 26, _HEIGHT - 40
 
 
-def panels(task: Mapping[str, Any], confidence: str, looks: Mapping[str, Look]) -> list[Drawing]:
-    """Both plots of a task, by one confidence; a line for each model that has it."""
+def deferral_figure(tasks: Sequence[Mapping[str, Any]], looks: Mapping[str, Look], title: str) -> str:
+    """The plots of all tasks as an SVG file."""
+    rows = [row for task in tasks for row in ([legend_of(task, looks)], panels(task, looks))]
+    return standalone(f"{title}: answers that it is sure of, and the others asked of the dense model", rows)
+
+
+def panels(task: Mapping[str, Any], looks: Mapping[str, Look]) -> list[Drawing]:
+    """Both plots of a task, by its first confidence; a line for each model that has it."""
+    confidence = first_confidence(task)
     found = {row["model"]: row["curves"][confidence] for row in task["rows"] if confidence in row["curves"]}
     risk = {name: curves["risk"] for name, curves in found.items()}
     handed_on = {name: curves["cascade"] for name, curves in found.items() if name != DENSE}

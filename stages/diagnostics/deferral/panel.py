@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from llmrepair.stages.diagnostics.deferral.figure import legend_of, panels
-from llmrepair.stages.diagnostics.deferral.rows import HEADS, cost_text, rows, task_text
+from llmrepair.stages.diagnostics.deferral.rows import HEADS, cost_text, first_confidence, rows, task_text
 from llmrepair.stages.diagnostics.names import DENSE
 from llmrepair.stages.drawing.html import cell, folded, grid, link, table
 from llmrepair.stages.drawing.svg import Look
@@ -37,7 +37,7 @@ def _compared(found: Mapping[str, Any], looks: Mapping[str, Look], store: str, i
 
 
 def _task(task: Mapping[str, Any], looks: Mapping[str, Look]) -> str:
-    confidence = next(iter(task["rows"][-1]["confidences"]))
+    confidence = first_confidence(task)
     bits = next((row["bits"] for row in task["rows"] if row["model"] == DENSE), 0.0)
     sentences = "".join(
         f"<li>{escape(said)}</li>"
@@ -50,4 +50,4 @@ def _task(task: Mapping[str, Any], looks: Mapping[str, Look]) -> str:
         for model, name, *numbers in rows(task)
     )
     numbers = folded("The numbers", table(task_text(task), HEADS[:2], HEADS[2:], lines))
-    return f"{legend_of(task, looks)}{grid(panels(task, confidence, looks))}<ul>{sentences}</ul>{numbers}"
+    return f"{legend_of(task, looks)}{grid(panels(task, looks))}<ul>{sentences}</ul>{numbers}"

@@ -11,6 +11,7 @@ from llmrepair.stages.drawing.numbers import interval_text
 _MEASURES = {
     "aurc": ("AURC", 3, 1),
     "e_aurc": ("E-AURC", 3, 1),
+    "e_aurc_change": ("E-AURC, change", 3, 1),
     "augrc": ("AUGRC", 3, 1),
     "accuracy_at_80": ("right at 80 %, %", 1, 100),
     "ece": ("ECE", 3, 1),
@@ -44,6 +45,11 @@ def _text(measure: str, estimate: Mapping[str, float] | None) -> str:
     if estimate is None:
         return ""
     return f"{unit * estimate['value']:.{digits}f}" if measure in _SHORT else interval_text(estimate, digits, unit)
+
+
+def first_confidence(task: Mapping[str, Any]) -> str:
+    """What plots are drawn by: the first that repairs have, or the compressed model."""
+    return str(next(iter(task["rows"][-1]["confidences"])))
 
 
 def cost_text(row: Mapping[str, Any], dense_bits: float, confidence: str) -> str:

@@ -14,6 +14,7 @@ from llmrepair.pipeline.errors import Problem, WorkError
 from llmrepair.pipeline.stage import Context
 from llmrepair.stages.diagnostics.choices import Task, read_task
 from llmrepair.stages.diagnostics.deferral.confidence import agreement, learned, plain_confidences, shuffled
+from llmrepair.stages.diagnostics.deferral.figure import deferral_figure
 from llmrepair.stages.diagnostics.deferral.selective import (
     Order,
     accuracy_at,
@@ -29,6 +30,7 @@ from llmrepair.stages.diagnostics.deferral.selective import (
 )
 from llmrepair.stages.diagnostics.estimates import drawn
 from llmrepair.stages.diagnostics.names import ALONE, DENSE
+from llmrepair.stages.drawing.svg import Look
 from llmrepair.stages.statistics.resampling import Estimate
 from llmrepair.stages.statistics.subjects import Drawn, Share, Subjects
 
@@ -66,6 +68,10 @@ def run(stage: Deferral, context: Context) -> dict[str, Any]:
         raise WorkError(Problem(message, "give --tasks with choices, or --recoveries with a pool of prompts"))
     left_out = sorted(set(names) - {each["task"] for each in found})
     write_json(context.folder / "deferral.json", {"tasks": found, "left_out": left_out})
+    placed = {each.repair.name: each.repair for each in (stage.asked.alone, *stage.asked.repaired.values())}
+    looks = {name: Look(repair.colour, repair.shape) for name, repair in placed.items()}
+    figure = deferral_figure(found, looks, stage.compressed.label())
+    (context.folder / "deferral.svg").write_text(figure, encoding="utf-8")
     return {each["task"]: {row["model"]: _headline(row) for row in each["rows"]} for each in found}
 
 

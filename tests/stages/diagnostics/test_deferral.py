@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -58,35 +59,54 @@ def test_choices_that_read_the_same_count_once(tmp_path: Path) -> None:
     assert task.subjects == [("item 0",), ("item 1",)]
 
 
+def told_right(row: dict[str, Any], dense: dict[str, Any]) -> None:
+    real, nothing = row["confidences"]["margin"], row["confidences"]["shuffled"]
+    assert real["kept_from_lost"]["low"] > 0.55
+    assert nothing["kept_from_lost"]["low"] < 0.5 < nothing["kept_from_lost"]["high"]
+    assert real["skill"]["low"] > 0.1
+    assert nothing["skill"]["low"] < 0 < nothing["skill"]["high"]
+    assert real["e_aurc"]["value"] < nothing["e_aurc"]["value"]
+    assert row["curves"]["margin"]["cascade"][-1] == pytest.approx(dense["accuracy"]["value"], abs=1e-6)
+
+
 def test_on_the_lab_a_margin_tells_what_is_lost_and_a_shuffled_one_nothing(llmrepair: CommandLine, runs: Path) -> None:
-    answer = llmrepair("deferral", *QUICK, "--recoveries", "idp", "--runs", runs, "--json").json
+    answer = llmrepair("deferral", *QUICK, "--runs", runs, "--json").json
     found = json.loads((Path(answer["path"]) / "deferral.json").read_text())
     (task,) = found["tasks"]
     assert (task["task"], task["items"], task["subjects"]) == ("lab_mc", 160, 40)
-    dense, compressed, repaired = task["rows"]
-    assert [row["label"] for row in task["rows"]] == ["dense", "compressed", "+ IDP"]
+    dense, compressed = task["rows"]
     assert dense["accuracy"]["value"] > compressed["accuracy"]["value"]
     assert "skill" not in dense["confidences"]["margin"]
-    for row in (compressed, repaired):
-        real, nothing = row["confidences"]["margin"], row["confidences"]["shuffled"]
-        assert real["kept_from_lost"]["low"] > 0.55
-        assert nothing["kept_from_lost"]["low"] < 0.5 < nothing["kept_from_lost"]["high"]
-        assert real["skill"]["low"] > 0.1
-        assert nothing["skill"]["low"] < 0 < nothing["skill"]["high"]
-        assert real["e_aurc"]["value"] < nothing["e_aurc"]["value"]
-        assert row["curves"]["margin"]["cascade"][-1] == pytest.approx(dense["accuracy"]["value"], abs=1e-6)
-    assert list(repaired["confidences"]) == ["margin", "probability", "entropy", "mass", "agreement", "learned", "shuffled"]
-    assert "agreement" not in compressed["confidences"]
+    told_right(compressed, dense)
+    assert list(compressed["confidences"]) == ["margin", "probability", "entropy", "mass", "learned", "shuffled"]
 
-    printed = llmrepair("deferral", *QUICK, "--recoveries", "idp", "--runs", runs)
+    printed = llmrepair("deferral", *QUICK, "--runs", runs)
     assert "lab_mc, 160 items about 40 subjects; right: dense" in printed.out
-    assert "kept from lost" in printed.out and "+ IDP" in printed.out
+    assert "kept from lost" in printed.out and "compressed  margin" in printed.out
 
-    page = DIAGNOSTICS["deferral"].section(
-        [{**found, "name": "deferral/0", "label": "rtn 3 bits"}], kinds(REPAIRS.values()), ".."
-    )
+    named = {**found, "name": "deferral/0", "label": "rtn 3 bits"}
+    page = DIAGNOSTICS["deferral"].section([named], kinds(REPAIRS.values()), "..")
     assert page.count("<svg") == 3 and "Does it know when it is wrong?" in page
     assert "% of the items asked of the dense model come within one point of it" in page
+
+
+@pytest.mark.stress
+def test_on_the_lab_the_prompts_of_a_pool_agree_on_what_is_right(llmrepair: CommandLine, runs: Path) -> None:
+    answer = llmrepair("deferral", *QUICK, "--recoveries", "idp", "--runs", runs, "--json").json
+    (task,) = json.loads((Path(answer["path"]) / "deferral.json").read_text())["tasks"]
+    dense, compressed, repaired = task["rows"]
+    assert [row["label"] for row in task["rows"]] == ["dense", "compressed", "+ IDP"]
+    told_right(repaired, dense)
+    assert list(repaired["confidences"]) == [*list(compressed["confidences"])[:4], "agreement", "learned", "shuffled"]
+    change = repaired["confidences"]["margin"]["e_aurc_change"]
+    assert change["value"] == pytest.approx(_excess(repaired) - _excess(compressed))
+    assert change["low"] < change["value"] < change["high"]
+    words = "".join(ElementTree.fromstring((Path(answer["path"]) / "deferral.svg").read_text()).itertext())
+    assert all(word in words for word in ("+ IDP", "wrong among the answered", "share it answers"))
+
+
+def _excess(row: dict[str, Any]) -> float:
+    return float(row["confidences"]["margin"]["e_aurc"]["value"])
 
 
 @pytest.mark.parametrize(
@@ -124,6 +144,7 @@ def test_a_plan_asks_for_it(llmrepair: CommandLine, runs: Path, tmp_path: Path) 
     stages = llmrepair("plan", tmp_path / "study.toml", "--runs", runs, "--json").json["stages"]
     labels = sorted(each["label"] for each in stages if each["stage"] == "deferral")
     assert len(labels) == 2 and all("LoRA" in label and "rtn" in label for label in labels)  # of two seeds
+    assert sum(each["stage"] == "tune-lora" for each in stages) == 2  # those of the grid: what stands beside a recovery counts
     assert sum(each["stage"] == "probe" for each in stages) == 2  # of the dense model too, which has no seeds
 
     (tmp_path / "wrong.toml").write_text(PLAN.replace("limit", "limits").replace("probe", "probes"))
