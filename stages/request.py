@@ -161,7 +161,8 @@ def diagnostic_stage(diagnostic: Diagnostic, values: Values) -> Stage:
         raise RequestError(Problem("there is nothing to compare: no compression is asked for", "give --method", "method"))
     weights = _weights(_with_method(compress), control)
     tunings = {tuning.name: tuning.stage()(read(tuning.config()), weights) for tuning in _tunings_of(diagnostic)}
-    config, asks = read(diagnostic.config()), diagnostic.asks()
+    config: Any = read(diagnostic.config())
+    asks = diagnostic.asks()
     asked = _asked({**values, "tasks": read(asks).tasks}, config.recoveries) if asks is not None else None
     return diagnostic.stage(config, Made(weights, _dense(compress), tunings, asked))
 

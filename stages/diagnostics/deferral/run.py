@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,9 @@ from llmrepair.stages.statistics.subjects import Drawn, Share, Subjects
 
 if TYPE_CHECKING:
     from llmrepair.stages.diagnostics.deferral.stage import Deferral
+
+Key = tuple[str, str, str]
+"""Model, confidence, measure."""
 
 _POINTS = 20
 """Of a curve, besides its start."""
@@ -102,8 +105,8 @@ def _model(stage: Deferral, context: Context, task: Task, name: str, subjects: S
     return Model(answers.right, gains, dense, confidences, context.inputs[name].metrics["bits_per_weight"])
 
 
-def _numbers(models: Mapping[str, Model], weights: NDArray[Any]) -> dict[tuple[str, str, str], NDArray[Any]]:
-    """(model, confidence, measure) -> [R]."""
+def _numbers(models: Mapping[str, Model], weights: NDArray[Any]) -> dict[Key, NDArray[Any]]:
+    """[R] each."""
     return {
         (name, confidence, measure): value
         for name, model in models.items()
@@ -133,7 +136,7 @@ def _measures(model: Model, name: str, weights: NDArray[Any]) -> dict[str, NDArr
     return found
 
 
-def _changes(models: Mapping[str, Model], numbers: Mapping[tuple[str, str, str], Drawn]) -> Any:
+def _changes(models: Mapping[str, Model], numbers: Mapping[Key, Drawn]) -> Iterator[tuple[Key, Drawn]]:
     """E-AURC of the compressed model less the dense one's, and of each repair less the compressed one's."""
     for name, model in models.items():
         baseline = DENSE if name == ALONE else ALONE
@@ -145,7 +148,7 @@ def _changes(models: Mapping[str, Model], numbers: Mapping[tuple[str, str, str],
                 yield (name, confidence, "e_aurc_change"), change
 
 
-def _row(name: str, model: Model, numbers: Mapping[tuple[str, str, str], Drawn], subjects: Subjects) -> dict[str, Any]:
+def _row(name: str, model: Model, numbers: Mapping[Key, Drawn], subjects: Subjects) -> dict[str, Any]:
     accuracy = subjects.draw(lambda shares, _: shares[..., 0], [Share(model.right[None], np.ones(len(model.right)))])
     of_model: dict[str, dict[str, Any]] = {confidence: {} for confidence in model.confidences}
     for (owner, confidence, measure), number in numbers.items():
