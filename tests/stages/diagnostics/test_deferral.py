@@ -144,7 +144,8 @@ def test_a_plan_asks_for_it(llmrepair: CommandLine, runs: Path, tmp_path: Path) 
     stages = llmrepair("plan", tmp_path / "study.toml", "--runs", runs, "--json").json["stages"]
     labels = sorted(each["label"] for each in stages if each["stage"] == "deferral")
     assert len(labels) == 2 and all("LoRA" in label and "rtn" in label for label in labels)  # of two seeds
-    assert sum(each["stage"] == "tune-lora" for each in stages) == 2  # those of the grid: what stands beside a recovery counts
+    tunings = [each["label"] for each in stages if each["stage"] == "tune-lora"]
+    assert len(tunings) == 4 and all("rank 2" in label for label in tunings)  # those of the grid: of both models and seeds
     assert sum(each["stage"] == "probe" for each in stages) == 2  # of the dense model too, which has no seeds
 
     (tmp_path / "wrong.toml").write_text(PLAN.replace("limit", "limits").replace("probe", "probes"))
