@@ -11,7 +11,7 @@ from llmrepair.stages.drawing.layers import Series, legend
 from llmrepair.stages.drawing.svg import Drawing, Look, drawing, line, linear, polyline, standalone, text, ticks
 
 _WIDTH, _HEIGHT = 340, 220
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44, _WIDTH - 12, 26, _HEIGHT - 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 44, _WIDTH - 20, 26, _HEIGHT - 40
 
 
 def deferral_figure(tasks: Sequence[Mapping[str, Any]], looks: Mapping[str, Look], title: str) -> str:
@@ -29,7 +29,7 @@ def panels(task: Mapping[str, Any], looks: Mapping[str, Look]) -> list[Drawing]:
     dense = next(row["accuracy"]["value"] for row in task["rows"] if row["model"] == DENSE)
     return [
         _panel(f"{task['task']}: wrong among the answered", "coverage", risk, looks, first=1),
-        _panel(f"{task['task']}: right, with the dense model's help", "share it answers", handed_on, looks, 0, dense),
+        _panel(f"{task['task']}: right, with the dense model's help", "share the dense model answers", handed_on, looks, 0, dense),
     ]
 
 
