@@ -29,7 +29,7 @@ def panels(task: Mapping[str, Any], looks: Mapping[str, Look]) -> list[Drawing]:
     dense = next(row["accuracy"]["value"] for row in task["rows"] if row["model"] == DENSE)
     return [
         _panel(f"{task['task']}: wrong among the answered", "coverage", risk, looks, first=1),
-        _panel(f"{task['task']}: right, with the dense model's help", "share the dense model answers", handed_on, looks, 0, dense),
+        _panel(f"{task['task']}: right, with the dense model's help", "share deferred", handed_on, looks, 0, dense),
     ]
 
 
