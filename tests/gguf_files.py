@@ -56,9 +56,9 @@ def trained(kind: str) -> Tokenizer:
 
 
 def _with_short_scores(tokenizer: Tokenizer) -> Tokenizer:
-    """A long score may be read from JSON with another last digit, and then another way to cut a text is the likeliest."""
+    """Scores that float32 holds exactly: of ways to cut a text that are as likely, rounding would choose another one."""
     document = json.loads(tokenizer.to_str())
-    document["model"]["vocab"] = [[token, round(score, 4)] for token, score in document["model"]["vocab"]]
+    document["model"]["vocab"] = [[token, round(score * 1024) / 1024] for token, score in document["model"]["vocab"]]
     return Tokenizer.from_str(json.dumps(document))
 
 

@@ -246,7 +246,7 @@ def test_tuned_norms_are_inside(llmrepair: CommandLine, folder: Path, tmp_path: 
     runs, to, text = ["--runs", tmp_path / "runs"], tmp_path / "export", tmp_path / "text.txt"
     text.write_text("\n\n".join(english().splitlines()))
     tuning = ["--tuning-data", text, "--tuning-samples", 20, "--tuning-seq-len", 16, "--budget", 1024]
-    tuning += ["--learning-rates", 0.1]
+    tuning += ["--learning-rates", 0.03]
     key = run(llmrepair, "tune-norms", "--model", folder, "--method", "none", *tuning, *runs, "--json").json["key"]
     run(llmrepair, "export", f"tune-norms/{key}", "--to", to, "--format", "gguf", *runs)
     (work := tmp_path / "work").mkdir()
