@@ -119,9 +119,9 @@ def skill(confidence: NDArray[Any], gains: NDArray[Any], weights: Floats) -> Flo
 def share_needed(confidence: NDArray[Any], gains: NDArray[Any], weights: Floats) -> Floats:
     """The least share [R] that the second model has to answer for the cascade to come as near as `CLOSE` to its accuracy."""
     order = Order(-confidence)
-    each = order.weights(weights)
+    each, amounts = order.weights(weights), order.amounts(weights, gains)
     total = each.sum(1, keepdims=True)
-    missing = (order.amounts(weights, gains).sum(1, keepdims=True) - order.amounts(weights, gains).cumsum(1)) / total
+    missing = (amounts.sum(1, keepdims=True) - amounts.cumsum(1)) / total
     missing = np.concatenate([_mean(gains[None], weights)[:, None], missing], axis=1)
     shares = np.concatenate([np.zeros_like(total), each.cumsum(1) / total], axis=1)
     first = (missing <= CLOSE + 1e-9).argmax(1)
